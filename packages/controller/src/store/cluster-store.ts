@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Brand, Revision } from '@busbar/core/ids';
+
+/**
+ * The cluster's truth, as Busbar needs it: etcd's model (one global revision, compare-and-write
+ * transactions, watch from a revision, leases) without etcd's client. Memory and etcd
+ * implementations pass one conformance suite (conformance.ts).
+ *
+ * Every call has a deadline (default `callDeadlineMs` of the implementation) and rejects with a
+ * BusbarError of kind 'unavailable' (nothing was sent or nothing could have happened: no quorum, not connected) or
+ * 'timeout' (a write may or may not have happened). Reads are linearizable.
+ */
+export interface ClusterStore {
+  get(key: string): Promise<Read<KeyValue | null>>;
+  /** All keys below `prefix` in byte order, at one revision. Pages internally; at most `limit` items when given. */
+  list(
+    prefix: string,
+    options?: { readonly limit?: number; readonly startAfter?: string },
+  ): Promise<Read<readonly KeyValue[]>>;
+  txn(transaction: Transaction): Promise<TransactionResult>;
+  /**
+   * Changes below `prefix` with revision > `after`, in order, whole revisions at a time, from now until
+   * `signal` aborts (the iterator then returns). Reconnects by itself without gap or repeat. When the
+   * store has forgotten `after`, yields 'compacted' once and returns: list again, then watch from there.
+   * A slow consumer holds at most `maxBufferedEvents` (implementation's limit), then gets 'compacted' too.
+   * Yields 'progress' now and then, so that a consumer knows how far it is.
+   */
+  watch(prefix: string, after: Revision, signal: AbortSignal): AsyncIterable<WatchBatch>;
+  /** A lease with keys attached to it dies `ttlMs` after its last renewal (whole seconds, at least 2 s). */
+  grantLease(ttlMs: number): Promise<StoreLease>;
+  /** Tells whether a quorum answers: one linearizable read under `deadlineMs`. */
+  ping(deadlineMs: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+export type LeaseId = Brand<string, 'LeaseId'>;
+
+export interface KeyValue {
+  readonly key: string;
+  readonly value: string;
+  readonly createRevision: Revision;
+  readonly modRevision: Revision;
+}
+
+export interface Read<T> {
+  readonly value: T;
+  /** The store's revision at which the read was made. */
+  readonly revision: Revision;
+}
+
+/** All comparisons must hold for `then` to be applied atomically. At most 128 operations (etcd's default limit). */
+export interface Transaction {
+  readonly compare: readonly Compare[];
+  readonly then: readonly Write[];
+}
+
+/** Revision 0n means: the key does not exist. */
+export type Compare =
+  | { readonly target: 'mod'; readonly key: string; readonly revision: Revision }
+  | { readonly target: 'create'; readonly key: string; readonly revision: Revision };
+
+export type Write =
+  | { readonly kind: 'put'; readonly key: string; readonly value: string; readonly lease?: LeaseId }
+  | { readonly kind: 'delete'; readonly key: string };
+
+export interface TransactionResult {
+  readonly succeeded: boolean;
+  /** When succeeded: the revision of the write. Else: the revision at which the comparison failed. */
+  readonly revision: Revision;
+}
+
+export type WatchBatch =
+  | { readonly kind: 'events'; readonly revision: Revision; readonly events: readonly WatchEvent[] }
+  | { readonly kind: 'progress'; readonly revision: Revision }
+  | { readonly kind: 'compacted' };
+
+export type WatchEvent =
+  | { readonly kind: 'put'; readonly kv: KeyValue }
+  | { readonly kind: 'delete'; readonly key: string; readonly modRevision: Revision };
+
+export interface StoreLease {
+  readonly id: LeaseId;
+  readonly ttlMs: number;
+  /** Renews once. Rejects when the store does not answer, and with kind 'precondition' when the lease is gone. */
+  renew(): Promise<void>;
+  /**
+   * Monotonic time until which the holder may rely on the lease: the instant at which the last
+   * acknowledged grant or renewal was *sent*, plus the TTL, less 10 % for clock rate (design: leases).
+   */
+  validUntilMs(): number;
+  revoke(): Promise<void>;
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { ImageId, VolumeId } from '@busbar/core/ids';
+
+/**
+ * What a pool of volumes can do. Implementations: rbd (librados/librbd for management, Ceph's own
+ * programs for bulk data), dir (files in a directory that all hosts mount), sim. All pass conformance.ts.
+ *
+ * Every call is idempotent, because a saga may repeat it after a crash: creating what already
+ * exists with the same parameters succeeds, deleting what is absent succeeds. Every call ends within
+ * the driver's deadline, with a BusbarError whose reason is one of StorageReason.
+ */
+export interface StorageDriver {
+  readonly kind: 'rbd' | 'dir' | 'sim';
+  capacity(): Promise<PoolCapacity>;
+
+  /** An empty volume. Refuses (VOLUME_EXISTS_DIFFERENT) when one of that id has another size or origin. */
+  createVolume(request: { readonly volumeId: VolumeId; readonly sizeBytes: bigint }): Promise<void>;
+  /** A copy-on-write clone of an image, grown to `sizeBytes` (at least the image's virtual size). */
+  cloneVolume(request: {
+    readonly volumeId: VolumeId;
+    readonly imageId: ImageId;
+    readonly sizeBytes: bigint;
+  }): Promise<void>;
+  /** Grows only: shrinking cuts off guest data and is refused (VOLUME_SHRINK). */
+  resizeVolume(volumeId: VolumeId, sizeBytes: bigint): Promise<void>;
+  /** Refuses (VOLUME_IN_USE) while a client has it open. */
+  deleteVolume(volumeId: VolumeId): Promise<void>;
+  statVolume(volumeId: VolumeId): Promise<VolumeStat | null>;
+  listVolumes(): Promise<readonly VolumeId[]>;
+
+  /**
+   * Reads `source` to its end and makes a read-only image of it. Nothing is visible before the whole
+   * stream arrived and was found sound (a half-made image is removed; one left by a crash is
+   * replaced by the next import and reported by `listImages` with complete=false).
+   * Refuses IMAGE_INVALID (truncated, not of the named format, needs a backing or external file),
+   * POOL_FULL (does not fit), IMAGE_CHECKSUM (sha256 given and different).
+   */
+  importImage(request: ImportRequest): Promise<ImageStat>;
+  /** Refuses (IMAGE_IN_USE) while volumes are clones of it. */
+  deleteImage(imageId: ImageId): Promise<void>;
+  statImage(imageId: ImageId): Promise<ImageStat | null>;
+  listImages(): Promise<readonly { readonly imageId: ImageId; readonly complete: boolean }[]>;
+
+  /** How a hypervisor opens the volume. */
+  diskSource(volumeId: VolumeId): DiskSource;
+  /** Ends running calls and lets go of every handle and child process. */
+  close(): Promise<void>;
+}
+
+export type ImageFormat = 'raw' | 'qcow2';
+
+export interface ImportRequest {
+  readonly imageId: ImageId;
+  readonly format: ImageFormat;
+  /** Length of the stream; a stream of another length is refused as truncated or too long. */
+  readonly sizeBytes: bigint;
+  /** Lower-case hex; null when the sender does not know it. */
+  readonly sha256: string | null;
+  readonly source: AsyncIterable<Uint8Array>;
+  readonly signal: AbortSignal;
+  /** Called with the bytes taken from `source` so far, and in the end phase with the phase's name. */
+  readonly onProgress?: (progress: {
+    readonly phase: 'receive' | 'convert' | 'seal';
+    readonly doneBytes: bigint;
+  }) => void;
+}
+
+export interface ImageStat {
+  /** Size of the disk that the guest sees. */
+  readonly virtualSizeBytes: bigint;
+  /** Space really taken in the pool (one copy); zeros of a sparse image take none. */
+  readonly allocatedBytes: bigint;
+  /** Of the stream as received; empty when unknown (image made by an older driver). */
+  readonly sha256: string;
+}
+
+export interface VolumeStat {
+  readonly sizeBytes: bigint;
+  readonly allocatedBytes: bigint;
+  readonly parentImageId: ImageId | null;
+}
+
+export interface PoolCapacity {
+  /** Usable for data, i.e. after replication. */
+  readonly totalBytes: bigint;
+  readonly availableBytes: bigint;
+}
+
+export type DiskSource =
+  | { readonly kind: 'rbd'; readonly pool: string; readonly image: string }
+  | { readonly kind: 'file'; readonly path: string; readonly format: 'raw' };
+
+/** Stable reasons of BusbarError thrown by storage drivers. */
+export const STORAGE_REASONS = {
+  volumeExistsDifferent: 'VOLUME_EXISTS_DIFFERENT',
+  volumeShrink: 'VOLUME_SHRINK',
+  volumeInUse: 'VOLUME_IN_USE',
+  volumeNotFound: 'VOLUME_NOT_FOUND',
+  imageNotFound: 'IMAGE_NOT_FOUND',
+  imageInUse: 'IMAGE_IN_USE',
+  imageInvalid: 'IMAGE_INVALID',
+  imageChecksum: 'IMAGE_CHECKSUM',
+  poolFull: 'POOL_FULL',
+  storageUnavailable: 'STORAGE_UNAVAILABLE',
+  storageTimeout: 'STORAGE_TIMEOUT',
+} as const;

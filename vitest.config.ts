@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+import { defineConfig } from 'vitest/config';
+
+/**
+ * unit: fast, needs no root and no daemon.
+ * conformance: drivers and stores against the real etcd, Ceph and libvirt, started by the tests themselves.
+ * e2e: a whole cluster in the lab. The last two run one file at a time: two labs do not fit on two cores.
+ */
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: ['{packages,deploy,tools}/**/*.test.ts'],
+          exclude: ['**/*.{conformance,e2e}.test.ts', '**/node_modules/**'],
+        },
+      },
+      {
+        test: {
+          name: 'conformance',
+          include: ['packages/**/*.conformance.test.ts'],
+          exclude: ['**/node_modules/**'],
+          fileParallelism: false,
+          testTimeout: 60_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: 'e2e',
+          include: ['{e2e,deploy}/**/*.e2e.test.ts'],
+          exclude: ['**/node_modules/**'],
+          fileParallelism: false,
+          testTimeout: 180_000,
+          hookTimeout: 300_000,
+        },
+      },
+    ],
+  },
+});
