@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Epoch, VmId } from '@busbar/core/ids';
+import type { DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+
+/**
+ * What the agent needs of a hypervisor. Implementations: libvirt (through koffi in a child
+ * process) and sim. Both pass conformance.ts.
+ *
+ * Every call ends within the driver's deadline with a BusbarError whose reason is one of
+ * HOST_DRIVER_REASONS. Domains are transient: nothing starts by itself after a reboot. The VM's id
+ * is the domain's UUID; id, epoch, name and spec revision are in the domain's metadata, so that a
+ * restarted agent re-adopts what runs.
+ */
+export interface HostDriver {
+  readonly kind: 'libvirt' | 'sim';
+  /** Connects in the background and keeps reconnecting. Calls made while not connected reject with HYPERVISOR_UNAVAILABLE. */
+  start(): void;
+  /** Hardware and software of the host as it is now. Works without the hypervisor (its versions are then empty). */
+  inventory(): Promise<HostInventory>;
+  /** Every domain that carries Busbar's metadata. Rejects when the hypervisor does not answer: an empty list means none. */
+  listDomains(): Promise<readonly DomainObservation[]>;
+  /**
+   * Starts a domain for an epoch. Refuses DOMAIN_EXISTS when one of that id is there (any epoch), and throws
+   * DOMAIN_START_FAILED with the reason from QEMU's log. When the outcome is unknown (timeout), look at listDomains.
+   */
+  startDomain(request: StartRequest): Promise<void>;
+  /** Presses the power button (guest agent first where connected). Succeeds when asked, not when done; absent domain: succeeds. */
+  shutdownDomain(vmId: VmId): Promise<void>;
+  /** Takes the power. Succeeds when the domain is gone or was not there. Ends QEMU even if it does not react (SIGKILL). */
+  destroyDomain(vmId: VmId): Promise<void>;
+  /** Raises or cuts every NIC link of a domain. */
+  setLinks(vmId: VmId, up: boolean): Promise<void>;
+  /** Called when something may have changed (events are hints: the agent lists again). */
+  onHint(listener: () => void): Disposable;
+  /** Ends seen since the last call, each told once; a best effort (an end while the agent was down is only seen by listing). */
+  takeEnds(): readonly DomainEnd[];
+  /** Whether the hypervisor answers now, and if not, why. */
+  health(): { readonly healthy: boolean; readonly message: string };
+  /** Opens the serial console. Several may be open at once; each gets all output from now on. */
+  openConsole(vmId: VmId, signal: AbortSignal): Promise<ConsoleLink>;
+  /** The serial log since the last start, beginning `tailBytes` before its end; goes on until aborted when `follow`. */
+  readSerialLog(vmId: VmId, options: { readonly tailBytes: number; readonly follow: boolean; readonly signal: AbortSignal }): AsyncIterable<Uint8Array>;
+  close(): Promise<void>;
+}
+
+export interface StartRequest {
+  readonly vmId: VmId;
+  readonly name: string;
+  readonly epoch: Epoch;
+  readonly domain: DomainSpec;
+}
+
+export interface DomainObservation {
+  readonly vmId: VmId;
+  readonly name: string;
+  readonly epoch: Epoch;
+  readonly specRevision: bigint;
+  readonly state: 'running' | 'paused' | 'shutting-down';
+  /** Why it is paused, in words; empty otherwise. */
+  readonly message: string;
+}
+
+export interface ConsoleLink {
+  readonly output: AsyncIterable<Uint8Array>;
+  write(input: Uint8Array): Promise<void>;
+  close(): void;
+}
+
+/** How a domain ended, when the driver saw it: reported with the hint that follows. */
+export interface DomainEnd {
+  readonly vmId: VmId;
+  readonly epoch: Epoch;
+  readonly reason: 'guest-shutdown' | 'destroyed' | 'crashed';
+  readonly message: string;
+}
+
+export const HOST_DRIVER_REASONS = {
+  hypervisorUnavailable: 'HYPERVISOR_UNAVAILABLE',
+  hypervisorTimeout: 'HYPERVISOR_TIMEOUT',
+  domainExists: 'DOMAIN_EXISTS',
+  domainNotFound: 'DOMAIN_NOT_FOUND',
+  domainStartFailed: 'DOMAIN_START_FAILED',
+  consoleUnavailable: 'CONSOLE_UNAVAILABLE',
+} as const;
