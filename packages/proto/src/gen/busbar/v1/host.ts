@@ -99,7 +99,7 @@ export const HostState = {
   READY: "HOST_STATE_READY",
   /** DEGRADED - Agent connected, but something needed is not usable (see `message`), e.g. libvirt does not answer. */
   DEGRADED: "HOST_STATE_DEGRADED",
-  /** UNREACHABLE - No controller has heard from the agent for longer than the suspect time. Not a proof of death. */
+  /** UNREACHABLE - The leading controller has not heard from the agent for three seconds. Not a proof of death. */
   UNREACHABLE: "HOST_STATE_UNREACHABLE",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
