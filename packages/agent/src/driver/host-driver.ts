@@ -40,7 +40,10 @@ export interface HostDriver {
   /** Opens the serial console. Several may be open at once; each gets all output from now on. */
   openConsole(vmId: VmId, signal: AbortSignal): Promise<ConsoleLink>;
   /** The serial log since the last start, beginning `tailBytes` before its end; goes on until aborted when `follow`. */
-  readSerialLog(vmId: VmId, options: { readonly tailBytes: number; readonly follow: boolean; readonly signal: AbortSignal }): AsyncIterable<Uint8Array>;
+  readSerialLog(
+    vmId: VmId,
+    options: { readonly tailBytes: number; readonly follow: boolean; readonly signal: AbortSignal },
+  ): AsyncIterable<Uint8Array>;
   close(): Promise<void>;
 }
 
