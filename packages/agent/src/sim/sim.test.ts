@@ -155,7 +155,7 @@ test('stepped mode: nothing happens unless told, in the order of the test', asyn
 
 test('the same seed gives the same story', async () => {
   const story = async (seed: number) => {
-    const { driver, run, clock, machine } = await host({ faults: { crashAfterMs: 3000 } }, seed);
+    const { driver, clock, machine } = await host({ faults: { crashAfterMs: 3000 } }, seed);
     const seen: string[] = [];
     machine.observe((change: SimChange) => {
       seen.push(`${clock.nowMs()} ${change.domain.name} ${change.kind} ${change.domain.state}`);
