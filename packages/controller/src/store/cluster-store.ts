@@ -7,23 +7,29 @@ import type { Brand, Revision } from '@busbar/core/ids';
  * implementations pass one conformance suite (conformance.ts).
  *
  * Every call has a deadline (default `callDeadlineMs` of the implementation) and rejects with a
- * BusbarError of kind 'unavailable' (nothing was sent or nothing could have happened: no quorum, not connected) or
- * 'timeout' (a write may or may not have happened). Reads are linearizable.
+ * BusbarError of kind 'unavailable' (nothing was applied and nothing will be) or 'timeout' (a write may or
+ * may not have been applied, or may still be: a frozen member carries it out when it thaws). Reads are linearizable.
  */
 export interface ClusterStore {
   get(key: string): Promise<Read<KeyValue | null>>;
-  /** All keys below `prefix` in byte order, at one revision. Pages internally; at most `limit` items when given. */
+  /**
+   * All keys that start with `prefix` ('' is every key) in the order of their UTF-8 bytes, at one
+   * revision. Pages internally; at most `limit` items when given. `startAfter` need not exist.
+   */
   list(
     prefix: string,
     options?: { readonly limit?: number; readonly startAfter?: string },
   ): Promise<Read<readonly KeyValue[]>>;
+  /** Applied at most once. A put under a lease that is gone rejects with kind 'precondition', reason LEASE_GONE. */
   txn(transaction: Transaction): Promise<TransactionResult>;
   /**
-   * Changes below `prefix` with revision > `after`, in order, whole revisions at a time, from now until
-   * `signal` aborts (the iterator then returns). Reconnects by itself without gap or repeat. When the
-   * store has forgotten `after`, yields 'compacted' once and returns: list again, then watch from there.
+   * Changes below `prefix` with revision > `after`, in order, whole revisions at a time (a batch may hold
+   * several; the order inside one is not promised), until `signal` aborts (the iterator then returns) or
+   * the store is closed (it throws). Reconnects by itself without gap or repeat. When the store has
+   * forgotten what follows `after`, yields 'compacted' once and returns: list again, then watch from there.
    * A slow consumer holds at most `maxBufferedEvents` (implementation's limit), then gets 'compacted' too.
-   * Yields 'progress' now and then, so that a consumer knows how far it is.
+   * Yields 'progress' now and then (etcd: every --experimental-watch-progress-notify-interval), so that a
+   * consumer of a quiet prefix knows how far it is.
    */
   watch(prefix: string, after: Revision, signal: AbortSignal): AsyncIterable<WatchBatch>;
   /** A lease with keys attached to it dies `ttlMs` after its last renewal (whole seconds, at least 2 s). */
@@ -48,10 +54,13 @@ export interface Read<T> {
   readonly revision: Revision;
 }
 
-/** All comparisons must hold for `then` to be applied atomically. At most 128 operations (etcd's default limit). */
+/**
+ * All comparisons must hold for `writes` to be applied, atomically and at one revision. At most 128
+ * comparisons and 128 writes (etcd's default limits), no key written twice, 768 KiB in all: else 'invalid'.
+ */
 export interface Transaction {
   readonly compare: readonly Compare[];
-  readonly then: readonly Write[];
+  readonly writes: readonly Write[];
 }
 
 /** Revision 0n means: the key does not exist. */
@@ -65,7 +74,10 @@ export type Write =
 
 export interface TransactionResult {
   readonly succeeded: boolean;
-  /** When succeeded: the revision of the write. Else: the revision at which the comparison failed. */
+  /**
+   * When succeeded: the revision of the write (the store's current one when nothing changed, such as
+   * deleting a missing key). Else: the revision at which the comparison failed.
+   */
   readonly revision: Revision;
 }
 
@@ -81,12 +93,17 @@ export type WatchEvent =
 export interface StoreLease {
   readonly id: LeaseId;
   readonly ttlMs: number;
-  /** Renews once. Rejects when the store does not answer, and with kind 'precondition' when the lease is gone. */
+  /**
+   * Renews once. Rejects when the store does not answer (a later answer still counts), and with kind
+   * 'precondition', reason LEASE_GONE, when the lease is gone. Renewals may overlap.
+   */
   renew(): Promise<void>;
   /**
    * Monotonic time until which the holder may rely on the lease: the instant at which the last
    * acknowledged grant or renewal was *sent*, plus the TTL, less 10 % for clock rate (design: leases).
+   * -Infinity once the lease is known to be gone or its revocation has begun.
    */
   validUntilMs(): number;
+  /** Ends the lease and deletes its keys. Revoking a lease that is gone is a success. */
   revoke(): Promise<void>;
 }
