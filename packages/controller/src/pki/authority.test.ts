@@ -47,21 +47,41 @@ describe('authority', () => {
     const ours = await authority();
     const theirs = await authority('another CA');
     const server = await issue(ours.opened, leaf);
-    const listener = createServer({ ca: ours.stored.certificatePem, cert: server.certificatePem, key: server.keyPem, requestCert: true, rejectUnauthorized: true });
+    const listener = createServer({
+      ca: ours.stored.certificatePem,
+      cert: server.certificatePem,
+      key: server.keyPem,
+      requestCert: true,
+      rejectUnauthorized: true,
+    });
     listener.on('tlsClientError', () => {});
-    listener.on('secureConnection', (socket: TLSSocket) => socket.end(socket.getPeerX509Certificate()?.subjectAltName ?? 'nobody'));
+    listener.on('secureConnection', (socket: TLSSocket) =>
+      socket.end(socket.getPeerX509Certificate()?.subjectAltName ?? 'nobody'),
+    );
     listener.listen(0, '127.0.0.1');
     await once(listener, 'listening');
     const port = (listener.address() as AddressInfo).port;
     const talk = async (client: { certificatePem: string; keyPem: string }): Promise<string> => {
-      const socket = connect({ port, host: '127.0.0.1', ca: ours.stored.certificatePem, cert: client.certificatePem, key: client.keyPem });
+      const socket = connect({
+        port,
+        host: '127.0.0.1',
+        ca: ours.stored.certificatePem,
+        cert: client.certificatePem,
+        key: client.keyPem,
+      });
       let text = '';
       for await (const chunk of socket) text += String(chunk);
       return text;
     };
     try {
       const uri = identityUri({ kind: 'client', cluster: 'lab', client: 'admin' });
-      const request: CertificateRequest = { commonName: 'admin', now, validDays: 1, uris: [uri], usages: ['clientAuth'] };
+      const request: CertificateRequest = {
+        commonName: 'admin',
+        now,
+        validDays: 1,
+        uris: [uri],
+        usages: ['clientAuth'],
+      };
       await expect(talk(await issue(ours.opened, request))).resolves.toBe(`URI:${uri}`);
       // In TLS 1.3 the refusal reaches the client after its own handshake ended: as an alert or as a plain close.
       await expect(talk(await issue(theirs.opened, request)).catch(() => '')).resolves.toBe('');

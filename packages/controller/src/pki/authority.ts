@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Issuing of X.509 certificates (EC P-256): a certificate authority and end certificates. No files, no clock: the
 // caller says what time it is and keeps what it gets. Randomness is WebCrypto's.
+import type { webcrypto } from 'node:crypto';
 import 'reflect-metadata'; // @peculiar/x509 resolves its parsers through it and fails on import order, so it comes first
 import * as x509 from '@peculiar/x509';
 
@@ -18,7 +19,7 @@ export interface KeyPairPem {
 export interface Authority {
   readonly certificatePem: string;
   readonly certificate: x509.X509Certificate;
-  readonly key: CryptoKey;
+  readonly key: webcrypto.CryptoKey;
 }
 
 export interface AuthorityRequest {
@@ -37,6 +38,8 @@ export interface CertificateRequest {
   readonly ips?: readonly string[];
   readonly uris?: readonly string[];
   readonly usages: readonly Usage[];
+  /** Means nothing for an elliptic curve, but libvirt refuses server certificates without it. */
+  readonly keyEncipherment?: boolean;
 }
 
 export class PkiError extends Error {
@@ -67,7 +70,9 @@ export async function openAuthority(stored: KeyPairPem): Promise<Authority> {
   if (certificate.getExtension(x509.BasicConstraintsExtension)?.ca !== true) {
     throw new PkiError(`the certificate of "${certificate.subject}" is not an authority's`);
   }
-  const key = await crypto.subtle.importKey('pkcs8', x509.PemConverter.decodeFirst(stored.keyPem), ALGORITHM, false, ['sign']);
+  const key = await crypto.subtle.importKey('pkcs8', x509.PemConverter.decodeFirst(stored.keyPem), ALGORITHM, false, [
+    'sign',
+  ]);
   return { certificatePem: stored.certificatePem, certificate, key };
 }
 
@@ -78,12 +83,15 @@ export async function issue(authority: Authority, request: CertificateRequest): 
     ...(request.ips ?? []).map((value) => ({ type: 'ip' as const, value })),
     ...(request.uris ?? []).map((value) => ({ type: 'url' as const, value })),
   ];
-  if (names.length === 0) throw new PkiError(`a certificate for "${request.commonName}" needs at least one subject alternative name`);
+  if (names.length === 0)
+    throw new PkiError(`a certificate for "${request.commonName}" needs at least one subject alternative name`);
   if (request.usages.length === 0) throw new PkiError(`a certificate for "${request.commonName}" needs a usage`);
   const span = validity(request);
   if (span.notAfter > authority.certificate.notAfter) {
     // Verifiers would refuse the chain on the day the authority ends; better to be told on the day of issue.
-    throw new PkiError(`a certificate until ${span.notAfter.toISOString()} would outlive its authority, which ends ${authority.certificate.notAfter.toISOString()}`);
+    throw new PkiError(
+      `a certificate until ${span.notAfter.toISOString()} would outlive its authority, which ends ${authority.certificate.notAfter.toISOString()}`,
+    );
   }
   const keys = await crypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
   const certificate = await x509.X509CertificateGenerator.create({
@@ -96,7 +104,7 @@ export async function issue(authority: Authority, request: CertificateRequest): 
     signingKey: authority.key,
     extensions: [
       new x509.BasicConstraintsExtension(false, undefined, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature | (request.keyEncipherment === true ? x509.KeyUsageFlags.keyEncipherment : 0), true),
       new x509.ExtendedKeyUsageExtension(request.usages.map((usage) => x509.ExtendedKeyUsage[usage])),
       new x509.SubjectAlternativeNameExtension(names),
       await x509.AuthorityKeyIdentifierExtension.create(authority.certificate.publicKey),
@@ -130,6 +138,6 @@ function pem(certificate: x509.X509Certificate): string {
   return `${certificate.toString('pem')}\n`;
 }
 
-async function exportKey(key: CryptoKey): Promise<string> {
+async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
   return `${x509.PemConverter.encode(await crypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY')}\n`;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
-import { IdentityError, type Identity, identityUri, parseIdentityUri } from './identity.ts';
+import { type Identity, IdentityError, identityUri, parseIdentityUri } from './identity.ts';
 
 describe('certificate identity', () => {
   it('round-trips', () => {
@@ -10,7 +10,11 @@ describe('certificate identity', () => {
       { kind: 'client', cluster: 'lab', client: 'admin' },
     ];
     for (const identity of identities) expect(parseIdentityUri(identityUri(identity))).toEqual(identity);
-    expect(identities.map(identityUri)).toEqual(['spiffe://lab/controller/host1', 'spiffe://plant-7/host/witness1', 'spiffe://lab/client/admin']);
+    expect(identities.map(identityUri)).toEqual([
+      'spiffe://lab/controller/host1',
+      'spiffe://plant-7/host/witness1',
+      'spiffe://lab/client/admin',
+    ]);
   });
 
   it.each([

@@ -23,7 +23,8 @@ export function isIdentityName(name: string): boolean {
 export function identityUri(identity: Identity): string {
   const name = identity.kind === 'client' ? identity.client : identity.host;
   for (const part of [identity.cluster, name]) {
-    if (!isIdentityName(part)) throw new IdentityError(`"${part}" cannot be part of a certificate identity: want a lower-case DNS label`);
+    if (!isIdentityName(part))
+      throw new IdentityError(`"${part}" cannot be part of a certificate identity: want a lower-case DNS label`);
   }
   return `spiffe://${identity.cluster}/${identity.kind}/${name}`;
 }

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bridges in the root namespace, cables to the hosts, and cutting them.
+import type { HostPlan, LabPlan, NetworkName } from './plan.ts';
+import { run } from './run.ts';
+
+/** What a host sees at its end of the cables. The third one is a port of br-vm and carries guests only. */
+const INSIDE: Readonly<Record<NetworkName, string>> = { management: 'mgmt', storage: 'storage', vm: 'uplink' };
+export const VM_BRIDGE = 'br-vm';
+
+async function ipBatch(lines: readonly string[], inside?: number): Promise<void> {
+  const enter = inside === undefined ? [] : ['nsenter', '--target', String(inside), '--net'];
+  await run([...enter, 'ip', '-batch', '-'], { input: `${lines.join('\n')}\n` });
+}
+
+export async function linkNames(): Promise<string[]> {
+  const { stdout } = await run(['ip', '-json', 'link', 'show']);
+  return (JSON.parse(stdout) as { ifname: string }[]).map((link) => link.ifname);
+}
+
+/** Link names that only the lab of this index can have made. */
+export function ownLinks(index: number, names: readonly string[]): string[] {
+  const own = new RegExp(`^bb${index}([msv]|[hw]\\d[msv])$`);
+  return names.filter((name) => own.test(name));
+}
+
+export async function createBridges(plan: LabPlan): Promise<void> {
+  const present = new Set(await linkNames());
+  for (const bridge of Object.values(plan.bridges)) {
+    if (!present.has(bridge.name)) {
+      // With an address of its own: otherwise a bridge takes the lowest of its ports', and changes it as hosts come and go.
+      await ipBatch([`link add ${bridge.name} address ${bridge.mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`]);
+    }
+    await ipBatch([`address replace ${bridge.address}/24 dev ${bridge.name}`, `link set ${bridge.name} up`]);
+  }
+}
+
+/** Removes whatever carries this index: bridges and root-side ends of cables. */
+export async function removeLinks(index: number): Promise<void> {
+  for (const name of ownLinks(index, await linkNames())) {
+    await run(['ip', 'link', 'delete', name], { mayFail: true }); // deleting one end of a cable deletes the other, which may be in the list
+  }
+}
+
+/** Plugs the cables of a booting host and configures its side of them. */
+export async function plug(plan: LabPlan, host: HostPlan, init: number): Promise<void> {
+  const networks: readonly NetworkName[] = host.role === 'witness' ? ['management', 'storage'] : ['management', 'storage', 'vm'];
+  await ipBatch(
+    networks.flatMap((network) => [
+      `link add ${host.links[network]} type veth peer name ${INSIDE[network]} address ${host.macs[network]} netns ${init}`,
+      `link set ${host.links[network]} master ${plan.bridges[network].name} up`,
+    ]),
+  );
+  await ipBatch(
+    [
+      'link set lo up',
+      `address add ${host.management}/24 dev ${INSIDE.management}`,
+      `address add ${host.storage}/24 dev ${INSIDE.storage}`,
+      `link set ${INSIDE.management} up`,
+      `link set ${INSIDE.storage} up`,
+      ...(networks.includes('vm')
+        ? [
+            `link add ${VM_BRIDGE} address ${host.macs.vm} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
+            `link set ${INSIDE.vm} master ${VM_BRIDGE} up`,
+            `link set ${VM_BRIDGE} up`,
+          ]
+        : []),
+    ],
+    init,
+  );
+}
+
+/** From this moment on nothing that happens in the host is seen outside, not even the goodbye of its dying sockets. */
+export async function pull(host: HostPlan): Promise<void> {
+  const present = new Set(await linkNames());
+  const lines = Object.values(host.links)
+    .filter((link) => present.has(link))
+    .map((link) => `link set ${link} down`);
+  if (lines.length > 0) await ipBatch(lines);
+}
+
+/** Sockets of the dead may keep their network namespace for minutes; the cables must not stay plugged in it. */
+export async function unplug(host: HostPlan): Promise<void> {
+  const present = new Set(await linkNames());
+  const lines = Object.values(host.links)
+    .filter((link) => present.has(link))
+    .map((link) => `link delete ${link}`);
+  if (lines.length > 0) await ipBatch(lines);
+}
+
+/**
+ * Drops everything on the given networks, in both directions and below IP: with ARP still answered, connecting would
+ * time out as behind a firewall instead of failing as it does on a cut cable.
+ */
+export function renderPartition(cut: readonly NetworkName[]): string {
+  const chains = cut.flatMap((network) =>
+    ['ingress', 'egress'].map(
+      (hook) => `  chain ${INSIDE[network]}_${hook} {\n    type filter hook ${hook} device "${INSIDE[network]}" priority -500; policy drop;\n  }\n`,
+    ),
+  );
+  // Deleting what may not exist is an error, so it is declared first; all of it is one transaction.
+  return `table netdev busbar_lab\ndelete table netdev busbar_lab\n${chains.length === 0 ? '' : `table netdev busbar_lab {\n${chains.join('')}}\n`}`;
+}
+
+export async function applyPartition(init: number, cut: readonly NetworkName[]): Promise<void> {
+  await run(['nsenter', '--target', String(init), '--net', 'nft', '-f', '-'], { input: renderPartition(cut) });
+}

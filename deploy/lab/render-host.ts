@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// The files of one host as text: identity, libvirt, NATS, the two daemons of ours. Pure.
+import { stringify } from 'yaml';
+import { CONTROLLER_PORT, type HostPlan, type LabPlan } from './plan.ts';
+import { CONTROLLER_USER, POOL, VM_USER } from './render-ceph.ts';
+
+const PKI = '/etc/busbar/pki';
+const SHARED_VOLUMES = '/var/lib/busbar/volumes';
+export const ETCD_CLIENT_PORT = 2379;
+export const ETCD_PEER_PORT = 2380;
+export const NATS_PORT = 4222;
+const NATS_ROUTE_PORT = 6222;
+
+export const etcdEndpoints = (plan: LabPlan): string[] => plan.voters.map((host) => `https://${host.management}:${ETCD_CLIENT_PORT}`);
+
+export const controllerEndpoints = (plan: LabPlan): { host: string; address: string }[] =>
+  plan.voters.map((host) => ({ host: host.name, address: `${host.management}:${CONTROLLER_PORT}` }));
+
+const natsServers = (plan: LabPlan): string[] => plan.hosts.map((host) => `nats://${host.management}:${NATS_PORT}`);
+
+/** Management addresses: names are for people, libvirt and etcd, none of which belongs on the storage network. */
+export function renderHosts(plan: LabPlan): string {
+  return ['127.0.0.1 localhost', '::1 localhost', ...plan.hosts.map((host) => `${host.management} ${host.name}`)].map((line) => `${line}\n`).join('');
+}
+
+export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
+  const etcd = { ca: `${PKI}/etcd-ca.crt`, certificate: `${PKI}/etcd-client.crt`, key: `${PKI}/etcd-client.key` };
+  return stringify({
+    cluster: plan.cluster,
+    host: host.name,
+    listen: `${host.management}:${CONTROLLER_PORT}`,
+    tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/controller.crt`, key: `${PKI}/controller.key` },
+    etcd: { endpoints: etcdEndpoints(plan), tls: etcd },
+    controllers: controllerEndpoints(plan),
+    storage: plan.spec.ceph
+      ? { driver: 'rbd', pool: POOL, cephConf: '/etc/ceph/ceph.conf', user: CONTROLLER_USER, keyring: `/etc/busbar/ceph/${CONTROLLER_USER}.keyring` }
+      : { driver: 'dir', path: SHARED_VOLUMES },
+    stateDir: '/var/lib/busbar/controller',
+    nats: { servers: natsServers(plan) },
+  });
+}
+
+export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
+  return stringify({
+    cluster: plan.cluster,
+    host: host.name,
+    role: host.role,
+    managementAddress: host.management,
+    storageAddress: host.storage,
+    controllers: controllerEndpoints(plan),
+    tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/agent.crt`, key: `${PKI}/agent.key` },
+    libvirt: { uri: 'qemu:///system' },
+    storage: plan.spec.ceph
+      ? { driver: 'rbd', pool: POOL, monitors: plan.voters.map((voter) => `${voter.storage}:3300`), user: VM_USER, keyFile: `/etc/busbar/ceph/${VM_USER}.key` }
+      : { driver: 'dir', path: SHARED_VOLUMES },
+    stateDir: '/var/lib/busbar/agent',
+    runDir: '/run/busbar',
+    logDir: '/var/log/busbar',
+  });
+}
+
+export function renderNatsConf(plan: LabPlan, host: HostPlan): string {
+  const routes = plan.hosts.filter((other) => other.name !== host.name).map((other) => `    nats-route://${other.management}:${NATS_ROUTE_PORT}\n`);
+  return `server_name: ${host.name}
+listen: ${host.management}:${NATS_PORT}
+cluster {
+  name: ${plan.cluster}
+  listen: ${host.management}:${NATS_ROUTE_PORT}
+  routes = [
+${routes.join('')}  ]
+}
+`;
+}
+
+/**
+ * libvirtd: the local socket for the agent, TLS for peers (evidence about a suspect host, migration). Its certificates
+ * come from an authority of their own, because libvirt lets in everyone whose certificate it can verify: with the
+ * cluster's authority, any API client could drive QEMU directly.
+ */
+export function renderLibvirtdConf(host: HostPlan, hostUuid: string): string {
+  return `unix_sock_group = "root"
+unix_sock_rw_perms = "0700"
+auth_unix_rw = "none"
+listen_tls = 1
+listen_tcp = 0
+listen_addr = "${host.management}"
+key_file = "/etc/libvirt/pki/serverkey.pem"
+cert_file = "/etc/libvirt/pki/servercert.pem"
+ca_file = "/etc/libvirt/pki/cacert.pem"
+host_uuid = "${hostUuid}"
+# An agent keeps several connections, each peer one more; a stuck one must not use up the pool.
+max_clients = 200
+max_workers = 30
+min_workers = 5
+`;
+}
+
+export function renderQemuConf(host: HostPlan): string {
+  return `user = "root"
+group = "root"
+security_driver = "none"
+# A private /dev for each QEMU would be a mount namespace in a mount namespace; the lab's kernel has no use for it.
+namespaces = []
+migration_address = "${host.management}"
+`;
+}
