@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// `npm test`: checks, unit tests, conformance tests and end-to-end tests, with one closing line over all of them:
+// `N passed, N failed, N skipped`. Nothing is printed after it.
+//
+//   npm test -- [--only check|unit|conformance|e2e]… [--keep-labs]
+import { mkdirSync, rmSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { parseArgs } from 'node:util';
+import { CHECKS, checkLine, runChecks } from './lib/checks.ts';
+import { takeLabsDown } from './lib/labs.ts';
+import { endWithChildren, ROOT, runProgram, seconds } from './lib/process.ts';
+import { type TestEvent, type TestOutcome, TestRun } from './lib/test-events.ts';
+import { unplannedFiles } from './lib/test-files.ts';
+
+const RESULTS = join(ROOT, '.cache/test');
+const MINUTE_MS = 60_000;
+
+/** Limits are for a run that hangs: each is some three times what the stage takes on two cores. */
+const STAGES = {
+  check: 3 * MINUTE_MS,
+  unit: 4 * MINUTE_MS,
+  conformance: 10 * MINUTE_MS,
+  e2e: 15 * MINUTE_MS,
+} as const;
+type Stage = keyof typeof STAGES;
+const ALL = Object.keys(STAGES) as Stage[];
+
+const { values } = parseArgs({
+  options: { only: { type: 'string', multiple: true }, 'keep-labs': { type: 'boolean', default: false } },
+});
+const only = values.only ?? ALL;
+const unknown = only.filter((name) => !ALL.includes(name as Stage));
+if (unknown.length > 0) {
+  console.error(`test: no stage ${unknown.join(', ')}; there are ${ALL.join(', ')}`);
+  process.exit(2);
+}
+
+endWithChildren();
+const startMs = performance.now();
+rmSync(RESULTS, { recursive: true, force: true });
+mkdirSync(RESULTS, { recursive: true });
+const stages = ALL.filter((stage) => only.includes(stage));
+if (stages.includes('e2e') && !values['keep-labs']) await takeLabsDown((line) => console.log(line));
+
+const outcomes: TestOutcome[] = [];
+const filesRun = new Set<string>();
+for (const stage of stages) outcomes.push(...(stage === 'check' ? await checkStage() : await testStage(stage)));
+if (stages.length === ALL.length) outcomes.push(...unplannedFiles(filesRun));
+report(outcomes);
+
+async function checkStage(): Promise<readonly TestOutcome[]> {
+  console.log('check');
+  const results = await runChecks(CHECKS, (result) => console.log(`  ${checkLine(result)}`));
+  return results.map(({ name, state, message, ms }) => ({ file: '', name: `check: ${name}`, state, message, ms }));
+}
+
+async function testStage(stage: Exclude<Stage, 'check'>): Promise<readonly TestOutcome[]> {
+  console.log(stage);
+  const run = new TestRun();
+  const perFile = new Map<string, { passed: number; failed: number; skipped: number }>();
+  const show = (event: TestEvent): void => {
+    run.take(event);
+    if (event.event === 'test') {
+      const counts = perFile.get(event.file) ?? { passed: 0, failed: 0, skipped: 0 };
+      counts[event.state]++;
+      perFile.set(event.file, counts);
+      // One end-to-end test may take minutes: show each. Elsewhere only what is wrong.
+      if (event.state === 'failed' || stage === 'e2e') {
+        const mark = { passed: 'ok  ', failed: 'FAIL', skipped: 'skip' }[event.state];
+        console.log(`  ${mark}  ${event.name} (${seconds(event.ms)})`);
+      }
+    }
+    if (event.event === 'file' && stage !== 'unit') {
+      const { passed, failed } = perFile.get(event.file) ?? { passed: 0, failed: 0 };
+      const tally = failed === 0 ? `${passed} tests` : `${failed} of ${passed + failed} tests failed`;
+      console.log(`  ${failed === 0 ? 'ok  ' : 'FAIL'}  ${event.file}: ${tally} (${seconds(event.ms)})`);
+    }
+  };
+  const ended = await runProgram(
+    'vitest',
+    [
+      ...['run', '--project', stage, '--passWithNoTests'],
+      ...['--reporter', 'default', '--reporter', 'json', '--outputFile.json', join(RESULTS, `${stage}.json`)],
+      ...['--reporter', join(import.meta.dirname, 'lib/vitest-reporter.ts')],
+    ],
+    {
+      timeoutMs: STAGES[stage],
+      logFile: join(RESULTS, `${stage}.log`),
+      onMessage: (line) => show(JSON.parse(line) as TestEvent),
+    },
+  );
+  for (const file of run.files) filesRun.add(file);
+  const outcomes = run.conclude(stage, ended);
+  const count = (state: TestOutcome['state']): number => outcomes.filter((outcome) => outcome.state === state).length;
+  const mark = count('failed') > 0 ? 'FAIL' : 'ok  ';
+  const files = run.files.size === 0 ? 'no test files yet' : `${run.files.size} files, ${count('passed')} passed`;
+  console.log(
+    `  ${mark}  ${stage}: ${files}, ${count('failed')} failed, ${count('skipped')} skipped (${seconds(ended.ms)})`,
+  );
+  return outcomes;
+}
+
+function report(outcomes: readonly TestOutcome[]): void {
+  const of = (state: TestOutcome['state']): readonly TestOutcome[] =>
+    outcomes.filter((outcome) => outcome.state === state);
+  const title = ({ file, name }: TestOutcome): string => (file === '' ? name : `${file} > ${name}`);
+  const [passed, failed, skipped] = [of('passed'), of('failed'), of('skipped')];
+  if (skipped.length > 0) console.log('\nskipped:');
+  for (const outcome of skipped) console.log(`  ${title(outcome)}: ${outcome.message || 'no reason given'}`);
+  if (failed.length > 0) console.log('\nfailed:');
+  for (const outcome of failed) {
+    console.log(`  ${title(outcome)}`);
+    for (const line of outcome.message.split('\n').slice(0, 60)) console.log(`      ${line}`);
+  }
+  console.log(`\n${seconds(performance.now() - startMs)}; logs and JSON reports: ${relative(ROOT, RESULTS)}/`);
+  const exitCode = failed.length > 0 || passed.length === 0 ? 1 : 0;
+  // Written whole before the exit, also into a pipe.
+  process.stdout.write(`${passed.length} passed, ${failed.length} failed, ${skipped.length} skipped\n`, () =>
+    process.exit(exitCode),
+  );
+}
