@@ -63,9 +63,15 @@ interface Candidate {
   readonly done: Promise<void>;
 }
 
-function cluster(options: { count?: number; seed?: number; latencyMs?: number | [number, number]; rates?: number[] }) {
+function cluster(options: {
+  count?: number;
+  seed?: number;
+  latencyMs?: number | [number, number];
+  rates?: number[];
+  leaseExpiryLagMs?: number;
+}) {
   const clock = new VirtualClock();
-  const server = new MemoryStoreServer({ clock, leaseExpiryLagMs: 500 });
+  const server = new MemoryStoreServer({ clock, leaseExpiryLagMs: options.leaseExpiryLagMs ?? 500 });
   const candidates = Array.from({ length: options.count ?? 2 }, (_, i): Candidate => {
     const hostClock = new HostClock(clock, options.rates?.[i] ?? 1);
     const random = seededRandom((options.seed ?? 1) + i);
@@ -278,6 +284,7 @@ test('never two valid leaders, whatever fails; and one again once nothing does',
       fc.record({
         seed: fc.nat(),
         latencyMs: fc.constantFrom<[number, number]>([0, 0], [1, 20], [5, 400]),
+        leaseExpiryLagMs: fc.constantFrom(0, 500),
         rates: fc.array(fc.double({ min: 0.96, max: 1.04, noNaN: true }), { minLength: 3, maxLength: 3 }),
         faults: fc.array(fc.record({ fault, thenMs: fc.nat({ max: 2_500 }) }), { maxLength: 25 }),
       }),
