@@ -65,6 +65,9 @@ const STATES: StateTable<State> = {
   closed: [],
 };
 
+/** So many failed starts in a row are waited out; after more, calls in a backoff are told at once. */
+const PATIENT_FAILURES = 3;
+
 interface Job {
   readonly id: number;
   readonly method: string;
@@ -101,6 +104,7 @@ export class NativeHost<M extends MethodTable<M>, E = never, L extends string = 
   #failures = 0;
   #readyAtMs = 0;
   #timer: Disposable | null = null;
+  #startFailure: BusbarError | null = null;
 
   constructor(options: NativeHostOptions<M, E, L>) {
     this.#options = options;
@@ -160,6 +164,9 @@ export class NativeHost<M extends MethodTable<M>, E = never, L extends string = 
   #submit(method: string, args: unknown, deadlineMs: number, lane: Lane<Job> | null): Promise<unknown> {
     if (this.#state === 'closed') {
       return Promise.reject(this.#error('unavailable', NATIVE_REASONS.closed, 'was closed'));
+    }
+    if (this.#state === 'backoff' && this.#startFailure !== null && this.#failures > PATIENT_FAILURES) {
+      return Promise.reject(this.#startFailure);
     }
     this.start();
     return new Promise((resolve, reject) => {
@@ -297,6 +304,7 @@ export class NativeHost<M extends MethodTable<M>, E = never, L extends string = 
     const stable = this.#state === 'ready' && this.#clock.nowMs() - this.#readyAtMs >= backoff.max;
     this.#failures = stable ? 1 : this.#failures + 1;
     const delayMs = Math.min(backoff.max, backoff.first * 2 ** Math.min(this.#failures - 1, 20));
+    this.#startFailure = cause.reason === NATIVE_REASONS.startFailed ? cause : null;
     this.#to('backoff');
     this.#log.warn(
       { native: this.#options.name, pid: link.pid, failures: this.#failures, delayMs, lastOutput: link.lastOutput },

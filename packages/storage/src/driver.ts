@@ -15,30 +15,42 @@ export interface StorageDriver {
 
   /** An empty volume. Refuses (VOLUME_EXISTS_DIFFERENT) when one of that id has another size or origin. */
   createVolume(request: { readonly volumeId: VolumeId; readonly sizeBytes: bigint }): Promise<void>;
-  /** A copy-on-write clone of an image, grown to `sizeBytes` (at least the image's virtual size). */
+  /**
+   * A clone of an image, grown to `sizeBytes` (VOLUME_SHRINK below the image's virtual size). Takes no
+   * space of its own where the pool can share blocks (rbd; dir on a file system with reflinks).
+   */
   cloneVolume(request: {
     readonly volumeId: VolumeId;
     readonly imageId: ImageId;
     readonly sizeBytes: bigint;
   }): Promise<void>;
-  /** Grows only: shrinking cuts off guest data and is refused (VOLUME_SHRINK). */
+  /**
+   * Grows only: shrinking cuts off guest data and is refused (VOLUME_SHRINK). Allowed while a VM has
+   * the volume open; telling the VM is its host's task.
+   */
   resizeVolume(volumeId: VolumeId, sizeBytes: bigint): Promise<void>;
-  /** Refuses (VOLUME_IN_USE) while a client has it open. */
+  /** Refuses (VOLUME_IN_USE) while a client has it open; rbd believes so of a killed client for 30 s. */
   deleteVolume(volumeId: VolumeId): Promise<void>;
+  /** Null also for one that a crash left half-made: repeat its creation or delete it. */
   statVolume(volumeId: VolumeId): Promise<VolumeStat | null>;
+  /** Sorted; half-made ones too, so that they can be found and deleted. */
   listVolumes(): Promise<readonly VolumeId[]>;
 
   /**
    * Reads `source` to its end and makes a read-only image of it. Nothing is visible before the whole
    * stream arrived and was found sound (a half-made image is removed; one left by a crash is
    * replaced by the next import and reported by `listImages` with complete=false).
+   * A complete image of that id is success without reading `source` when its format, length and (where
+   * both sides know it) checksum are the same, else IMAGE_EXISTS_DIFFERENT.
    * Refuses IMAGE_INVALID (truncated, not of the named format, needs a backing or external file),
    * POOL_FULL (does not fit), IMAGE_CHECKSUM (sha256 given and different).
    */
   importImage(request: ImportRequest): Promise<ImageStat>;
-  /** Refuses (IMAGE_IN_USE) while volumes are clones of it. */
+  /** Refuses (IMAGE_IN_USE) while volumes are clones of it; removes a half-made one too. */
   deleteImage(imageId: ImageId): Promise<void>;
+  /** Null also while it is half-made. */
   statImage(imageId: ImageId): Promise<ImageStat | null>;
+  /** Sorted. */
   listImages(): Promise<readonly { readonly imageId: ImageId; readonly complete: boolean }[]>;
 
   /** How a hypervisor opens the volume. */
@@ -68,7 +80,7 @@ export interface ImportRequest {
 export interface ImageStat {
   /** Size of the disk that the guest sees. */
   readonly virtualSizeBytes: bigint;
-  /** Space really taken in the pool (one copy); zeros of a sparse image take none. */
+  /** Space really taken in the pool (one copy), in the pool's granularity (rbd: objects of 4 MiB). */
   readonly allocatedBytes: bigint;
   /** Of the stream as received; empty when unknown (image made by an older driver). */
   readonly sha256: string;
@@ -90,17 +102,27 @@ export type DiskSource =
   | { readonly kind: 'rbd'; readonly pool: string; readonly image: string }
   | { readonly kind: 'file'; readonly path: string; readonly format: 'raw' };
 
-/** Stable reasons of BusbarError thrown by storage drivers. */
+/** Stable reasons of BusbarError thrown by storage drivers; errors.ts gives each its kind. */
 export const STORAGE_REASONS = {
   volumeExistsDifferent: 'VOLUME_EXISTS_DIFFERENT',
+  /** Not a positive multiple of 512 bytes. */
+  volumeSize: 'VOLUME_SIZE',
   volumeShrink: 'VOLUME_SHRINK',
   volumeInUse: 'VOLUME_IN_USE',
   volumeNotFound: 'VOLUME_NOT_FOUND',
   imageNotFound: 'IMAGE_NOT_FOUND',
   imageInUse: 'IMAGE_IN_USE',
+  /** A complete image of that id was made from another stream. */
+  imageExistsDifferent: 'IMAGE_EXISTS_DIFFERENT',
   imageInvalid: 'IMAGE_INVALID',
   imageChecksum: 'IMAGE_CHECKSUM',
+  /** The caller's signal aborted the import. */
+  importCancelled: 'IMPORT_CANCELLED',
   poolFull: 'POOL_FULL',
+  /** The host's spool directory, where qcow2 streams wait for conversion, has no room. */
+  spoolFull: 'SPOOL_FULL',
   storageUnavailable: 'STORAGE_UNAVAILABLE',
   storageTimeout: 'STORAGE_TIMEOUT',
+  /** The storage answered something that the driver does not know; the message has it. */
+  storageFailed: 'STORAGE_FAILED',
 } as const;
