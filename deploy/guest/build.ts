@@ -53,7 +53,7 @@ const KERNEL_PARAMETERS = [
   'apparmor=0',
 ];
 
-const BASE_GRUB_MODULES = ['part_gpt', 'fat', 'normal', 'linux', 'test', 'regexp', 'setpci', 'memrw', 'boot'];
+const BASE_GRUB_MODULES = ['part_gpt', 'fat', 'normal', 'test', 'regexp', 'setpci', 'memrw', 'boot'];
 
 export async function buildGuestImage(options: GuestImageOptions = {}): Promise<GuestImage> {
   const format = options.format ?? 'raw';
@@ -147,13 +147,13 @@ async function assembleDisk(work: string, kernels: Kernels): Promise<Buffer> {
   const [base, cloudModules, bios, uefi] = await Promise.all([
     baseArchive(ROOTFS),
     moduleArchive(kernels.cloud),
-    grubImage(work, 'i386-pc', '(,gpt2)/EFI/BOOT', ['biosdisk']),
-    grubImage(work, 'x86_64-efi', '/EFI/BOOT', []),
+    grubImage(work, 'i386-pc', '(,gpt2)/EFI/BOOT', ['biosdisk', 'linux16']),
+    grubImage(work, 'x86_64-efi', '/EFI/BOOT', ['chain']),
   ]);
   const template = await readFile(join(HERE, 'grub.cfg'), 'utf8');
   const files = new Map<string, Uint8Array>([
     ['EFI/BOOT/BOOTX64.EFI', uefi],
-    ['EFI/BOOT/grub.cfg', Buffer.from(template.replace('@CMDLINE@', KERNEL_PARAMETERS.join(' ')))],
+    ['EFI/BOOT/grub.cfg', Buffer.from(template.replaceAll('@CMDLINE@', KERNEL_PARAMETERS.join(' ')))],
     ['vmlinuz-cloud', await kernel(kernels.cloud)],
     ['base.img', base],
     ['modules-cloud.img', cloudModules],

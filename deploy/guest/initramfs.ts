@@ -47,13 +47,26 @@ export async function moduleArchive(release: string): Promise<Buffer> {
       const name = basename(path, '.ko').replaceAll('-', '_');
       needed.push(name);
       const target = `lib/modules/${release}/${name}.ko`;
-      entries.set(target, { kind: 'file', path: target, mode: 0o644, data: await readFile(path) });
+      entries.set(target, { kind: 'file', path: target, mode: 0o644, data: withoutSignature(await readFile(path)) });
     }
     if (needed.length === 0) continue;
     const list = `lib/modules/${release}/${driver}.needs`;
     entries.set(list, { kind: 'file', path: list, mode: 0o644, data: Buffer.from(`${needed.join(' ')}\n`) });
   }
   return cpioArchive([...entries.values()]);
+}
+
+const SIGNATURE_MAGIC = Buffer.from('~Module signature appended~\n');
+
+/**
+ * Checking a signature takes the kernel some 40 ms under emulation, for each module. Without one it loads the module
+ * and taints itself (no secure boot here: GRUB is built without a signature too).
+ */
+function withoutSignature(module: Buffer): Buffer {
+  if (!module.subarray(-SIGNATURE_MAGIC.length).equals(SIGNATURE_MAGIC)) return module;
+  // struct module_signature (12 bytes, its last field the big-endian length of the signature) precedes the magic.
+  const info = module.length - SIGNATURE_MAGIC.length - 12;
+  return module.subarray(0, info - module.readUInt32BE(info + 8));
 }
 
 async function modulesOf(release: string, driver: string): Promise<string[]> {

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Shared by the guest's scripts: what it says, and the record in sector 0 of the data disk.
 
-say() { echo "busbar-guest: $*" > /dev/console; }
+say() {
+  # Not behind the prompt of the shell on the same line.
+  [ ! -e /run/console.started ] || echo > /dev/console
+  echo "busbar-guest: $*" > /dev/console
+}
 
 # record_of COUNTER: the text of sector 0. counter-record.ts is the same in TypeScript.
 # The checksum is plain shell arithmetic: a CRC would cost a process five times a second.

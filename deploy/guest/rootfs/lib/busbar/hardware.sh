@@ -59,12 +59,16 @@ load_remaining_drivers() {
 
 # The guest's own disk is known by the name of its reserved partition.
 own_partition() {
-  local partition
-  for partition in /sys/class/block/*; do
-    if grep -qs '^PARTNAME=busbar-counter$' "$partition/uevent"; then
-      echo "${partition##*/}"
-      return 0
-    fi
+  local partition line
+  for partition in /sys/class/block/[vsh]d*[0-9]; do
+    [ -e "$partition/uevent" ] || continue
+    # Without a process for each partition: this is on the way to "ready".
+    while read -r line; do
+      if [ "$line" = PARTNAME=busbar-counter ]; then
+        echo "${partition##*/}"
+        return 0
+      fi
+    done < "$partition/uevent"
   done
   return 1
 }
