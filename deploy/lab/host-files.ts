@@ -31,7 +31,7 @@ export async function installHost(plan: LabPlan, host: HostPlan): Promise<void> 
   // The default NAT network of Debian's package would fight over one bridge name and address in every host.
   await rm(hostRoot(lab, host.name, '/etc/libvirt/qemu/networks'), { recursive: true, force: true });
   if (host.osd !== undefined) await mkdir(hostRoot(lab, host.name, `/var/lib/ceph/osd/ceph-${host.osd}`), { recursive: true });
-  for (const directory of ['/var/lib/ceph/crash/posted', '/var/lib/busbar/controller', '/var/lib/busbar/agent', '/var/lib/busbar/volumes']) {
+  for (const directory of ['/var/log/libvirt/qemu', '/var/lib/ceph/crash/posted', '/var/lib/busbar/controller', '/var/lib/busbar/agent', '/var/lib/busbar/volumes']) {
     await mkdir(hostRoot(lab, host.name, directory), { recursive: true });
   }
 }
