@@ -57,13 +57,18 @@ async function readData(): Promise<Buffer> {
 }
 
 async function counterAbove(machine: GuestMachine, least: number): Promise<{ name: string; counter: number }> {
-  return eventually(`a counter above ${least}`, ANSWER_MS, machine.serial, async () => {
-    const answer = await machine.counter();
-    if (typeof answer !== 'object' || answer === null || !('counter' in answer) || !('name' in answer))
-      return undefined;
-    const { name, counter } = answer;
-    return typeof name === 'string' && typeof counter === 'number' && counter > least ? { name, counter } : undefined;
-  });
+  return eventually(
+    `a counter above ${least}`,
+    ANSWER_MS,
+    () => machine.serial(),
+    async () => {
+      const answer = await machine.counter();
+      if (typeof answer !== 'object' || answer === null || !('counter' in answer) || !('name' in answer))
+        return undefined;
+      const { name, counter } = answer;
+      return typeof name === 'string' && typeof counter === 'number' && counter > least ? { name, counter } : undefined;
+    },
+  );
 }
 
 async function seed(kind: 'iso9660' | 'vfat', files: Record<string, string>): Promise<string> {
@@ -101,10 +106,9 @@ describe('the guest', () => {
       });
       const disks = [
         ...[...virtioDisk('own.raw'), ...virtioDisk('data.raw')],
-        // slirp forwards to the address its DHCP would give, unless told another; the static one is checked on serial.
         ...['-drive', `file=${image},format=raw,if=ide,media=cdrom,readonly=on`],
       ];
-      const first = await start({ machine: 'pc', disks });
+      const first = await start({ machine: 'pc', disks, address: '10.0.2.77' });
       await first.waitForSerial(/^busbar-guest: ready\r$/m, BOOT_MS);
       for (const line of ['booting', 'name=relay7', 'instance-id=i-7', 'address=10.0.2.77', 'counter=0 on /dev/vdb']) {
         expect(first.serial()).toContain(`busbar-guest: ${line}\r\n`);
@@ -116,16 +120,23 @@ describe('the guest', () => {
       await first.waitForSerial(/^42-typed/m, ANSWER_MS);
 
       expect(await first.agent('guest-ping', ANSWER_MS)).toEqual({});
-      const before = await eventually('a record', ANSWER_MS, first.serial, async () => {
-        const counter = parseCounterRecord(await readData());
-        return counter !== undefined && counter > 5 ? counter : undefined;
-      });
+      const before = await eventually(
+        'a record',
+        ANSWER_MS,
+        () => first.serial(),
+        async () => {
+          const counter = parseCounterRecord(await readData());
+          return counter !== undefined && counter > 5 ? counter : undefined;
+        },
+      );
+      const { counter: served } = await counterAbove(first, before);
       await first.kill();
 
-      const second = await start({ machine: 'pc', disks });
+      const second = await start({ machine: 'pc', disks, address: '10.0.2.77' });
       await second.waitForSerial(/^busbar-guest: ready\r$/m, BOOT_MS);
       const resumed = Number(/counter=(\d+) on/.exec(second.serial())?.[1]);
-      expect(resumed).toBeGreaterThanOrEqual(before);
+      expect(resumed).toBeGreaterThanOrEqual(served);
+      expect((await counterAbove(second, resumed)).name).toBe('relay7');
 
       await second.waitForSerial(/relay7# /, ANSWER_MS);
       await second.agent('guest-ping', ANSWER_MS);

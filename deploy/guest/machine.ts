@@ -20,6 +20,8 @@ export type GuestMachineOptions = {
   disks: readonly string[];
   /** Path of a writable copy of OVMF_VARIABLES: boots by UEFI. */
   uefiVariables?: string;
+  /** The guest's address if it is not the one that QEMU's DHCP gives. */
+  address?: string;
 };
 
 export type GuestMachine = {
@@ -56,7 +58,7 @@ export async function startGuestMachine(options: GuestMachineOptions): Promise<G
     ...['-qmp', `unix:${qmpSocket},server=on,wait=off`],
     ...['-device', 'virtio-serial', '-chardev', `socket,id=agent,path=${agentSocket},server=on,wait=off`],
     ...['-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0'],
-    ...['-nic', `user,model=virtio,mac=52:54:00:12:34:56,hostfwd=tcp:127.0.0.1:${port}-:80`],
+    ...['-nic', `user,model=virtio,mac=52:54:00:12:34:56,hostfwd=tcp:127.0.0.1:${port}-${options.address ?? ''}:80`],
     ...firmware,
     ...options.disks,
   ]);

@@ -19,6 +19,7 @@ function bits(mask,   part, count, at, number) {
   key = substr($0, 1, at - 1); val = substr($0, at + 1)
   # What is not part of an address cannot be meant, and must not reach the shell.
   gsub(/[^A-Za-z0-9.:\/_-]/, "", val)
+  gsub(/[^A-Za-z0-9.:\/_-]/, "", key)
   sub(/^network\//, "", key)
   count = split(key, part, "/")
 }

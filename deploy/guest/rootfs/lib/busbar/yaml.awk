@@ -49,14 +49,16 @@ function colon(text,   at, char, quote) {
   return 0
 }
 
-function balance(text,   at, char, quote, open) {
-  quote = ""; open = 0
+function balance(text,   at, char, quote, open, before) {
+  quote = ""; open = 0; before = " "
   for (at = 1; at <= length(text); at++) {
     char = substr(text, at, 1)
     if (quote != "") { if (char == "\\" && quote == "\"") at++; else if (char == quote) quote = "" }
-    else if (char == "\"" || char == "'") quote = char
+    # A quote within a word is part of it.
+    else if ((char == "\"" || char == "'") && before ~ /[ \t\[{,:]/) quote = char
     else if (char == "[" || char == "{") open++
     else if (char == "]" || char == "}") open--
+    before = char
   }
   return open
 }
