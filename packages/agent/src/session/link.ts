@@ -9,7 +9,11 @@ import type {
 /** How the agent reaches one controller; gRPC in production, memory in simulation. */
 export interface ControllerDialer {
   /** Opens a session stream. `outgoing` is read until it ends or the link breaks; the returned iterable ends or throws then. */
-  session(address: string, outgoing: AsyncIterable<SessionRequest>, signal: AbortSignal): AsyncIterable<SessionResponse>;
+  session(
+    address: string,
+    outgoing: AsyncIterable<SessionRequest>,
+    signal: AbortSignal,
+  ): AsyncIterable<SessionResponse>;
   /** Opens a byte stream for a ticket. */
   attach(address: string, outgoing: AsyncIterable<AttachRequest>, signal: AbortSignal): AsyncIterable<AttachResponse>;
   close(): Promise<void>;

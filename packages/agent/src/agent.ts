@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Clock } from '@busbar/core/clock/clock';
+import type { BootId } from '@busbar/core/ids';
+import type { Logger } from '@busbar/core/log';
+import type { Random } from '@busbar/core/random';
+import type { HostReport } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import { type HostInventory, HostRole } from '@busbar/proto/gen/busbar/v1/host';
+import { AttachStreams } from './attach/attach.ts';
+import type { HostDriver } from './driver/host-driver.ts';
+import { Lease } from './lease/lease.ts';
+import { LeaseWatch } from './lease/watch.ts';
+import { NO_POSITION } from './reconcile/desired.ts';
+import type { MemoryStore } from './reconcile/memory.ts';
+import { type Picture, Reconciler } from './reconcile/reconciler.ts';
+import { ControllerSession } from './session/controller-session.ts';
+import { InventoryWatch } from './session/inventory-watch.ts';
+import type { ControllerDialer } from './session/link.ts';
+
+/** A report is due this often even if nothing changed; the protocol says so. */
+const REPORT_EVERY_MS = 5000;
+/** Notes beyond this many help nobody and would grow the report without bound. */
+const NOTES_LIMIT = 10;
+
+export interface AgentConfig {
+  readonly host: string;
+  readonly managementAddress: string;
+  readonly storageAddress: string;
+  readonly controllers: readonly { readonly host: string; readonly address: string }[];
+}
+
+export interface AgentDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly dialer: ControllerDialer;
+  /** Undefined on a witness. The agent starts it; whoever made it closes it. */
+  readonly driver: HostDriver | undefined;
+  /** Where a witness has its inventory from; a hypervisor's comes from its driver. */
+  readonly readInventory?: () => Promise<HostInventory>;
+  readonly store: MemoryStore;
+  readonly bootId: BootId;
+  readonly version: string;
+  readonly config: AgentConfig;
+}
+
+export interface Agent {
+  start(): void;
+  /** Nothing is sent and no driver call begun after the call; resolves when all loops have ended. Guests are not touched. */
+  stop(): Promise<void>;
+  /** Milliseconds left on the lease. */
+  leaseRemainingMs(): number;
+  /** What it would report now; undefined until domains were listed once. */
+  report(): HostReport | undefined;
+}
+
+/**
+ * One host's agent. It has no I/O of its own: time, chance, network, hypervisor and disk come in, so
+ * that a whole cluster of agents runs in one process on virtual time.
+ *
+ * Who owns what: each ControllerSession its link; Lease what the controllers acknowledged;
+ * Reconciler the VMs and the memory; this file only wires them and makes the reports.
+ */
+export function createAgent(deps: AgentDeps): Agent {
+  const { clock, random, logger, dialer, driver, config, bootId } = deps;
+  const controllers = config.controllers.map((controller) => controller.host);
+  const instanceId = random.uuid();
+  const lease = new Lease(controllers);
+  const attach = new AttachStreams({ clock, logger, dialer, driver });
+  let sequence = 0n;
+  let reportTimer: Disposable | undefined;
+
+  const leaseWatch = new LeaseWatch(clock, lease, (held) => {
+    logger.info({ held }, held ? 'lease held' : 'lease ended');
+    // Isolation policies are acted on from here: onLease (lease/isolation.ts) says what to do.
+    reconciler?.wake();
+    markReport();
+  });
+
+  const reconciler =
+    driver &&
+    new Reconciler({
+      clock,
+      logger,
+      driver,
+      store: deps.store,
+      bootId,
+      noLease: () => (leaseWatch.remainingMs() > 0 ? '' : NO_LEASE),
+      onChange: markReport,
+    });
+
+  const inventory = new InventoryWatch({
+    clock,
+    logger,
+    read: async () => {
+      const read = driver ? () => driver.inventory() : deps.readInventory;
+      if (read === undefined) throw new Error('this host has no source for its inventory');
+      const { managementAddress, storageAddress } = config;
+      return withAgentVersion({ ...(await read()), managementAddress, storageAddress }, deps.version);
+    },
+    onChange: () => {
+      for (const session of sessions) session.mark('inventory');
+    },
+  });
+
+  const role = driver ? HostRole.HYPERVISOR : HostRole.WITNESS;
+  const sources = {
+    hello: { host: config.host, bootId, role, agentVersion: deps.version, agentInstanceId: instanceId },
+    inventory: () => inventory.inventory,
+    report,
+  };
+  const sessions = config.controllers.map(
+    (controller) =>
+      new ControllerSession({
+        clock,
+        random,
+        dialer,
+        logger,
+        controller,
+        controllers,
+        lease,
+        sources,
+        onAcknowledged: () => leaseWatch.check(),
+        onDesired: (state) => reconciler?.accept(state),
+        onAttach: (order) => attach.open(controller.address, order),
+      }),
+  );
+
+  function markReport(): void {
+    for (const session of sessions) session.mark('report');
+  }
+
+  function reportRegularly(): void {
+    markReport();
+    reportTimer = clock.timer(REPORT_EVERY_MS, reportRegularly);
+  }
+
+  function report(): HostReport | undefined {
+    const picture = reconciler ? reconciler.picture() : WITNESS;
+    if (picture === undefined) return undefined;
+    const remainingMs = leaseWatch.remainingMs();
+    const problems = sessions.map((session, index) => ({ problem: session.problem, host: controllers[index] }));
+    const notes = [
+      remainingMs > 0 ? '' : NO_LEASE,
+      ...picture.notes,
+      ...problems.map(({ problem, host }) => problem && `controller ${host}: ${problem}`),
+    ];
+    sequence++;
+    return {
+      sequence,
+      bootId,
+      accepted: picture.accepted,
+      domains: [...picture.domains],
+      leaseRemainingMs: Math.floor(remainingMs),
+      hypervisorHealthy: picture.healthy,
+      message: [...new Set(notes)]
+        .filter((note) => note !== '')
+        .slice(0, NOTES_LIMIT)
+        .join('; '),
+    };
+  }
+
+  return {
+    start() {
+      driver?.start();
+      reconciler?.start();
+      inventory.start();
+      for (const session of sessions) session.start();
+      reportRegularly();
+    },
+    async stop() {
+      reportTimer?.[Symbol.dispose]();
+      leaseWatch.stop();
+      inventory.stop();
+      for (const session of sessions) session.stop();
+      await Promise.all([attach.stop(), reconciler?.stop()]);
+    },
+    leaseRemainingMs: () => leaseWatch.remainingMs(),
+    report,
+  };
+}
+
+const NO_LEASE = 'this host has no lease: a majority of controllers does not acknowledge its heartbeats';
+
+const WITNESS: Picture = { accepted: NO_POSITION, domains: [], healthy: true, notes: [] };
+
+function withAgentVersion(inventory: HostInventory, agent: string): HostInventory {
+  const { versions } = inventory;
+  return versions === undefined ? inventory : { ...inventory, versions: { ...versions, agent } };
+}

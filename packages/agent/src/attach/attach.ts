@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+import { unreachable } from '@busbar/core/assert';
+import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
+import { errorChain } from '@busbar/core/errors';
+import type { VmId } from '@busbar/core/ids';
+import type { Logger } from '@busbar/core/log';
+import { AttachKind, type AttachOrder, type AttachRequest } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import type { ConsoleLink, HostDriver } from '../driver/host-driver.ts';
+import type { ControllerDialer } from '../session/link.ts';
+
+/** Streams at a time. A console is a person at a screen; more than this is a program gone wild. */
+const STREAM_LIMIT = 16;
+/** Beyond the limit a stream is opened only to say so; a flood of orders is dropped. */
+const REFUSAL_LIMIT = 16;
+const OPEN_DEADLINE_MS = 10_000;
+/** After our last message the controller ends the stream; it is not waited for longer. */
+const GOODBYE_MS = 5000;
+/** Small enough that a slow reader holds little memory. */
+const CHUNK_BYTES = 16 * 1024;
+
+export interface AttachOptions {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly dialer: ControllerDialer;
+  readonly driver: HostDriver | undefined;
+}
+
+/**
+ * Opens the byte streams that controllers ask for. Each has its own stream to the controller, read
+ * and written one chunk at a time: the next chunk is taken from the guest when the transport has
+ * taken the former, and the user's next input when the guest has. So a slow end slows the other
+ * down instead of filling memory.
+ */
+export class AttachStreams {
+  readonly #options: AttachOptions;
+  readonly #streams = new Set<Promise<void>>();
+  readonly #abort = new AbortController();
+
+  constructor(options: AttachOptions) {
+    this.#options = options;
+  }
+
+  open(address: string, order: AttachOrder): void {
+    const { logger } = this.#options;
+    if (this.#abort.signal.aborted) return;
+    if (this.#streams.size >= STREAM_LIMIT + REFUSAL_LIMIT) {
+      logger.warn({ vmId: order.vmId, address }, 'attach order dropped: too many streams');
+      return;
+    }
+    const refusal = this.#streams.size >= STREAM_LIMIT ? `this host serves ${STREAM_LIMIT} streams already` : '';
+    const stream = this.#stream(address, order, refusal)
+      .catch((error: unknown) => {
+        if (!this.#abort.signal.aborted)
+          logger.warn({ vmId: order.vmId, error: errorChain(error) }, 'attach stream failed');
+      })
+      .finally(() => this.#streams.delete(stream));
+    this.#streams.add(stream);
+  }
+
+  async stop(): Promise<void> {
+    this.#abort.abort(new Error('the agent stops'));
+    await Promise.all(this.#streams);
+  }
+
+  async #stream(address: string, order: AttachOrder, refusal: string): Promise<void> {
+    const { clock, dialer } = this.#options;
+    const abort = new AbortController();
+    const signal = AbortSignal.any([abort.signal, this.#abort.signal]);
+    const side = new GuestSide(this.#options, order, refusal, signal);
+    const goodbye = side.finished
+      .then(() => sleep(clock, GOODBYE_MS, signal))
+      .then(
+        () => abort.abort(),
+        () => {},
+      );
+    try {
+      for await (const response of dialer.attach(address, side.outgoing(), signal)) await side.input(response.data);
+    } catch (error) {
+      if (!abort.signal.aborted) throw error;
+    } finally {
+      abort.abort();
+      side.close();
+      await goodbye;
+    }
+  }
+}
+
+/** The guest's end of one stream. */
+class GuestSide {
+  /** Resolves when there is nothing more to send. */
+  readonly finished: Promise<void>;
+  readonly #options: AttachOptions;
+  readonly #order: AttachOrder;
+  readonly #refusal: string;
+  readonly #signal: AbortSignal;
+  #finish!: () => void;
+  #console: ConsoleLink | undefined;
+  #opened: (() => void) | undefined;
+  readonly #open: Promise<void>;
+
+  constructor(options: AttachOptions, order: AttachOrder, refusal: string, signal: AbortSignal) {
+    this.#options = options;
+    this.#order = order;
+    this.#refusal = refusal;
+    this.#signal = signal;
+    this.finished = new Promise((resolve) => {
+      this.#finish = resolve;
+    });
+    this.#open = new Promise((resolve) => {
+      this.#opened = resolve;
+    });
+  }
+
+  async *outgoing(): AsyncGenerator<AttachRequest, void> {
+    yield { ticket: this.#order.ticket, data: EMPTY, error: '' };
+    try {
+      for await (const bytes of await this.#bytes()) {
+        for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
+          yield {
+            ticket: '',
+            data: Buffer.from(bytes.buffer, bytes.byteOffset + at, Math.min(CHUNK_BYTES, bytes.length - at)),
+            error: '',
+          };
+        }
+      }
+    } catch (error) {
+      if (!this.#signal.aborted) yield { ticket: '', data: EMPTY, error: errorChain(error) };
+    } finally {
+      this.close();
+    }
+  }
+
+  /** Waits until the guest has taken it. Input for a log, or after the console went, is dropped. */
+  async input(data: Uint8Array): Promise<void> {
+    if (data.length === 0) return;
+    await this.#open;
+    await this.#console?.write(data).catch(() => {}); // its end is told through the output
+  }
+
+  close(): void {
+    this.#console?.close();
+    this.#console = undefined;
+    this.#opened?.();
+    this.#finish();
+  }
+
+  async #bytes(): Promise<AsyncIterable<Uint8Array>> {
+    const { clock, driver } = this.#options;
+    const { kind, vmId, tailBytes, follow } = this.#order;
+    if (this.#refusal !== '') throw new Error(this.#refusal);
+    if (driver === undefined) throw new Error('this host is a witness and runs no VMs');
+    const signal = this.#signal;
+    switch (kind) {
+      case AttachKind.CONSOLE: {
+        const open = () => driver.openConsole(vmId as VmId, signal);
+        const console = await withDeadline(clock, OPEN_DEADLINE_MS, 'opening the console', open, signal);
+        this.#console = console;
+        this.#opened?.();
+        return console.output;
+      }
+      case AttachKind.LOG:
+        this.#opened?.();
+        return driver.readSerialLog(vmId as VmId, { tailBytes: Number(tailBytes), follow, signal });
+      case AttachKind.UNSPECIFIED:
+      case AttachKind.UNRECOGNIZED:
+        throw new Error('this agent does not know that kind of stream; is it older than the controller?');
+      default:
+        return unreachable(kind);
+    }
+  }
+}
+
+const EMPTY = Buffer.alloc(0);
