@@ -12,14 +12,14 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['{packages,deploy,tools}/**/*.test.ts'],
+          include: ['{packages,deploy,e2e,bench,tools}/**/*.test.ts'],
           exclude: ['**/*.{conformance,e2e}.test.ts', '**/node_modules/**'],
         },
       },
       {
         test: {
           name: 'conformance',
-          include: ['packages/**/*.conformance.test.ts'],
+          include: ['{packages,deploy,e2e}/**/*.conformance.test.ts'],
           exclude: ['**/node_modules/**'],
           fileParallelism: false,
           testTimeout: 60_000,
@@ -29,7 +29,7 @@ export default defineConfig({
       {
         test: {
           name: 'e2e',
-          include: ['{e2e,deploy}/**/*.e2e.test.ts'],
+          include: ['{e2e,deploy,packages}/**/*.e2e.test.ts'],
           exclude: ['**/node_modules/**'],
           fileParallelism: false,
           testTimeout: 180_000,
