@@ -7,7 +7,16 @@ import { join } from 'node:path';
 import { createSetupCgroup } from './cgroup.ts';
 import { cephDir, hostRoot, JOIN_CGROUPS } from './paths.ts';
 import type { HostPlan, LabPlan } from './plan.ts';
-import { CONTROLLER_USER, cephEntities, cephxSecret, monitorAddresses, POOL, renderCephConf, renderKeyring, VM_USER } from './render-ceph.ts';
+import {
+  CONTROLLER_USER,
+  cephEntities,
+  cephxSecret,
+  monitorAddresses,
+  POOL,
+  renderCephConf,
+  renderKeyring,
+  VM_USER,
+} from './render-ceph.ts';
 import { CommandError, type RunOptions, type RunResult, run, until } from './run.ts';
 
 /** Runs `ceph` as the administrator, from the root namespace, whose key never enters a host. */
@@ -16,7 +25,15 @@ export function cephArgv(lab: string, program: string, args: readonly string[]):
 }
 
 export async function ceph(lab: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-  return await run(cephArgv(lab, 'ceph', ['--connect-timeout', '5', ...args]), { timeoutMs: 30_000, ...options });
+  return await run(await inSetup(lab, cephArgv(lab, 'ceph', ['--connect-timeout', '5', ...args])), {
+    timeoutMs: 30_000,
+    ...options,
+  });
+}
+
+/** In the lab's cgroup, so that it does not outlive the lab when this process is killed. */
+async function inSetup(lab: string, argv: readonly string[]): Promise<string[]> {
+  return ['/bin/sh', JOIN_CGROUPS, await createSetupCgroup(lab), '--', ...argv];
 }
 
 /** Everything before the first daemon: keys, monitor map, and the data directories of monitors and OSDs. */
@@ -26,7 +43,10 @@ export async function installCeph(plan: LabPlan): Promise<void> {
   await mkdir(directory, { recursive: true });
   const conf = join(directory, 'ceph.conf');
   await writeFile(conf, renderCephConf(plan));
-  await writeFile(join(directory, 'admin.conf'), `${renderCephConf(plan)}\n[client.admin]\nkeyring = ${join(directory, 'admin.keyring')}\n`);
+  await writeFile(
+    join(directory, 'admin.conf'),
+    `${renderCephConf(plan)}\n[client.admin]\nkeyring = ${join(directory, 'admin.keyring')}\n`,
+  );
   const created = Math.floor(Date.now() / 1000);
   const entries = cephEntities(plan).map((entity) => ({ ...entity, secret: cephxSecret(randomBytes(16), created) }));
   const secretOf = (name: string): string => {
@@ -43,10 +63,18 @@ export async function installCeph(plan: LabPlan): Promise<void> {
   await keyring(join(directory, 'admin.keyring'), 'client.admin');
   const monmap = join(directory, 'monmap');
   const members = plan.voters.flatMap((host) => ['--addv', host.name, monitorAddresses(host)]);
-  await run(['monmaptool', '--create', '--clobber', '--fsid', plan.spec.fsid, '--enable-all-features', ...members, monmap]);
+  await run([
+    'monmaptool',
+    '--create',
+    '--clobber',
+    '--fsid',
+    plan.spec.fsid,
+    '--enable-all-features',
+    ...members,
+    monmap,
+  ]);
 
-  const setup = await createSetupCgroup(lab);
-  const inSetup = async (argv: readonly string[]): Promise<void> => void (await run(['/bin/sh', JOIN_CGROUPS, setup, '--', ...argv]));
+  const make = async (argv: readonly string[]): Promise<void> => void (await run(await inSetup(lab, argv)));
   const work = plan.hosts.map(async (host) => {
     const root = (path: string): string => hostRoot(lab, host.name, path);
     for (const user of [CONTROLLER_USER, VM_USER]) {
@@ -58,14 +86,41 @@ export async function installCeph(plan: LabPlan): Promise<void> {
     if (host.voter) {
       const data = root(`/var/lib/ceph/mon/ceph-${host.name}`);
       await mkdir(data, { recursive: true });
-      await inSetup(['ceph-mon', '--mkfs', '-c', conf, '-i', host.name, '--mon-data', data, '--monmap', monmap, '--keyring', all]);
+      await make([
+        'ceph-mon',
+        '--mkfs',
+        '-c',
+        conf,
+        '-i',
+        host.name,
+        '--mon-data',
+        data,
+        '--monmap',
+        monmap,
+        '--keyring',
+        all,
+      ]);
     }
     if (host.osd !== undefined) {
       const data = root(`/var/lib/ceph/osd/ceph-${host.osd}`);
       const uuid = randomUUID();
       await mkdir(data, { recursive: true });
       await keyring(join(data, 'keyring'), `osd.${host.osd}`);
-      await inSetup(['ceph-osd', '--mkfs', '-c', conf, '-i', String(host.osd), '--osd-data', data, '--osd-uuid', uuid, '--no-mon-config', '--keyring', join(data, 'keyring')]);
+      await make([
+        'ceph-osd',
+        '--mkfs',
+        '-c',
+        conf,
+        '-i',
+        String(host.osd),
+        '--osd-data',
+        data,
+        '--osd-uuid',
+        uuid,
+        '--no-mon-config',
+        '--keyring',
+        join(data, 'keyring'),
+      ]);
     }
   });
   // All have ended, well or not, before anybody clears up under them.
@@ -74,7 +129,10 @@ export async function installCeph(plan: LabPlan): Promise<void> {
 }
 
 interface Status {
-  readonly health: { readonly status: string; readonly checks: Readonly<Record<string, { readonly summary: { readonly message: string } }>> };
+  readonly health: {
+    readonly status: string;
+    readonly checks: Readonly<Record<string, { readonly summary: { readonly message: string } }>>;
+  };
   readonly quorum_names: readonly string[];
   readonly osdmap: { readonly num_osds: number; readonly num_up_osds: number; readonly num_in_osds: number };
   readonly mgrmap?: { readonly available?: boolean };
@@ -90,9 +148,17 @@ export interface CephHealth {
 }
 
 export async function cephHealth(lab: string): Promise<CephHealth> {
-  const answer = await ceph(lab, ['status', '--format', 'json'], { mayFail: true, timeoutMs: 10_000 }).catch((error: Error) => ({ code: 1, stdout: '', stderr: error.message }));
+  const answer = await ceph(lab, ['status', '--format', 'json'], { mayFail: true, timeoutMs: 10_000 }).catch(
+    (error: Error) => ({ code: 1, stdout: '', stderr: error.message }),
+  );
   if (answer.code !== 0) {
-    return { health: 'UNREACHABLE', checks: [answer.stderr.trim().split('\n').at(-1) ?? ''], monsInQuorum: [], osdsUp: 0, osds: 0 };
+    return {
+      health: 'UNREACHABLE',
+      checks: [answer.stderr.trim().split('\n').at(-1) ?? ''],
+      monsInQuorum: [],
+      osdsUp: 0,
+      osds: 0,
+    };
   }
   return readStatus(answer.stdout);
 }
@@ -115,7 +181,9 @@ export async function createOsdsAndPool(plan: LabPlan, progress: (line: string) 
   await until(
     'Ceph monitors forming a quorum',
     async () => {
-      const answer = await ceph(lab, ['quorum_status', '--format', 'json'], { mayFail: true }).catch((error: Error) => ({ code: 1, stdout: '', stderr: error.message }));
+      const answer = await ceph(lab, ['quorum_status', '--format', 'json'], { mayFail: true }).catch(
+        (error: Error) => ({ code: 1, stdout: '', stderr: error.message }),
+      );
       if (answer.code !== 0) return { waiting: answer.stderr.trim() };
       return { value: undefined };
     },
@@ -148,7 +216,7 @@ async function command(lab: string, args: readonly string[]): Promise<void> {
 
 /** Needs active placement groups, hence after the OSDs are up. */
 export async function initPool(lab: string): Promise<void> {
-  await run(cephArgv(lab, 'rbd', ['pool', 'init', POOL]), { timeoutMs: 60_000 });
+  await run(await inSetup(lab, cephArgv(lab, 'rbd', ['pool', 'init', POOL])), { timeoutMs: 60_000 });
 }
 
 export async function waitForHealth(lab: string, timeoutMs: number): Promise<void> {
@@ -156,7 +224,11 @@ export async function waitForHealth(lab: string, timeoutMs: number): Promise<voi
     'Ceph becoming HEALTH_OK',
     async () => {
       const health = await cephHealth(lab);
-      return health.health === 'HEALTH_OK' && health.osdsUp === health.osds ? { value: undefined } : { waiting: `it says ${health.health}: ${health.checks.join('; ')} (${health.osdsUp} of ${health.osds} OSDs up)` };
+      return health.health === 'HEALTH_OK' && health.osdsUp === health.osds
+        ? { value: undefined }
+        : {
+            waiting: `it says ${health.health}: ${health.checks.join('; ')} (${health.osdsUp} of ${health.osds} OSDs up)`,
+          };
     },
     { timeoutMs },
   );

@@ -22,10 +22,14 @@ export class CgroupError extends Error {
 /** Controllers mounted the version 1 way, those that a lab uses. */
 export async function controllers(): Promise<string[]> {
   const mounts = await readFile('/proc/mounts', 'utf8');
-  const mounted = new Set(mounts.split('\n').flatMap((line) => (line.split(' ')[2] === 'cgroup' ? [line.split(' ')[1] ?? ''] : [])));
+  const mounted = new Set(
+    mounts.split('\n').flatMap((line) => (line.split(' ')[2] === 'cgroup' ? [line.split(' ')[1] ?? ''] : [])),
+  );
   const found = WANTED.filter((name) => mounted.has(join(ROOT, name)));
   if (!found.includes('freezer') || !found.includes('cpu')) {
-    throw new CgroupError(`the lab needs cgroup version 1 with the controllers cpu and freezer below ${ROOT}; a machine with version 2 alone is not supported yet`);
+    throw new CgroupError(
+      `the lab needs cgroup version 1 with the controllers cpu and freezer below ${ROOT}; a machine with version 2 alone is not supported yet`,
+    );
   }
   return found;
 }
@@ -77,7 +81,9 @@ async function inheritCpuset(directory: string): Promise<void> {
 
 async function directoriesBelow(directory: string): Promise<string[]> {
   const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
-  const below = await Promise.all(entries.filter((entry) => entry.isDirectory()).map((entry) => directoriesBelow(join(directory, entry.name))));
+  const below = await Promise.all(
+    entries.filter((entry) => entry.isDirectory()).map((entry) => directoriesBelow(join(directory, entry.name))),
+  );
   return [...below.flat(), directory];
 }
 
@@ -85,9 +91,16 @@ async function directoriesBelow(directory: string): Promise<string[]> {
 export async function processes(lab: string, host?: string): Promise<number[]> {
   const top = host === undefined ? path('freezer', lab) : path('freezer', lab, host);
   const lists = await Promise.all(
-    (await directoriesBelow(top)).map(async (directory) => await readFile(join(directory, 'cgroup.procs'), 'utf8').catch(() => '')),
+    (await directoriesBelow(top)).map(
+      async (directory) => await readFile(join(directory, 'cgroup.procs'), 'utf8').catch(() => ''),
+    ),
   );
-  return lists.flatMap((list) => list.split('\n').filter((line) => line !== '').map(Number));
+  return lists.flatMap((list) =>
+    list
+      .split('\n')
+      .filter((line) => line !== '')
+      .map(Number),
+  );
 }
 
 /** Hosts that have cgroups, whether a state file knows them or not. */
@@ -148,7 +161,16 @@ export async function removeCgroups(lab?: string, host?: string): Promise<void> 
       await rmdir(directory).catch((error: NodeJS.ErrnoException) => {
         // The kernel may take a moment to forget the last process; and the parent may serve another lab.
         if (error.code === 'ENOENT' || (error.code === 'EBUSY' && names.length === 0)) return;
-        if (error.code === 'EBUSY') return until(`removing ${directory}`, () => rmdir(directory).then(() => ({ value: undefined }), () => ({ waiting: 'it is busy' })), { timeoutMs: 5000, everyMs: 20 });
+        if (error.code === 'EBUSY')
+          return until(
+            `removing ${directory}`,
+            () =>
+              rmdir(directory).then(
+                () => ({ value: undefined }),
+                () => ({ waiting: 'it is busy' }),
+              ),
+            { timeoutMs: 5000, everyMs: 20 },
+          );
         throw error;
       });
     }

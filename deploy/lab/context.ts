@@ -28,13 +28,19 @@ export interface Context {
 
 export function labContext(plan: LabPlan): Context {
   const file = (name: string): string => join(pkiDir(plan.spec.name), name);
-  return { endpoints: controllerEndpoints(plan).map((entry) => entry.address), ca: file('ca.crt'), certificate: file('admin.crt'), key: file('admin.key') };
+  return {
+    endpoints: controllerEndpoints(plan).map((entry) => entry.address),
+    ca: file('ca.crt'),
+    certificate: file('admin.crt'),
+    key: file('admin.key'),
+  };
 }
 
 /** As a document, not as data: comments and contexts that people wrote by hand stay as they are. */
 function parse(text: string): Document {
   const document = parseDocument(text);
-  if (document.errors.length > 0) throw new ContextError(`${contextFile()} is no valid YAML: ${document.errors[0]?.message ?? ''}`);
+  if (document.errors.length > 0)
+    throw new ContextError(`${contextFile()} is no valid YAML: ${document.errors[0]?.message ?? ''}`);
   return document;
 }
 

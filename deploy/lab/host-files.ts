@@ -6,7 +6,14 @@ import { join } from 'node:path';
 import { hostDir, hostRoot, PRIVATE_DIRECTORIES, PRIVATE_FILES, REPOSITORY, volumesDir } from './paths.ts';
 import type { HostPlan, LabPlan } from './plan.ts';
 import { renderCephConf } from './render-ceph.ts';
-import { renderAgentYaml, renderControllerYaml, renderHosts, renderLibvirtdConf, renderNatsConf, renderQemuConf } from './render-host.ts';
+import {
+  renderAgentYaml,
+  renderControllerYaml,
+  renderHosts,
+  renderLibvirtdConf,
+  renderNatsConf,
+  renderQemuConf,
+} from './render-host.ts';
 import { type Daemons, LOG_CONFIG, renderLogRun, renderServices } from './render-services.ts';
 
 /** Directories that a Debian package fills; a host gets a copy. The others start empty. */
@@ -25,13 +32,21 @@ export async function installHost(plan: LabPlan, host: HostPlan): Promise<void> 
   for (const directory of PRIVATE_DIRECTORIES) {
     const target = hostRoot(lab, host.name, directory);
     await mkdir(join(target, '..'), { recursive: true });
-    if (COPIED.includes(directory) && (await exists(directory))) await cp(directory, target, { recursive: true, verbatimSymlinks: true });
+    if (COPIED.includes(directory) && (await exists(directory)))
+      await cp(directory, target, { recursive: true, verbatimSymlinks: true });
     else await mkdir(target, { recursive: true });
   }
   // The default NAT network of Debian's package would fight over one bridge name and address in every host.
   await rm(hostRoot(lab, host.name, '/etc/libvirt/qemu/networks'), { recursive: true, force: true });
-  if (host.osd !== undefined) await mkdir(hostRoot(lab, host.name, `/var/lib/ceph/osd/ceph-${host.osd}`), { recursive: true });
-  for (const directory of ['/var/log/libvirt/qemu', '/var/lib/ceph/crash/posted', '/var/lib/busbar/controller', '/var/lib/busbar/agent', '/var/lib/busbar/volumes']) {
+  if (host.osd !== undefined)
+    await mkdir(hostRoot(lab, host.name, `/var/lib/ceph/osd/ceph-${host.osd}`), { recursive: true });
+  for (const directory of [
+    '/var/log/libvirt/qemu',
+    '/var/lib/ceph/crash/posted',
+    '/var/lib/busbar/controller',
+    '/var/lib/busbar/agent',
+    '/var/lib/busbar/volumes',
+  ]) {
     await mkdir(hostRoot(lab, host.name, directory), { recursive: true });
   }
 }
@@ -42,16 +57,28 @@ function machineId(plan: LabPlan, host: HostPlan): string {
 }
 
 function asUuid(hex: string): string {
-  return [hex.slice(0, 8), hex.slice(8, 12), `4${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20, 32)].join('-');
+  return [hex.slice(0, 8), hex.slice(8, 12), `4${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20, 32)].join(
+    '-',
+  );
 }
 
 export async function findDaemons(): Promise<Daemons> {
   const present = async (name: string): Promise<boolean> =>
-    (await exists(join(REPOSITORY, 'dist', `busbar-${name}.mjs`))) || (await exists(join(REPOSITORY, 'packages', name, 'src/main.ts')));
-  return { node: process.execPath, repository: REPOSITORY, controller: await present('controller'), agent: await present('agent') };
+    (await exists(join(REPOSITORY, 'dist', `busbar-${name}.mjs`))) ||
+    (await exists(join(REPOSITORY, 'packages', name, 'src/main.ts')));
+  return {
+    node: process.execPath,
+    repository: REPOSITORY,
+    controller: await present('controller'),
+    agent: await present('agent'),
+  };
 }
 
-export async function writeHostFiles(plan: LabPlan, host: HostPlan, options: { readonly bootId: string }): Promise<void> {
+export async function writeHostFiles(
+  plan: LabPlan,
+  host: HostPlan,
+  options: { readonly bootId: string },
+): Promise<void> {
   const lab = plan.spec.name;
   const id = machineId(plan, host);
   const write = async (path: string, text: string, mode = 0o644): Promise<void> => {

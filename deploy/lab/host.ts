@@ -6,7 +6,16 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { open, readFile } from 'node:fs/promises';
 import { z } from 'zod';
-import { controllers, createHostCgroups, hostCgroups, isFrozen, killAll, processes, removeCgroups, setFrozen } from './cgroup.ts';
+import {
+  controllers,
+  createHostCgroups,
+  hostCgroups,
+  isFrozen,
+  killAll,
+  processes,
+  removeCgroups,
+  setFrozen,
+} from './cgroup.ts';
 import { writeHostFiles } from './host-files.ts';
 import { withLock } from './lock.ts';
 import { applyPartition, plug, pull, unplug } from './network.ts';
@@ -45,7 +54,10 @@ export async function initPid(lab: string, host: string): Promise<number | undef
 export async function namespacePidsOf(pid: number): Promise<number[]> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
   if (/^State:\s+[ZX]/m.test(status)) return [];
-  return (/^NSpid:\s+(.*)$/m.exec(status)?.[1] ?? '').split(/\s+/).filter((word) => word !== '').map(Number);
+  return (/^NSpid:\s+(.*)$/m.exec(status)?.[1] ?? '')
+    .split(/\s+/)
+    .filter((word) => word !== '')
+    .map(Number);
 }
 
 export async function power(lab: string, host: string): Promise<Power> {
@@ -62,12 +74,37 @@ export async function boot(plan: LabPlan, host: HostPlan): Promise<void> {
     await writeHostFiles(plan, host, { bootId: randomUUID() });
     const cgroups = await createHostCgroups(lab, host.name);
     const log = await open(`${hostDir(lab, host.name)}/console.log`, 'w');
-    const namespaces = ['--net', '--mount', '--uts', '--cgroup', '--pid', '--fork', '--kill-child', '--mount-proc', '--propagation', 'private'];
-    const child = spawn('/bin/sh', [JOIN_CGROUPS, ...cgroups, '--', 'unshare', ...namespaces, '/bin/sh', HOST_INIT, hostDir(lab, host.name), ...(await controllers())], {
-      detached: true,
-      cwd: '/',
-      stdio: ['pipe', log.fd, log.fd],
-    });
+    const namespaces = [
+      '--net',
+      '--mount',
+      '--uts',
+      '--cgroup',
+      '--pid',
+      '--fork',
+      '--kill-child',
+      '--mount-proc',
+      '--propagation',
+      'private',
+    ];
+    const child = spawn(
+      '/bin/sh',
+      [
+        JOIN_CGROUPS,
+        ...cgroups,
+        '--',
+        'unshare',
+        ...namespaces,
+        '/bin/sh',
+        HOST_INIT,
+        hostDir(lab, host.name),
+        ...(await controllers()),
+      ],
+      {
+        detached: true,
+        cwd: '/',
+        stdio: ['pipe', log.fd, log.fd],
+      },
+    );
     let ended: string | undefined;
     child.on('error', (error) => (ended = error.message));
     child.on('exit', (code) => (ended = `exit ${code}`));
@@ -76,7 +113,8 @@ export async function boot(plan: LabPlan, host: HostPlan): Promise<void> {
       const init = await until(
         `booting ${host.name}`,
         async () => {
-          if (ended !== undefined) throw new HostError(`${host.name} did not start: ${ended}\n${await readConsole(lab, host.name)}`);
+          if (ended !== undefined)
+            throw new HostError(`${host.name} did not start: ${ended}\n${await readConsole(lab, host.name)}`);
           const pid = await initPid(lab, host.name);
           return pid === undefined ? { waiting: 'its first process has not appeared' } : { value: pid };
         },
@@ -89,7 +127,8 @@ export async function boot(plan: LabPlan, host: HostPlan): Promise<void> {
       await until(
         `starting the services of ${host.name}`,
         async () => {
-          if (ended !== undefined) throw new HostError(`${host.name} died while booting: ${ended}\n${await readConsole(lab, host.name)}`);
+          if (ended !== undefined)
+            throw new HostError(`${host.name} died while booting: ${ended}\n${await readConsole(lab, host.name)}`);
           const name = await readFile(`/proc/${init}/comm`, 'utf8').catch(() => '');
           return name.trim() === 'tini' ? { value: undefined } : { waiting: 'its init has not taken over' };
         },
@@ -138,18 +177,36 @@ async function requireInit(plan: LabPlan, host: HostPlan): Promise<number> {
 export async function insideArgv(plan: LabPlan, host: HostPlan, argv: readonly string[]): Promise<string[]> {
   const init = await requireInit(plan, host);
   const lab = plan.spec.name;
-  if (await isFrozen(lab, host.name)) throw new HostError(`${host.name} is frozen, a program started in it would be too; "thaw ${host.name}" first`);
+  if (await isFrozen(lab, host.name))
+    throw new HostError(`${host.name} is frozen, a program started in it would be too; "thaw ${host.name}" first`);
   return [
     '/bin/sh',
     JOIN_CGROUPS,
     ...(await hostCgroups(lab, host.name)),
     '--',
-    ...['nsenter', '--target', String(init), '--mount', '--uts', '--net', '--pid', '--cgroup', '--root', '--wd=/', '--'],
+    ...[
+      'nsenter',
+      '--target',
+      String(init),
+      '--mount',
+      '--uts',
+      '--net',
+      '--pid',
+      '--cgroup',
+      '--root',
+      '--wd=/',
+      '--',
+    ],
     ...argv,
   ];
 }
 
-export async function execInside(plan: LabPlan, host: HostPlan, argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+export async function execInside(
+  plan: LabPlan,
+  host: HostPlan,
+  argv: readonly string[],
+  options: RunOptions = {},
+): Promise<RunResult> {
   return await run(await insideArgv(plan, host, argv), options);
 }
 
@@ -170,5 +227,7 @@ export async function attachInside(plan: LabPlan, host: HostPlan, argv: readonly
 
 /** A path inside the host, as the root namespace reaches it while the host runs (its /run is a file system of its own). */
 export async function pathInside(plan: LabPlan, host: HostPlan, path: string): Promise<string> {
-  return path.startsWith('/run/') ? `/proc/${await requireInit(plan, host)}/root${path}` : hostRoot(plan.spec.name, host.name, path);
+  return path.startsWith('/run/')
+    ? `/proc/${await requireInit(plan, host)}/root${path}`
+    : hostRoot(plan.spec.name, host.name, path);
 }

@@ -4,14 +4,15 @@ import { randomUUID } from 'node:crypto';
 import { access, mkdir, readFile, rm } from 'node:fs/promises';
 import { z } from 'zod';
 import { ceph, createOsdsAndPool, initPool, installCeph, waitForHealth } from './ceph.ts';
+import { cephDaemonsWaiting } from './ceph-socket.ts';
 import { cgroupMembers, killAll, removeCgroups } from './cgroup.ts';
 import { dropContext, writeContext } from './context.ts';
 import { attachInside, boot, cutNetworks, cutPower, execInside, freeze, insideArgv, partition, power } from './host.ts';
 import { installHost } from './host-files.ts';
 import { withLock } from './lock.ts';
 import { createBridges, removeLinks } from './network.ts';
-import { createPki } from './pki-files.ts';
 import { labDir, specFile, volumesDir } from './paths.ts';
+import { createPki } from './pki-files.ts';
 import { checkLabName, checkSize, findHost, type LabPlan, type LabSpec, type NetworkName, planLab } from './plan.ts';
 import { readRegistry, register, unregister, writeAtomically } from './registry.ts';
 import { type RunOptions, type RunResult, until } from './run.ts';
@@ -59,11 +60,21 @@ async function readSpec(lab: string): Promise<(LabSpec & { readonly installed: b
 /** The plan of an existing lab. */
 export async function openLab(lab: string = DEFAULT_NAME): Promise<LabPlan> {
   const spec = await readSpec(lab);
-  if (spec?.installed !== true) throw new LabError(`there is no lab "${lab}" on this machine; "up --name ${lab}" makes it, "list" shows what there is`);
+  if (spec?.installed !== true)
+    throw new LabError(
+      `there is no lab "${lab}" on this machine; "up --name ${lab}" makes it, "list" shows what there is`,
+    );
   return planLab(toSpec(spec));
 }
 
-const toSpec = ({ name, index, hosts, witnesses, ceph, fsid }: LabSpec): LabSpec => ({ name, index, hosts, witnesses, ceph, fsid });
+const toSpec = ({ name, index, hosts, witnesses, ceph, fsid }: LabSpec): LabSpec => ({
+  name,
+  index,
+  hosts,
+  witnesses,
+  ceph,
+  fsid,
+});
 
 /** Makes a lab, or brings an existing one back to full health: all hosts on, thawed, healed. */
 export async function labUp(options: UpOptions = {}): Promise<LabPlan> {
@@ -76,10 +87,14 @@ export async function labUp(options: UpOptions = {}): Promise<LabPlan> {
     async () => {
       const existing = await readSpec(name);
       if (existing?.installed === true) {
-        const differs = (['hosts', 'witnesses', 'ceph'] as const).filter((key) => options[key] !== undefined && options[key] !== existing[key]);
+        const differs = (['hosts', 'witnesses', 'ceph'] as const).filter(
+          (key) => options[key] !== undefined && options[key] !== existing[key],
+        );
         if (differs.length > 0) {
           const is = differs.map((key) => `${key} ${existing[key]}`).join(', ');
-          throw new LabError(`lab "${name}" exists with ${is}; take it "down" first, or give the new one another --name`);
+          throw new LabError(
+            `lab "${name}" exists with ${is}; take it "down" first, or give the new one another --name`,
+          );
         }
       }
       const plan = existing?.installed === true ? planLab(toSpec(existing)) : await install(name, options, progress);
@@ -111,7 +126,8 @@ async function install(name: string, options: UpOptions, progress: (line: string
   const plan = planLab({ name, index, hosts, witnesses, ceph: options.ceph ?? true, fsid: randomUUID() });
   await register(name); // clear() took the cgroups
   await mkdir(volumesDir(name), { recursive: true });
-  const write = async (installed: boolean): Promise<void> => await writeAtomically(specFile(name), `${JSON.stringify({ ...plan.spec, installed }, null, 2)}\n`);
+  const write = async (installed: boolean): Promise<void> =>
+    await writeAtomically(specFile(name), `${JSON.stringify({ ...plan.spec, installed }, null, 2)}\n`);
   await write(false);
   await Promise.all(plan.hosts.map(async (host) => await installHost(plan, host)));
   await createPki(plan);
@@ -137,7 +153,9 @@ async function waitForServices(plan: LabPlan, progress: (line: string) => void):
     'etcd members becoming healthy',
     async () => {
       const healthy = await healthyEtcdMembers(plan);
-      return healthy.length === plan.voters.length ? { value: undefined } : { waiting: `healthy: ${healthy.join(', ') || 'none'} of ${plan.voters.map((host) => host.name).join(', ')}` };
+      return healthy.length === plan.voters.length
+        ? { value: undefined }
+        : { waiting: `healthy: ${healthy.join(', ') || 'none'} of ${plan.voters.map((host) => host.name).join(', ')}` };
     },
     { timeoutMs: SERVICES_TIMEOUT_MS },
   );
@@ -152,7 +170,10 @@ async function waitForHost(plan: LabPlan, name: string): Promise<void> {
   await until(
     `libvirtd of ${name}`,
     async () => {
-      const answer = await execInside(plan, host, ['virsh', '--connect', 'qemu:///system', 'version'], { mayFail: true, timeoutMs: 20_000 });
+      const answer = await execInside(plan, host, ['virsh', '--connect', 'qemu:///system', 'version'], {
+        mayFail: true,
+        timeoutMs: 20_000,
+      });
       return answer.code === 0 ? { value: undefined } : { waiting: answer.stderr.trim() };
     },
     { timeoutMs: SERVICES_TIMEOUT_MS },
@@ -160,7 +181,10 @@ async function waitForHost(plan: LabPlan, name: string): Promise<void> {
 }
 
 /** Takes a lab away, whatever state it is in. Returns whether there was anything. */
-export async function labDown(name: string = DEFAULT_NAME, options: { readonly progress?: (line: string) => void } = {}): Promise<boolean> {
+export async function labDown(
+  name: string = DEFAULT_NAME,
+  options: { readonly progress?: (line: string) => void } = {},
+): Promise<boolean> {
   checkLabName(name);
   const progress = timed(options.progress);
   return await withLock(
@@ -200,12 +224,21 @@ async function clear(name: string, index: number | undefined): Promise<boolean> 
   return there || members.length > 0;
 }
 
-export async function listLabs(): Promise<{ name: string; index: number; installed: boolean; hosts: number; witnesses: number; ceph: boolean }[]> {
+export async function listLabs(): Promise<
+  { name: string; index: number; installed: boolean; hosts: number; witnesses: number; ceph: boolean }[]
+> {
   const labs = Object.entries(await readRegistry());
   return await Promise.all(
     labs.map(async ([name, index]) => {
       const spec = await readSpec(name);
-      return { name, index, installed: spec?.installed ?? false, hosts: spec?.hosts ?? 0, witnesses: spec?.witnesses ?? 0, ceph: spec?.ceph ?? false };
+      return {
+        name,
+        index,
+        installed: spec?.installed ?? false,
+        hosts: spec?.hosts ?? 0,
+        witnesses: spec?.witnesses ?? 0,
+        ceph: spec?.ceph ?? false,
+      };
     }),
   );
 }
@@ -219,7 +252,12 @@ async function toPlan(lab: string | LabPlan): Promise<LabPlan> {
 }
 
 /** Runs a program in a host and gives its output. Throws on a non-zero exit unless `mayFail`. */
-export async function hostExec(lab: string | LabPlan, host: string, argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+export async function hostExec(
+  lab: string | LabPlan,
+  host: string,
+  argv: readonly string[],
+  options: RunOptions = {},
+): Promise<RunResult> {
   const plan = await toPlan(lab);
   return await execInside(plan, findHost(plan, host), argv, options);
 }
@@ -241,7 +279,11 @@ export async function killHost(lab: string | LabPlan, host: string): Promise<voi
 }
 
 /** Boots a host; returns when its services run. `healthy` waits for the cluster to be whole again, too. */
-export async function reviveHost(lab: string | LabPlan, host: string, options: { readonly healthy?: boolean } = {}): Promise<void> {
+export async function reviveHost(
+  lab: string | LabPlan,
+  host: string,
+  options: { readonly healthy?: boolean } = {},
+): Promise<void> {
   const plan = await toPlan(lab);
   await boot(plan, findHost(plan, host));
   await until(
@@ -256,12 +298,21 @@ export async function reviveHost(lab: string | LabPlan, host: string, options: {
   if (options.healthy === true) await waitHealthy(plan);
 }
 
-/** Waits until etcd has all its members and Ceph is HEALTH_OK. */
+/** Waits until etcd has all its members, every Ceph daemon of a running host takes part again, and Ceph is HEALTH_OK. */
 export async function waitHealthy(lab: string | LabPlan, options: { readonly timeoutMs?: number } = {}): Promise<void> {
   const plan = await toPlan(lab);
   const timeoutMs = options.timeoutMs ?? HEALTH_TIMEOUT_MS;
   await waitForServices(plan, () => {});
-  if (plan.spec.ceph) await waitForHealth(plan.spec.name, timeoutMs);
+  if (!plan.spec.ceph) return;
+  await until(
+    'Ceph daemons coming back',
+    async () => {
+      const waiting = (await Promise.all(plan.hosts.map(async (host) => await cephDaemonsWaiting(plan, host)))).flat();
+      return waiting.length === 0 ? { value: undefined } : { waiting: waiting.join(', ') };
+    },
+    { timeoutMs },
+  );
+  await waitForHealth(plan.spec.name, timeoutMs);
 }
 
 export async function freezeHost(lab: string | LabPlan, host: string): Promise<void> {
@@ -275,7 +326,11 @@ export async function thawHost(lab: string | LabPlan, host: string): Promise<voi
 }
 
 /** Cuts networks in addition to those already cut. */
-export async function partitionHost(lab: string | LabPlan, host: string, networks: readonly NetworkName[]): Promise<void> {
+export async function partitionHost(
+  lab: string | LabPlan,
+  host: string,
+  networks: readonly NetworkName[],
+): Promise<void> {
   const plan = await toPlan(lab);
   const target = findHost(plan, host);
   const missing = networks.includes('vm') && target.role === 'witness';
@@ -290,7 +345,11 @@ export async function healHost(lab: string | LabPlan, host: string): Promise<voi
 }
 
 /** Ceph's own command line as its administrator, for tests that look behind the scenes. */
-export async function labCeph(lab: string | LabPlan, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+export async function labCeph(
+  lab: string | LabPlan,
+  args: readonly string[],
+  options: RunOptions = {},
+): Promise<RunResult> {
   const plan = await toPlan(lab);
   if (!plan.spec.ceph) throw new LabError(`lab "${plan.spec.name}" was made without Ceph`);
   return await ceph(plan.spec.name, args, options);

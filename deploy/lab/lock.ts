@@ -12,7 +12,11 @@ export class LockedError extends Error {
 /** A whole `up` may be under way in front of us. */
 const DEFAULT_WAIT_MS = 180_000;
 
-export async function withLock<T>(name: string, action: () => Promise<T>, options: { readonly waitMs?: number; readonly onWait?: () => void } = {}): Promise<T> {
+export async function withLock<T>(
+  name: string,
+  action: () => Promise<T>,
+  options: { readonly waitMs?: number; readonly onWait?: () => void } = {},
+): Promise<T> {
   const end = performance.now() + (options.waitMs ?? DEFAULT_WAIT_MS);
   let told = false;
   for (;;) {

@@ -19,8 +19,8 @@ import {
   status,
   thawHost,
 } from './lab.ts';
-import { DeadlineError } from './run.ts';
 import type { NetworkName } from './plan.ts';
+import { DeadlineError } from './run.ts';
 import { renderLabs, renderStatus } from './tables.ts';
 
 const progress = (line: string): void => void process.stderr.write(`${line}\n`);
@@ -37,12 +37,15 @@ function afterDashes(words: readonly string[]): readonly string[] {
 
 const program = new Command('lab')
   .enablePositionalOptions() // what follows HOST belongs to the program that runs in it
-  .description('A Busbar cluster on this machine: each host is a set of namespaces with real libvirt, etcd, Ceph and NATS in it.')
+  .description(
+    'A Busbar cluster on this machine: each host is a set of namespaces with real libvirt, etcd, Ceph and NATS in it.',
+  )
   .showHelpAfterError('(add --help for the possibilities)')
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
 
 const named = (command: Command): Command => command.option('--name <lab>', 'which lab', DEFAULT_NAME);
-const output = (): Option => new Option('-o, --output <format>', 'output format').choices(['table', 'json']).default('table');
+const output = (): Option =>
+  new Option('-o, --output <format>', 'output format').choices(['table', 'json']).default('table');
 
 named(program.command('up'))
   .description('make a lab, or bring an existing one back to full health')
@@ -102,11 +105,18 @@ onHost('heal', 'undo every partition of a host', healHost);
 named(program.command('revive <host>'))
   .description('boot a host again')
   .option('--wait', 'until etcd has all members and Ceph is HEALTH_OK', false)
-  .action(async (host: string, options: { name: string; wait: boolean }) => await reviveHost(options.name, host, { healthy: options.wait }));
+  .action(
+    async (host: string, options: { name: string; wait: boolean }) =>
+      await reviveHost(options.name, host, { healthy: options.wait }),
+  );
 
 named(program.command('partition <host>'))
   .description('drop everything on a network of the host, silently, as a cut cable does')
-  .addOption(new Option('--net <network>', '"all" is management and storage; "vm" is what the guests use').choices(['management', 'storage', 'vm', 'all']).default('all'))
+  .addOption(
+    new Option('--net <network>', '"all" is management and storage; "vm" is what the guests use')
+      .choices(['management', 'storage', 'vm', 'all'])
+      .default('all'),
+  )
   .action(async (host: string, options: { name: string; net: NetworkName | 'all' }) => {
     await partitionHost(options.name, host, options.net === 'all' ? ['management', 'storage'] : [options.net]);
   });
@@ -126,7 +136,8 @@ try {
   await program.parseAsync();
 } catch (error) {
   progress(`lab: ${error instanceof Error ? error.message : String(error)}`);
-  if (error instanceof DeadlineError) progress('Look at "status"; logs are in /var/log/busbar inside each host ("exec HOST -- ls /var/log/busbar").');
+  if (error instanceof DeadlineError)
+    progress('Look at "status"; logs are in /var/log/busbar inside each host ("exec HOST -- ls /var/log/busbar").');
   if (process.env['BUSBAR_DEBUG'] !== undefined && error instanceof Error) progress(error.stack ?? '');
   process.exitCode = 1;
 }

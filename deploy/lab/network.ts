@@ -12,9 +12,10 @@ async function ipBatch(lines: readonly string[], inside?: number): Promise<void>
   await run([...enter, 'ip', '-batch', '-'], { input: `${lines.join('\n')}\n` });
 }
 
-export async function linkNames(): Promise<string[]> {
-  const { stdout } = await run(['ip', '-json', 'link', 'show']);
-  return (JSON.parse(stdout) as { ifname: string }[]).map((link) => link.ifname);
+export async function linkNames(filter: readonly string[] = []): Promise<string[]> {
+  const { stdout } = await run(['ip', '-json', 'link', 'show', ...filter]);
+  // With a filter, ip prints an empty object for each link that it leaves out.
+  return (JSON.parse(stdout) as { ifname?: string }[]).flatMap((link) => link.ifname ?? []);
 }
 
 /** Link names that only the lab of this index can have made. */
@@ -28,7 +29,9 @@ export async function createBridges(plan: LabPlan): Promise<void> {
   for (const bridge of Object.values(plan.bridges)) {
     if (!present.has(bridge.name)) {
       // With an address of its own: otherwise a bridge takes the lowest of its ports', and changes it as hosts come and go.
-      await ipBatch([`link add ${bridge.name} address ${bridge.mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`]);
+      await ipBatch([
+        `link add ${bridge.name} address ${bridge.mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
+      ]);
     }
     await ipBatch([`address replace ${bridge.address}/24 dev ${bridge.name}`, `link set ${bridge.name} up`]);
   }
@@ -43,7 +46,8 @@ export async function removeLinks(index: number): Promise<void> {
 
 /** Plugs the cables of a booting host and configures its side of them. */
 export async function plug(plan: LabPlan, host: HostPlan, init: number): Promise<void> {
-  const networks: readonly NetworkName[] = host.role === 'witness' ? ['management', 'storage'] : ['management', 'storage', 'vm'];
+  const networks: readonly NetworkName[] =
+    host.role === 'witness' ? ['management', 'storage'] : ['management', 'storage', 'vm'];
   await ipBatch(
     networks.flatMap((network) => [
       `link add ${host.links[network]} type veth peer name ${INSIDE[network]} address ${host.macs[network]} netns ${init}`,
@@ -71,20 +75,26 @@ export async function plug(plan: LabPlan, host: HostPlan, init: number): Promise
 
 /** From this moment on nothing that happens in the host is seen outside, not even the goodbye of its dying sockets. */
 export async function pull(host: HostPlan): Promise<void> {
-  const present = new Set(await linkNames());
-  const lines = Object.values(host.links)
-    .filter((link) => present.has(link))
-    .map((link) => `link set ${link} down`);
-  if (lines.length > 0) await ipBatch(lines);
+  await eachLink(host, 'set', 'down');
 }
 
 /** Sockets of the dead may keep their network namespace for minutes; the cables must not stay plugged in it. */
 export async function unplug(host: HostPlan): Promise<void> {
-  const present = new Set(await linkNames());
-  const lines = Object.values(host.links)
-    .filter((link) => present.has(link))
-    .map((link) => `link delete ${link}`);
-  if (lines.length > 0) await ipBatch(lines);
+  await eachLink(host, 'delete');
+}
+
+/** A link may vanish between looking and doing, with the namespace at its other end; what counts is what is there afterwards. */
+async function eachLink(host: HostPlan, verb: 'set' | 'delete', change = ''): Promise<void> {
+  const mine = async (): Promise<string[]> => {
+    const present = new Set(await linkNames(verb === 'set' ? ['up'] : []));
+    return Object.values(host.links).filter((link) => present.has(link));
+  };
+  const links = await mine();
+  if (links.length === 0) return;
+  const lines = links.map((link) => `link ${verb} ${link} ${change}\n`).join('');
+  const { stderr } = await run(['ip', '-force', '-batch', '-'], { input: lines, mayFail: true });
+  const left = await mine();
+  if (left.length > 0) throw new Error(`could not ${verb} ${left.join(', ')} ${change}: ${stderr.trim()}`);
 }
 
 /**
@@ -94,7 +104,8 @@ export async function unplug(host: HostPlan): Promise<void> {
 export function renderPartition(cut: readonly NetworkName[]): string {
   const chains = cut.flatMap((network) =>
     ['ingress', 'egress'].map(
-      (hook) => `  chain ${INSIDE[network]}_${hook} {\n    type filter hook ${hook} device "${INSIDE[network]}" priority -500; policy drop;\n  }\n`,
+      (hook) =>
+        `  chain ${INSIDE[network]}_${hook} {\n    type filter hook ${hook} device "${INSIDE[network]}" priority -500; policy drop;\n  }\n`,
     ),
   );
   // Deleting what may not exist is an error, so it is declared first; all of it is one transaction.

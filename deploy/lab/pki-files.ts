@@ -3,7 +3,13 @@
 // the cluster's own API, etcd (controllers only: an agent must not be able to write cluster state), and libvirt.
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type CertificateRequest, createAuthority, issue, type KeyPairPem, openAuthority } from '@busbar/controller/pki/authority';
+import {
+  type CertificateRequest,
+  createAuthority,
+  issue,
+  type KeyPairPem,
+  openAuthority,
+} from '@busbar/controller/pki/authority';
 import { identityUri } from '@busbar/controller/pki/identity';
 import { hostRoot, pkiDir } from './paths.ts';
 import type { HostPlan, LabPlan } from './plan.ts';
@@ -23,7 +29,10 @@ async function writePair(directory: string, certificate: string, key: string, pa
 export async function createPki(plan: LabPlan): Promise<void> {
   const now = new Date();
   const directory = pkiDir(plan.spec.name);
-  const issueFrom = async (authority: AuthorityName, request: Omit<CertificateRequest, 'now' | 'validDays'>): Promise<KeyPairPem> => {
+  const issueFrom = async (
+    authority: AuthorityName,
+    request: Omit<CertificateRequest, 'now' | 'validDays'>,
+  ): Promise<KeyPairPem> => {
     const stored = {
       certificatePem: await readFile(join(directory, `${authority}.crt`), 'utf8'),
       keyPem: await readFile(join(directory, `${authority}.key`), 'utf8'),
@@ -31,15 +40,26 @@ export async function createPki(plan: LabPlan): Promise<void> {
     return await issue(await openAuthority(stored), { ...request, now, validDays: CERTIFICATE_DAYS });
   };
   for (const name of AUTHORITIES) {
-    const pair = await createAuthority({ commonName: `Busbar lab ${plan.spec.name} ${name}`, now, validDays: AUTHORITY_DAYS });
+    const pair = await createAuthority({
+      commonName: `Busbar lab ${plan.spec.name} ${name}`,
+      now,
+      validDays: AUTHORITY_DAYS,
+    });
     await writePair(directory, `${name}.crt`, `${name}.key`, pair);
   }
-  const admin = { commonName: 'admin', uris: [identityUri({ kind: 'client', cluster: plan.cluster, client: 'admin' })], usages: ['clientAuth' as const] };
+  const admin = {
+    commonName: 'admin',
+    uris: [identityUri({ kind: 'client', cluster: plan.cluster, client: 'admin' })],
+    usages: ['clientAuth' as const],
+  };
   await writePair(directory, 'admin.crt', 'admin.key', await issueFrom('ca', admin));
   for (const host of plan.hosts) await createHostPki(plan, host, directory, issueFrom);
 }
 
-type IssueFrom = (authority: AuthorityName, request: Omit<CertificateRequest, 'now' | 'validDays'>) => Promise<KeyPairPem>;
+type IssueFrom = (
+  authority: AuthorityName,
+  request: Omit<CertificateRequest, 'now' | 'validDays'>,
+) => Promise<KeyPairPem>;
 
 async function createHostPki(plan: LabPlan, host: HostPlan, directory: string, issueFrom: IssueFrom): Promise<void> {
   const lab = plan.spec.name;
@@ -57,9 +77,19 @@ async function createHostPki(plan: LabPlan, host: HostPlan, directory: string, i
   if (host.voter) {
     const controller = identityUri({ kind: 'controller', cluster, host: host.name });
     await copy('etcd-ca', join(inHost, 'etcd-ca.crt'));
-    await writePair(inHost, 'controller.crt', 'controller.key', await issueFrom('ca', { ...names, uris: [controller] }));
+    await writePair(
+      inHost,
+      'controller.crt',
+      'controller.key',
+      await issueFrom('ca', { ...names, uris: [controller] }),
+    );
     await writePair(inHost, 'etcd.crt', 'etcd.key', await issueFrom('etcd-ca', names));
-    await writePair(inHost, 'etcd-client.crt', 'etcd-client.key', await issueFrom('etcd-ca', { ...names, uris: [controller], usages: ['clientAuth'] }));
+    await writePair(
+      inHost,
+      'etcd-client.crt',
+      'etcd-client.key',
+      await issueFrom('etcd-ca', { ...names, uris: [controller], usages: ['clientAuth'] }),
+    );
   }
   if (host.role === 'hypervisor') {
     // The names that libvirt's `pkipath` URI parameter looks for, so that one directory serves both directions.

@@ -35,7 +35,9 @@ export interface LabPlan {
   readonly cluster: string;
   readonly hosts: readonly HostPlan[];
   readonly voters: readonly HostPlan[];
-  readonly bridges: Readonly<Record<NetworkName, { readonly name: string; readonly address: string; readonly mac: string }>>;
+  readonly bridges: Readonly<
+    Record<NetworkName, { readonly name: string; readonly address: string; readonly mac: string }>
+  >;
   readonly storageSubnet: string;
   readonly managementSubnet: string;
 }
@@ -56,20 +58,24 @@ export class SpecError extends Error {
 
 export function checkLabName(name: string): void {
   if (!LAB_NAME.test(name) || name.endsWith('-')) {
-    throw new SpecError(`"${name}" cannot be a lab's name: want a letter, then up to 15 of a-z 0-9 and -, not ending in -`);
+    throw new SpecError(
+      `"${name}" cannot be a lab's name: want a letter, then up to 15 of a-z 0-9 and -, not ending in -`,
+    );
   }
 }
 
 export function checkSize(hosts: number, witnesses: number): void {
   const inRange = (n: number, low: number): boolean => Number.isInteger(n) && n >= low && n <= MAX_HOSTS;
   if (!inRange(hosts, 1)) throw new SpecError(`hosts must be a whole number from 1 to ${MAX_HOSTS}, not ${hosts}`);
-  if (!inRange(witnesses, 0)) throw new SpecError(`witnesses must be a whole number from 0 to ${MAX_HOSTS}, not ${witnesses}`);
+  if (!inRange(witnesses, 0))
+    throw new SpecError(`witnesses must be a whole number from 0 to ${MAX_HOSTS}, not ${witnesses}`);
 }
 
 export function planLab(spec: LabSpec): LabPlan {
   checkLabName(spec.name);
   checkSize(spec.hosts, spec.witnesses);
-  if (!Number.isInteger(spec.index) || spec.index < 0 || spec.index > MAX_INDEX) throw new SpecError(`no such lab index: ${spec.index}`);
+  if (!Number.isInteger(spec.index) || spec.index < 0 || spec.index > MAX_INDEX)
+    throw new SpecError(`no such lab index: ${spec.index}`);
   const names = [
     ...Array.from({ length: spec.hosts }, (_, i) => ({ role: 'hypervisor' as const, number: i + 1 })),
     ...Array.from({ length: spec.witnesses }, (_, i) => ({ role: 'witness' as const, number: i + 1 })),
@@ -151,7 +157,9 @@ export function replicas(plan: LabPlan): { readonly size: number; readonly minSi
 export function findHost(plan: LabPlan, name: string): HostPlan {
   const host = plan.hosts.find((candidate) => candidate.name === name);
   if (host === undefined) {
-    throw new SpecError(`lab "${plan.spec.name}" has no host "${name}": it has ${plan.hosts.map((h) => h.name).join(', ')}`);
+    throw new SpecError(
+      `lab "${plan.spec.name}" has no host "${name}": it has ${plan.hosts.map((h) => h.name).join(', ')}`,
+    );
   }
   return host;
 }

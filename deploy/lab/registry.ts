@@ -42,7 +42,8 @@ export async function register(lab: string): Promise<number> {
   return await withLock(LOCK, async () => {
     const labs = await readRegistry();
     const index = labs[lab] ?? freeIndex(Object.values(labs));
-    if (labs[lab] === undefined) await writeAtomically(REGISTRY, `${JSON.stringify({ labs: { ...labs, [lab]: index } }, null, 2)}\n`);
+    if (labs[lab] === undefined)
+      await writeAtomically(REGISTRY, `${JSON.stringify({ labs: { ...labs, [lab]: index } }, null, 2)}\n`);
     // What all labs share is made and removed under this lock, so that one lab's last act does not hit another's first.
     await createLabCgroups(lab);
     for (const directory of OWN_MOUNT_POINTS) await mkdir(directory, { recursive: true });

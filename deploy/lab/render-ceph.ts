@@ -34,14 +34,24 @@ export function cephEntities(plan: LabPlan): readonly CephEntity[] {
     { name: 'client.admin', caps: { mon: 'allow *', osd: 'allow *', mgr: 'allow *', mds: 'allow *' } },
     { name: `client.${CONTROLLER_USER}`, caps: client },
     { name: `client.${VM_USER}`, caps: client },
-    ...plan.hosts.filter((host) => host.mgr).map((host) => ({ name: `mgr.${host.name}`, caps: { mon: 'profile mgr', osd: 'allow *', mds: 'allow *' } })),
+    ...plan.hosts
+      .filter((host) => host.mgr)
+      .map((host) => ({ name: `mgr.${host.name}`, caps: { mon: 'profile mgr', osd: 'allow *', mds: 'allow *' } })),
     ...plan.hosts.flatMap((host) =>
-      host.osd === undefined ? [] : [{ name: `osd.${host.osd}`, caps: { mon: 'profile osd', mgr: 'profile osd', osd: 'allow *' } }],
+      host.osd === undefined
+        ? []
+        : [{ name: `osd.${host.osd}`, caps: { mon: 'profile osd', mgr: 'profile osd', osd: 'allow *' } }],
     ),
   ];
 }
 
-export function renderKeyring(entries: readonly { readonly name: string; readonly secret: string; readonly caps?: Readonly<Record<string, string>> }[]): string {
+export function renderKeyring(
+  entries: readonly {
+    readonly name: string;
+    readonly secret: string;
+    readonly caps?: Readonly<Record<string, string>>;
+  }[],
+): string {
   return entries
     .map(({ name, secret, caps }) => {
       const lines = Object.entries(caps ?? {}).map(([service, cap]) => `\tcaps ${service} = "${cap}"\n`);
@@ -125,8 +135,21 @@ export function renderCephConf(plan: LabPlan): string {
         osd_max_backfills: 2,
       },
     ],
-    ...osds.map((host): [string, Record<string, string>] => [`osd.${host.osd}`, { crush_location: `root=default host=${host.name}` }]),
-    ...[CONTROLLER_USER, VM_USER].map((user): [string, Record<string, string>] => [`client.${user}`, { keyring: `${CLIENT_KEYRINGS}/${user}.keyring` }]),
+    ...osds.map((host): [string, Record<string, string>] => [
+      `osd.${host.osd}`,
+      { crush_location: `root=default host=${host.name}` },
+    ]),
+    ...[CONTROLLER_USER, VM_USER].map((user): [string, Record<string, string>] => [
+      `client.${user}`,
+      { keyring: `${CLIENT_KEYRINGS}/${user}.keyring` },
+    ]),
   ];
-  return sections.map(([name, settings]) => `[${name}]\n${Object.entries(settings).map(([key, value]) => `${key} = ${value}\n`).join('')}`).join('\n');
+  return sections
+    .map(
+      ([name, settings]) =>
+        `[${name}]\n${Object.entries(settings)
+          .map(([key, value]) => `${key} = ${value}\n`)
+          .join('')}`,
+    )
+    .join('\n');
 }

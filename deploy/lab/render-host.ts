@@ -11,7 +11,8 @@ export const ETCD_PEER_PORT = 2380;
 export const NATS_PORT = 4222;
 const NATS_ROUTE_PORT = 6222;
 
-export const etcdEndpoints = (plan: LabPlan): string[] => plan.voters.map((host) => `https://${host.management}:${ETCD_CLIENT_PORT}`);
+export const etcdEndpoints = (plan: LabPlan): string[] =>
+  plan.voters.map((host) => `https://${host.management}:${ETCD_CLIENT_PORT}`);
 
 export const controllerEndpoints = (plan: LabPlan): { host: string; address: string }[] =>
   plan.voters.map((host) => ({ host: host.name, address: `${host.management}:${CONTROLLER_PORT}` }));
@@ -20,7 +21,9 @@ const natsServers = (plan: LabPlan): string[] => plan.hosts.map((host) => `nats:
 
 /** Management addresses: names are for people, libvirt and etcd, none of which belongs on the storage network. */
 export function renderHosts(plan: LabPlan): string {
-  return ['127.0.0.1 localhost', '::1 localhost', ...plan.hosts.map((host) => `${host.management} ${host.name}`)].map((line) => `${line}\n`).join('');
+  return ['127.0.0.1 localhost', '::1 localhost', ...plan.hosts.map((host) => `${host.management} ${host.name}`)]
+    .map((line) => `${line}\n`)
+    .join('');
 }
 
 export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
@@ -33,7 +36,13 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
     etcd: { endpoints: etcdEndpoints(plan), tls: etcd },
     controllers: controllerEndpoints(plan),
     storage: plan.spec.ceph
-      ? { driver: 'rbd', pool: POOL, cephConf: '/etc/ceph/ceph.conf', user: CONTROLLER_USER, keyring: `/etc/busbar/ceph/${CONTROLLER_USER}.keyring` }
+      ? {
+          driver: 'rbd',
+          pool: POOL,
+          cephConf: '/etc/ceph/ceph.conf',
+          user: CONTROLLER_USER,
+          keyring: `/etc/busbar/ceph/${CONTROLLER_USER}.keyring`,
+        }
       : { driver: 'dir', path: SHARED_VOLUMES },
     stateDir: '/var/lib/busbar/controller',
     nats: { servers: natsServers(plan) },
@@ -51,7 +60,13 @@ export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/agent.crt`, key: `${PKI}/agent.key` },
     libvirt: { uri: 'qemu:///system' },
     storage: plan.spec.ceph
-      ? { driver: 'rbd', pool: POOL, monitors: plan.voters.map((voter) => `${voter.storage}:3300`), user: VM_USER, keyFile: `/etc/busbar/ceph/${VM_USER}.key` }
+      ? {
+          driver: 'rbd',
+          pool: POOL,
+          monitors: plan.voters.map((voter) => `${voter.storage}:3300`),
+          user: VM_USER,
+          keyFile: `/etc/busbar/ceph/${VM_USER}.key`,
+        }
       : { driver: 'dir', path: SHARED_VOLUMES },
     stateDir: '/var/lib/busbar/agent',
     runDir: '/run/busbar',
@@ -60,7 +75,9 @@ export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
 }
 
 export function renderNatsConf(plan: LabPlan, host: HostPlan): string {
-  const routes = plan.hosts.filter((other) => other.name !== host.name).map((other) => `    nats-route://${other.management}:${NATS_ROUTE_PORT}\n`);
+  const routes = plan.hosts
+    .filter((other) => other.name !== host.name)
+    .map((other) => `    nats-route://${other.management}:${NATS_ROUTE_PORT}\n`);
   return `server_name: ${host.name}
 listen: ${host.management}:${NATS_PORT}
 cluster {

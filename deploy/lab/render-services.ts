@@ -33,7 +33,8 @@ function script(argv: readonly string[], before: readonly string[] = []): string
 
 export function renderServices(plan: LabPlan, host: HostPlan, daemons: Daemons): readonly Service[] {
   const services: Service[] = [];
-  const add = (name: string, argv: readonly string[], before?: readonly string[]): void => void services.push({ name, run: script(argv, before) });
+  const add = (name: string, argv: readonly string[], before?: readonly string[]): void =>
+    void services.push({ name, run: script(argv, before) });
 
   add('nats', ['nats-server', '--config', '/etc/busbar/nats.conf']);
   if (host.voter) {

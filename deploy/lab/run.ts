@@ -60,14 +60,21 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     child.on('error', (cause) => {
       clearTimeout(timer);
       const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
-      reject(missing ? new Error(`program "${program}" is not installed (see tools/debian-packages.txt)`, { cause }) : cause);
+      reject(
+        missing ? new Error(`program "${program}" is not installed (see tools/debian-packages.txt)`, { cause }) : cause,
+      );
     });
     child.on('close', (code, signal) => {
       clearTimeout(timer);
       // As shells do, so that callers have one number.
-      const result = { code: code ?? 128 + signalNumber(signal), stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(err).toString() };
+      const result = {
+        code: code ?? 128 + signalNumber(signal),
+        stdout: Buffer.concat(out).toString(),
+        stderr: Buffer.concat(err).toString(),
+      };
       if (why !== undefined) reject(new CommandError(argv, why, result));
-      else if (result.code !== 0 && options.mayFail !== true) reject(new CommandError(argv, `exit ${result.code}`, result));
+      else if (result.code !== 0 && options.mayFail !== true)
+        reject(new CommandError(argv, `exit ${result.code}`, result));
       else resolve(result);
     });
   });
@@ -104,14 +111,18 @@ export class DeadlineError extends Error {
  */
 export async function until<T>(
   what: string,
-  probe: () => Promise<{ readonly value: T } | { readonly waiting: string }> | { readonly value: T } | { readonly waiting: string },
+  probe: () =>
+    | Promise<{ readonly value: T } | { readonly waiting: string }>
+    | { readonly value: T }
+    | { readonly waiting: string },
   options: { readonly timeoutMs: number; readonly everyMs?: number },
 ): Promise<T> {
   const end = performance.now() + options.timeoutMs;
   for (;;) {
     const answer = await probe();
     if ('value' in answer) return answer.value;
-    if (performance.now() >= end) throw new DeadlineError(`${what}: not after ${options.timeoutMs / 1000} s; ${answer.waiting}`);
+    if (performance.now() >= end)
+      throw new DeadlineError(`${what}: not after ${options.timeoutMs / 1000} s; ${answer.waiting}`);
     await sleep(options.everyMs ?? 200);
   }
 }

@@ -58,7 +58,10 @@ export async function hostStatus(plan: LabPlan, host: HostPlan): Promise<HostSta
     management: host.management,
     storage: host.storage,
     power: state,
-    bootId: state === 'off' ? undefined : (await readFile(hostRoot(lab, host.name, '/boot_id'), 'utf8').catch(() => '')).trim(),
+    bootId:
+      state === 'off'
+        ? undefined
+        : (await readFile(hostRoot(lab, host.name, '/boot_id'), 'utf8').catch(() => '')).trim(),
     partitioned: await cutNetworks(lab, host.name),
     services: await serviceStatus(plan, host),
   };
@@ -67,7 +70,7 @@ export async function hostStatus(plan: LabPlan, host: HostPlan): Promise<HostSta
 /** Read from runsv's own files instead of by `sv`, so that a frozen host can be looked at too. */
 async function serviceStatus(plan: LabPlan, host: HostPlan): Promise<Record<string, ServiceStatus>> {
   const lab = plan.spec.name;
-  const names = (await readdir(join(hostDir(lab, host.name), 'services')).catch(() => [])).sort();
+  const names = (await readdir(join(hostDir(lab, host.name), 'services')).catch(() => [])).toSorted((a, b) => a.localeCompare(b));
   const init = await initPid(lab, host.name);
   const roots = new Map<number, number>();
   for (const rootPid of init === undefined ? [] : await processes(lab, host.name)) {
@@ -75,7 +78,10 @@ async function serviceStatus(plan: LabPlan, host: HostPlan): Promise<Record<stri
     if (inner !== undefined) roots.set(inner, rootPid);
   }
   const read = async (name: string): Promise<ServiceStatus> => {
-    const text = init === undefined ? '' : await readFile(`/proc/${init}/root/run/service/${name}/supervise/pid`, 'utf8').catch(() => '');
+    const text =
+      init === undefined
+        ? ''
+        : await readFile(`/proc/${init}/root/run/service/${name}/supervise/pid`, 'utf8').catch(() => '');
     const pid = text.trim() === '' ? undefined : Number(text);
     const rootPid = pid === undefined ? undefined : roots.get(pid);
     return rootPid === undefined ? { up: false, pid: undefined, rootPid } : { up: true, pid, rootPid };
@@ -84,7 +90,9 @@ async function serviceStatus(plan: LabPlan, host: HostPlan): Promise<Record<stri
 }
 
 export async function healthyEtcdMembers(plan: LabPlan): Promise<string[]> {
-  const asked = await Promise.all(plan.voters.map(async (host) => ((await etcdHealthy(plan, host)) ? [host.name] : [])));
+  const asked = await Promise.all(
+    plan.voters.map(async (host) => ((await etcdHealthy(plan, host)) ? [host.name] : [])),
+  );
   return asked.flat();
 }
 
