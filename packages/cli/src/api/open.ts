@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+/** From settings and the context file to a connection. */
+import { readFileSync } from 'node:fs';
+import { ChannelCredentials } from '@grpc/grpc-js';
+import { CliError, EXIT, usageError } from '../cli/exit.ts';
+import type { Session } from '../cli/session.ts';
+import { type ChosenContext, chooseContext, readConfig } from '../config/file.ts';
+import { lastEndpoint } from '../config/last-endpoint.ts';
+import { Api } from './api.ts';
+import { Endpoint } from './endpoint.ts';
+
+/** Port of a controller's API when an endpoint names none. */
+const DEFAULT_PORT = 7800;
+
+export function openApi(session: Session): Api {
+  const { io, global } = session;
+  const wanted = global.context ?? nonEmpty(io.env['BUSBAR_CONTEXT']);
+  const context = chooseContext(readConfig(io), wanted);
+  const given = (global.endpoint ?? []).flatMap((value) => value.split(',')).filter((value) => value !== '');
+  const addresses = (given.length > 0 ? given : context.endpoints).map(normalise);
+  if (addresses.length === 0) {
+    throw usageError(
+      `context ${context.name} has no endpoints`,
+      'there is nobody to call',
+      'add endpoints to the context',
+    );
+  }
+  const credentials = credentialsOf(context);
+  const api = new Api(
+    [...new Set(addresses)].map((address) => new Endpoint(address, credentials)),
+    session.signal,
+    lastEndpoint(io, context.name),
+  );
+  session.onEnd(() => api.close());
+  return api;
+}
+
+function normalise(endpoint: string): string {
+  if (endpoint.startsWith('unix:')) return endpoint;
+  const match = /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?$/.exec(endpoint);
+  const port = Number(match?.[2] ?? DEFAULT_PORT);
+  if (match === null || port < 1 || port > 65535) {
+    throw usageError(
+      `endpoint ${JSON.stringify(endpoint)} is no address`,
+      'an endpoint is HOST:PORT',
+      'write e.g. 10.77.0.11:7800',
+    );
+  }
+  return `${match[1]}:${port}`;
+}
+
+function credentialsOf(context: ChosenContext): ChannelCredentials {
+  if (context.plaintext === true) return ChannelCredentials.createInsecure();
+  const read = (key: 'ca' | 'certificate' | 'key') => {
+    const path = context[key];
+    if (path === undefined) throw incomplete(context.name, `${key} is missing in context ${context.name}`);
+    try {
+      return readFileSync(path);
+    } catch (error) {
+      throw incomplete(context.name, `${key}: ${(error as Error).message}`);
+    }
+  };
+  const [ca, key, certificate] = [read('ca'), read('key'), read('certificate')];
+  try {
+    return ChannelCredentials.createSsl(ca, key, certificate);
+  } catch (error) {
+    throw incomplete(context.name, `TLS: ${(error as Error).message}`);
+  }
+}
+
+function incomplete(context: string, why: string): CliError {
+  return new CliError({
+    exit: EXIT.usage,
+    reason: 'CONTEXT_INCOMPLETE',
+    what: `context ${context} cannot be used`,
+    why: [why],
+    hint: 'every context needs endpoints, ca, certificate and key (see `busbar context --help`)',
+  });
+}
+
+function nonEmpty(value: string | undefined): string | undefined {
+  return value === '' ? undefined : value;
+}

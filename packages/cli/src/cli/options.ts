@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Options that mean the same wherever they appear. */
+import type { Command } from 'commander';
+import { usageError } from './exit.ts';
+
+/** Help begins with examples: most people copy one. */
+export function examples(command: Command, lines: readonly string[]): Command {
+  return command.addHelpText('before', `Examples:\n${lines.map((line) => `  ${line}`).join('\n')}\n`);
+}
+
+interface ChangeFlags {
+  /** The API can make the change depend on the resource's revision. */
+  readonly revision?: boolean;
+  /** The change is an operation that can be waited for. */
+  readonly waits?: boolean;
+}
+
+export function changeOptions(command: Command, flags: ChangeFlags = {}): Command {
+  command.option('--dry-run', 'check everything, change nothing');
+  if (flags.waits ?? true) command.option('--no-wait', 'do not wait for the end; print the id of the operation');
+  if (flags.revision === true) {
+    command.option('--if-revision <number>', 'only if nobody changed it since (meta.revision of -o json)');
+  }
+  return command.option('--request-id <id>', 'repeat a command safely: the same id within an hour is done once');
+}
+
+export function watchOption(command: Command): Command {
+  return command.option('-w, --watch', 'print every change until interrupted');
+}
+
+export function labelOption(command: Command): Command {
+  return command.option('-l, --label <key=value>', 'label (repeatable)', appendText);
+}
+
+export function appendText(value: string, before: readonly string[] | undefined): readonly string[] {
+  return [...(before ?? []), value];
+}
+
+export function parseLabels(given: readonly string[]): Record<string, string> {
+  const labels = given.map((text) => {
+    const at = text.indexOf('=');
+    if (at < 1)
+      throw usageError(`${JSON.stringify(text)} is no label`, 'a label is KEY=VALUE', 'write e.g. plant=north');
+    return [text.slice(0, at), text.slice(at + 1)] as const;
+  });
+  return Object.fromEntries(labels);
+}

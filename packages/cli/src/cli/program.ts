@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The tree of commands. A noun's commands are loaded when the noun is used, so that start-up does not pay for the
+ * others; that is why this file imports none of them.
+ */
+import { Command, Option } from 'commander';
+import { appendText, examples } from './options.ts';
+import type { GlobalOptions, Session } from './session.ts';
+
+type Define = (noun: Command, session: Session) => void;
+
+interface Noun {
+  readonly name: string;
+  readonly summary: string;
+  readonly alias?: string;
+  load(): Promise<{ define: Define }>;
+}
+
+const NOUNS: readonly Noun[] = [
+  {
+    name: 'cluster',
+    summary: 'the cluster as a whole: leader, store, storage',
+    load: () => import('../cluster/command.ts'),
+  },
+  { name: 'host', alias: 'hosts', summary: 'the Linux hosts that run VMs', load: () => import('../host/command.ts') },
+  { name: 'vm', alias: 'vms', summary: 'virtual machines', load: () => import('../vm/command.ts') },
+  {
+    name: 'image',
+    alias: 'images',
+    summary: 'disk templates that volumes are cloned from',
+    load: () => import('../image/command.ts'),
+  },
+  { name: 'volume', alias: 'volumes', summary: 'disks of VMs', load: () => import('../volume/command.ts') },
+  {
+    name: 'network',
+    alias: 'networks',
+    summary: 'bridges that a NIC can be plugged into',
+    load: () => import('../network/command.ts'),
+  },
+  {
+    name: 'operation',
+    alias: 'operations',
+    summary: 'long-running work',
+    load: () => import('../operation/command.ts'),
+  },
+  { name: 'context', summary: 'which cluster this command talks to', load: () => import('../context/command.ts') },
+  {
+    name: 'apply',
+    summary: 'make the cluster match a YAML file; a second run changes nothing',
+    load: () => import('../apply/command.ts'),
+  },
+  {
+    name: 'version',
+    summary: 'versions of this command and of the controller',
+    load: () => import('../cluster/version.ts'),
+  },
+];
+
+const EXIT_CODES = `
+Exit codes:
+  0    done, or nothing to do
+  1    the cluster refused, or the work failed
+  2    the command line or a file that it reads is wrong; nothing was sent
+  3    not found
+  4    conflict: exists already, changed meanwhile, or its state forbids this now
+  5    no controller answers, no quorum, or out of time
+  130  interrupted; work that had begun goes on (busbar operation list)
+
+Data goes to stdout; progress, hints and errors go to stderr. JSON (-o json) is the API's own (busbar.v1).
+Files: $BUSBAR_CONFIG or ~/.config/busbar/config.yaml. Environment: BUSBAR_CONFIG, BUSBAR_CONTEXT, NO_COLOR.
+Each command says more: busbar vm create --help`;
+
+export function buildProgram(session: Session): Command {
+  const program = new Command('busbar')
+    .description('Runs virtual machines on a cluster of Linux hosts.')
+    .addOption(
+      new Option('-o, --output <format>', 'how results are printed')
+        .choices(['table', 'json', 'yaml'])
+        .default('table'),
+    )
+    .option('--context <name>', 'cluster to talk to (default: the current context)')
+    .option('--endpoint <host:port>', 'controller to talk to, instead of those of the context (repeatable)', appendText)
+    .option('--timeout <duration>', 'give up after e.g. 30s or 5min; work that has begun goes on')
+    .addHelpText('after', EXIT_CODES)
+    .hook('preAction', (_, action) => session.configure(action.optsWithGlobals<GlobalOptions>()));
+  examples(program, [
+    'busbar host list',
+    'busbar apply -f guest-vm.yaml',
+    'busbar vm list --watch',
+    'busbar vm console scada-1',
+  ]);
+  quiet(program);
+  const loaders = new Map<Command, Noun>();
+  for (const noun of NOUNS) {
+    const command = quiet(program.command(noun.name).summary(noun.summary).description(capital(noun.summary)));
+    if (noun.alias !== undefined) command.alias(noun.alias);
+    loaders.set(command, noun);
+  }
+  program.hook('preSubcommand', async (_, chosen) => {
+    const noun = loaders.get(chosen);
+    if (noun === undefined) return;
+    loaders.delete(chosen);
+    const { define } = await noun.load();
+    define(chosen, session);
+    for (const command of chosen.commands) quiet(command);
+  });
+  return program;
+}
+
+/** Errors are thrown and shown by us; commander prints help only. */
+function quiet(command: Command): Command {
+  return command
+    .exitOverride()
+    .configureOutput({ outputError: () => {} })
+    .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
+    .showSuggestionAfterError(true);
+}
+
+function capital(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+/** One run of the command: its settings, its clean-up, and the API connection made when first needed. */
+import { randomUUID } from 'node:crypto';
+import type { Api } from '../api/api.ts';
+import { parseMs } from '../manifest/units.ts';
+import { CliError, EXIT, usageError } from './exit.ts';
+import type { Io } from './io.ts';
+
+export type OutputFormat = 'table' | 'json' | 'yaml';
+
+/** Options of the program, valid for every command. */
+export interface GlobalOptions {
+  readonly output?: string;
+  readonly context?: string;
+  readonly endpoint?: readonly string[];
+  readonly timeout?: string;
+}
+
+/** Options of the commands that change something. */
+export interface ChangeOptions {
+  readonly dryRun?: boolean;
+  readonly wait?: boolean;
+  readonly requestId?: string;
+  readonly ifRevision?: string;
+}
+
+export class Session {
+  readonly io: Io;
+  output: OutputFormat = 'table';
+  /** What the user asked for, e.g. `start VM "web"`: the first line of an error says "cannot" and this. */
+  doing = '';
+  /** Set once an operation runs: Ctrl-C then says how to come back to it. */
+  detachHint = '';
+  #global: GlobalOptions = {};
+  #api: Promise<Api> | undefined;
+  readonly #abort = new AbortController();
+  readonly #cleanups: (() => void)[] = [];
+
+  constructor(io: Io) {
+    this.io = io;
+    this.#cleanups.push(io.onInterrupt((signal) => this.#abort.abort(this.#interrupted(signal))));
+  }
+
+  /** Aborted by Ctrl-C and at the end of `--timeout`; its reason is the error to show. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  configure(options: GlobalOptions): void {
+    this.#global = options;
+    const output = options.output ?? 'table';
+    if (output !== 'table' && output !== 'json' && output !== 'yaml') {
+      throw usageError(`unknown output ${JSON.stringify(output)}`, 'outputs are table, json and yaml', 'use -o json');
+    }
+    this.output = output;
+    if (options.timeout === undefined) return;
+    const text = /^\d+$/.test(options.timeout) ? `${options.timeout}s` : options.timeout;
+    const timeout = parseMs(text);
+    if (!timeout.ok || timeout.value === 0) {
+      throw usageError(
+        `--timeout ${options.timeout} is no duration`,
+        'durations are written 30s, 2min or 1h',
+        'use --timeout 30s',
+      );
+    }
+    const timer = setTimeout(() => this.#abort.abort(this.#timedOut(options.timeout ?? '')), timeout.value);
+    this.onEnd(() => clearTimeout(timer));
+  }
+
+  get global(): GlobalOptions {
+    return this.#global;
+  }
+
+  api(): Promise<Api> {
+    this.#api ??= import('../api/open.ts').then(({ openApi }) => openApi(this));
+    return this.#api;
+  }
+
+  /** The request id of a change: the user's, or one made once so that every retry of this command repeats it. */
+  requestId(options: ChangeOptions): string {
+    return options.requestId ?? randomUUID();
+  }
+
+  ifRevision(options: ChangeOptions): bigint {
+    if (options.ifRevision === undefined) return 0n;
+    if (!/^[0-9]{1,18}$/.test(options.ifRevision)) {
+      throw usageError(
+        `--if-revision ${options.ifRevision} is no revision`,
+        'revisions are whole numbers',
+        'take meta.revision from -o json',
+      );
+    }
+    return BigInt(options.ifRevision);
+  }
+
+  onEnd(cleanup: () => void): void {
+    this.#cleanups.push(cleanup);
+  }
+
+  end(): void {
+    for (const cleanup of this.#cleanups.splice(0).reverse()) cleanup();
+  }
+
+  #interrupted(signal: NodeJS.Signals): CliError {
+    const detached = this.detachHint !== '';
+    return new CliError({
+      exit: EXIT.interrupted,
+      reason: 'INTERRUPTED',
+      what: detached ? 'no longer waiting' : 'interrupted',
+      why: [detached ? `${signal} received; the cluster goes on with the work` : `${signal} received`],
+      hint: this.detachHint,
+    });
+  }
+
+  #timedOut(timeout: string): CliError {
+    return new CliError({
+      exit: EXIT.unavailable,
+      reason: 'TIMEOUT',
+      what: this.doing === '' ? 'not done in time' : `cannot ${this.doing} in time`,
+      why: [`--timeout ${timeout} is over${this.detachHint === '' ? '' : '; the cluster goes on with the work'}`],
+      hint: this.detachHint === '' ? 'try again with a longer --timeout' : this.detachHint,
+    });
+  }
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+import { Cluster, ClusterServiceDefinition } from '@busbar/proto/gen/busbar/v1/cluster';
+import type { Command } from 'commander';
+import { examples } from '../cli/options.ts';
+import type { Session } from '../cli/session.ts';
+import { present } from '../operation/resource.ts';
+import { hasColours, print, tableStyle } from '../output/print.ts';
+import { type Column, renderTable } from '../output/table.ts';
+import { counts, renderStatus } from './status.ts';
+
+const columns: readonly Column<Cluster>[] = [
+  { header: 'NAME', value: (cluster) => cluster.name },
+  {
+    header: 'LEADER',
+    value: (cluster) => cluster.leader || 'none',
+    colour: (cluster) => (cluster.leader === '' ? 'red' : undefined),
+  },
+  { header: 'ANSWERED BY', value: (cluster) => cluster.answeredBy },
+  { header: 'STORE', value: (cluster) => (cluster.store?.healthy === true ? 'healthy' : 'UNHEALTHY') },
+  { header: 'STORAGE', value: (cluster) => (cluster.storage?.healthy === true ? 'healthy' : 'UNHEALTHY') },
+  { header: 'HOSTS', value: (cluster) => counts(cluster.hostsByState), shrinks: true },
+  { header: 'VMS', value: (cluster) => counts(cluster.vmsByPhase), shrinks: true },
+];
+
+export function define(noun: Command, session: Session): void {
+  examples(noun, ['busbar cluster status', 'busbar cluster get -o json']);
+  examples(noun.command('status').description('Health of leader, store, storage, hosts and VMs, on one screen.'), [
+    'busbar cluster status',
+  ]).action(async () => {
+    const cluster = await get(session);
+    const colours = hasColours(session.io, session.io.stdout);
+    await print(session, { json: () => Cluster.toJSON(cluster), table: () => renderStatus(cluster, colours) });
+  });
+  examples(noun.command('get').description('The cluster in one line.'), [
+    'busbar cluster get',
+    'busbar cluster get -o json',
+  ]).action(async () => {
+    const cluster = await get(session);
+    await print(session, {
+      json: () => Cluster.toJSON(cluster),
+      table: () => renderTable(columns, [cluster], tableStyle(session.io)),
+    });
+  });
+}
+
+async function get(session: Session): Promise<Cluster> {
+  session.doing = 'get the state of the cluster';
+  const api = await session.api();
+  const { cluster } = await api.call(ClusterServiceDefinition, (client, options) => client.getCluster({}, options));
+  return present(cluster, 'the cluster');
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+import { HostServiceDefinition, UpdateHostRequest, UpdateHostResponse } from '@busbar/proto/gen/busbar/v1/host';
+import type { Command } from 'commander';
+import { usageError } from '../cli/exit.ts';
+import { changeOptions, examples, parseLabels, watchOption } from '../cli/options.ts';
+import type { ChangeOptions, Session } from '../cli/session.ts';
+import { runChange } from '../operation/change.ts';
+import { type ListOptions, runGet, runList } from '../resource/resource.ts';
+import { hosts } from './resource.ts';
+
+export function define(noun: Command, session: Session): void {
+  examples(noun, ['busbar host list', 'busbar host cordon host2', 'busbar host label host2 rack=a3 old-']);
+  examples(
+    watchOption(noun.command('list').alias('ls').description('All hosts; CPUS and MEMORY are given to VMs / all.')),
+    ['busbar host list', 'busbar host list -o json', 'busbar host list --watch'],
+  ).action((options: ListOptions) => runList(session, hosts, {}, options));
+  examples(watchOption(noun.command('get <host>').description('One host; -o yaml shows its hardware.')), [
+    'busbar host get host1 -o yaml',
+  ]).action((name: string, options: ListOptions) => runGet(session, hosts, name, options));
+  const update = (name: string) => changeOptions(noun.command(name), { revision: true, waits: false });
+  examples(update('label <host> <labels...>').description('Sets labels (key=value) and removes them (key-).'), [
+    'busbar host label host2 rack=a3',
+    'busbar host label host2 rack-',
+  ]).action((host: string, labels: string[], options: ChangeOptions) => label(session, host, labels, options));
+  for (const verb of ['cordon', 'uncordon'] as const) {
+    const text = verb === 'cordon' ? 'Keeps new VMs away; running ones stay.' : 'Lets new VMs in again.';
+    examples(update(`${verb} <host>`).description(text), [`busbar host ${verb} host2`]).action(
+      (host: string, options: ChangeOptions) => cordon(session, host, verb === 'cordon', options),
+    );
+  }
+}
+
+async function label(session: Session, host: string, words: readonly string[], options: ChangeOptions): Promise<void> {
+  const removed = words.filter((word) => /^[^=]+-$/.test(word)).map((word) => word.slice(0, -1));
+  const added = parseLabels(words.filter((word) => !/^[^=]+-$/.test(word)));
+  const both = removed.filter((key) => Object.hasOwn(added, key));
+  if (both.length > 0)
+    throw usageError(`label ${both.join(', ')} is set and removed`, 'only one can be meant', 'leave one out');
+  await runChange(session, options, {
+    doing: `label host ${host}`,
+    target: `host/${host}`,
+    done: 'labelled',
+    message: UpdateHostResponse,
+    async send(api) {
+      const before = await hosts.get(api, host);
+      const labels = { ...before.meta?.labels, ...added };
+      for (const key of removed) delete labels[key];
+      const request = UpdateHostRequest.create({
+        host,
+        labels,
+        updateMask: ['labels'],
+        // The labels are replaced as a whole: without this, one set by somebody else meanwhile would vanish.
+        revision: session.ifRevision(options) || (before.meta?.revision ?? 0n),
+        validateOnly: options.dryRun === true,
+        requestId: session.requestId(options),
+      });
+      return api.call(HostServiceDefinition, (client, callOptions) => client.updateHost(request, callOptions));
+    },
+  });
+}
+
+function cordon(session: Session, host: string, unschedulable: boolean, options: ChangeOptions): Promise<void> {
+  const request = UpdateHostRequest.create({
+    host,
+    spec: { unschedulable },
+    updateMask: ['spec.unschedulable'],
+    revision: session.ifRevision(options),
+    validateOnly: options.dryRun === true,
+    requestId: session.requestId(options),
+  });
+  return runChange(session, options, {
+    doing: `${unschedulable ? 'cordon' : 'uncordon'} host ${host}`,
+    target: `host/${host}`,
+    done: unschedulable ? 'cordoned' : 'uncordoned',
+    message: UpdateHostResponse,
+    send: (api) => api.call(HostServiceDefinition, (client, callOptions) => client.updateHost(request, callOptions)),
+  });
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The kinds of documents that `apply` takes, as shapes of the API's messages. */
+import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
+import type { NetworkSpec } from '@busbar/proto/gen/busbar/v1/network';
+import {
+  type CloudInit,
+  type CpuSpec,
+  type CpuTopology,
+  type Disk,
+  DiskBus,
+  DiskCache,
+  Firmware,
+  type HaSpec,
+  IsolationPolicy,
+  MachineType,
+  type Nic,
+  NicModel,
+  type PlacementSpec,
+  RunPolicy,
+  type VmSpec,
+  WatchdogAction,
+} from '@busbar/proto/gen/busbar/v1/vm';
+import type { VolumeSpec } from '@busbar/proto/gen/busbar/v1/volume';
+import {
+  bool,
+  bytes,
+  enumeration,
+  int,
+  list,
+  map,
+  ms,
+  type ObjectShape,
+  object,
+  resourceName,
+  string,
+} from './shape.ts';
+
+export const API_VERSION = 'busbar.v1';
+export type Kind = 'Vm' | 'Volume' | 'Network';
+
+export const vmSpec: ObjectShape = object<VmSpec>(
+  {
+    runPolicy: enumeration(RunPolicy),
+    cpu: object<CpuSpec>(
+      {
+        vcpus: int(512),
+        topology: object<CpuTopology>({ sockets: int(512), cores: int(512), threads: int(512) }),
+        model: string,
+      },
+      ['vcpus'],
+    ),
+    memoryBytes: bytes,
+    machineType: enumeration(MachineType),
+    firmware: enumeration(Firmware),
+    disks: list(
+      object<Disk>(
+        {
+          name: resourceName,
+          volume: string,
+          image: string,
+          sizeBytes: bytes,
+          bus: enumeration(DiskBus),
+          cache: enumeration(DiskCache),
+          bootOrder: int(1000),
+          readOnly: bool,
+        },
+        ['name'],
+      ),
+      'name',
+    ),
+    nics: list(
+      object<Nic>(
+        { name: resourceName, network: string, macAddress: string, model: enumeration(NicModel), bootOrder: int(1000) },
+        ['name', 'network'],
+      ),
+      'name',
+    ),
+    serialConsoleDisabled: bool,
+    guestAgentDisabled: bool,
+    watchdog: enumeration(WatchdogAction),
+    cloudInit: object<CloudInit>({ userData: string, networkConfig: string }),
+    ha: object<HaSpec>({ enabled: bool, priority: int(1000) }),
+    isolationPolicy: enumeration(IsolationPolicy),
+    placement: object<PlacementSpec>({
+      hostSelector: map,
+      pinnedHost: string,
+      preferredHosts: list(string),
+      antiAffinityGroup: string,
+    }),
+    shutdownTimeoutMs: ms,
+  },
+  ['cpu', 'memoryBytes'],
+);
+
+export const volumeSpec: ObjectShape = object<VolumeSpec>({ sizeBytes: bytes, image: string });
+
+export const networkSpec: ObjectShape = object<NetworkSpec>(
+  { kind: enumeration(BridgeKind), bridge: string, vlanTag: int(4094) },
+  ['kind', 'bridge'],
+);
+
+interface Document {
+  apiVersion: string;
+  kind: string;
+  name: string;
+  labels: Record<string, string>;
+  spec: unknown;
+}
+
+function document(spec: ObjectShape): ObjectShape {
+  return object<Document>({ apiVersion: string, kind: string, name: resourceName, labels: map, spec }, [
+    'apiVersion',
+    'kind',
+    'name',
+    'spec',
+  ]);
+}
+
+export const DOCUMENTS: Readonly<Record<Kind, ObjectShape>> = {
+  Vm: document(vmSpec),
+  Volume: document(volumeSpec),
+  Network: document(networkSpec),
+};

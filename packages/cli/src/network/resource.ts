@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+import {
+  ListNetworksRequest,
+  Network,
+  NetworkServiceDefinition,
+  WatchNetworksResponse,
+} from '@busbar/proto/gen/busbar/v1/network';
+import { present } from '../operation/resource.ts';
+import { formatAge, formatEnum } from '../output/format.ts';
+import { PAGE_SIZE, type Resource } from '../resource/resource.ts';
+
+export const networks: Resource<Network> = {
+  singular: 'network',
+  plural: 'networks',
+  columns: [
+    { header: 'NAME', value: (network) => network.meta?.name ?? '' },
+    { header: 'KIND', value: (network) => formatEnum(network.spec?.kind, 'BRIDGE_KIND') },
+    { header: 'BRIDGE', value: (network) => network.spec?.bridge ?? '' },
+    { header: 'VLAN', value: (network) => (network.spec?.vlanTag ? String(network.spec.vlanTag) : ''), right: true },
+    { header: 'AGE', value: (network, now) => formatAge(network.meta?.createTime, now), right: true },
+    { header: 'HOSTS', value: (network) => network.status?.hosts.join(',') ?? '', shrinks: true },
+  ],
+  id: (item) => item.meta?.id ?? '',
+  name: (item) => item.meta?.name ?? '',
+  toJson: (item) => Network.toJSON(item),
+  async list(api, pageToken) {
+    const request = ListNetworksRequest.create({ pageSize: PAGE_SIZE, pageToken });
+    const page = await api.call(NetworkServiceDefinition, (client, options) => client.listNetworks(request, options));
+    return { items: page.networks, nextPageToken: page.nextPageToken, revision: page.revision };
+  },
+  async get(api, name) {
+    const response = await api.call(NetworkServiceDefinition, (client, options) =>
+      client.getNetwork({ network: name }, options),
+    );
+    return present(response.network, `network ${name}`);
+  },
+  async watch(api, revision, options) {
+    const { client, address, failed } = await api.open(NetworkServiceDefinition);
+    return { address, failed, changes: changes(client.watchNetworks({ revision }, options)) };
+  },
+};
+
+async function* changes(stream: AsyncIterable<WatchNetworksResponse>) {
+  for await (const message of stream) {
+    const { change, network, progress } = message;
+    yield { change, item: network, progress: progress?.revision, json: WatchNetworksResponse.toJSON(message) };
+  }
+}

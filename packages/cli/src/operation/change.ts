@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+/** How every changing command ends: dry-run, detached with the operation's id, or waited for. */
+import type { Operation } from '@busbar/proto/gen/busbar/v1/operation';
+import type { Api } from '../api/api.ts';
+import type { ChangeOptions, Session } from '../cli/session.ts';
+import { print } from '../output/print.ts';
+import { waitForOperation } from './wait.ts';
+
+export interface ChangeSpec<R extends object> {
+  /** The infinitive after "cannot", e.g. `start VM "web"`. */
+  readonly doing: string;
+  /** e.g. "vm/web". */
+  readonly target: string;
+  /** e.g. "started". */
+  readonly done: string;
+  /** The API's response, which is what -o json prints. */
+  readonly message: { toJSON(message: R): unknown };
+  send(api: Api): Promise<R>;
+  /** More to say about a dry run, e.g. the placement. */
+  preview?(response: R): string;
+  /** Reads again what the response holds, once the operation has ended. */
+  refresh?(api: Api, response: R): Promise<R>;
+}
+
+export async function runChange<R extends object>(
+  session: Session,
+  options: ChangeOptions,
+  spec: ChangeSpec<R>,
+): Promise<void> {
+  session.doing = spec.doing;
+  const api = await session.api();
+  let response = await spec.send(api);
+  if (options.dryRun === true) {
+    const table = () =>
+      `${spec.target} would be ${spec.done} (dry run: nothing was changed)\n${spec.preview?.(response) ?? ''}`;
+    return print(session, { json: () => spec.message.toJSON(response), table });
+  }
+  const operation = operationOf(response);
+  if (operation !== undefined && options.wait === false) {
+    return print(session, { json: () => spec.message.toJSON(response), table: () => `${operation.id}\n` });
+  }
+  if (operation !== undefined) {
+    const ended = await waitForOperation(session, api, operation);
+    response = { ...((await spec.refresh?.(api, response)) ?? response), operation: ended };
+  }
+  await print(session, { json: () => spec.message.toJSON(response), table: () => `${spec.target} ${spec.done}\n` });
+}
+
+/** Changes that are done at once answer without one. */
+function operationOf(response: object): Operation | undefined {
+  return (response as { readonly operation?: Operation }).operation;
+}

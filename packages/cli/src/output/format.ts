@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Values as people read them. Pure. */
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const;
+
+/** 536870912n → "512MiB", 1610612736n → "1.5GiB": the way it is written in YAML. */
+export function formatBytes(bytes: bigint | number): string {
+  let value = Number(bytes);
+  let unit = 0;
+  while (Math.abs(value) >= 1024 && unit < UNITS.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  const digits = value >= 100 || Number.isInteger(value) ? 0 : 1;
+  return `${Number(value.toFixed(digits))}${UNITS[unit]}`;
+}
+
+/** "5s", "3m", "2h", "4d": one unit, as in other tables of this kind. */
+export function formatAge(since: Date | undefined, now: Date): string {
+  if (since === undefined) return '-';
+  return formatSeconds(Math.max(0, Math.floor((now.getTime() - since.getTime()) / 1000)));
+}
+
+export function formatSeconds(seconds: number): string {
+  if (seconds < 120) return `${Math.round(seconds)}s`;
+  if (seconds < 7200) return `${Math.floor(seconds / 60)}m`;
+  if (seconds < 172_800) return `${Math.floor(seconds / 3600)}h`;
+  return `${Math.floor(seconds / 86_400)}d`;
+}
+
+/** VM_PHASE_RUNNING → "running". */
+export function formatEnum(value: string | undefined, prefix: string): string {
+  if (value === undefined || value === 'UNRECOGNIZED') return 'unknown';
+  const short = value.startsWith(`${prefix}_`) ? value.slice(prefix.length + 1) : value;
+  return short === 'UNSPECIFIED' ? '-' : short.toLowerCase().replaceAll('_', '-');
+}
+
+/**
+ * Text from the cluster on one line of a terminal. Control characters are shown, not sent: a guest's or another user's
+ * text must not move the cursor.
+ */
+export function oneLine(text: string): string {
+  const flat = text.replaceAll(/\s+/g, ' ').trim();
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is replaced
+  return flat.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, '\ufffd');
+}
+
+export function plural(count: number, one: string): string {
+  return `${count} ${one}${count === 1 ? '' : 's'}`;
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What the commands of every noun share: how to list, get and watch it, and how its table looks. */
+
+import type { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
+import type { CallOptions } from 'nice-grpc';
+import type { Api, Opened } from '../api/api.ts';
+import type { Session } from '../cli/session.ts';
+import { print, tableStyle } from '../output/print.ts';
+import { type Column, renderTable } from '../output/table.ts';
+
+export interface Page<T> {
+  readonly items: readonly T[];
+  readonly nextPageToken: string;
+  readonly revision: bigint;
+}
+
+export interface Change<T> {
+  readonly change: ChangeKind;
+  readonly item: T | undefined;
+  readonly progress: bigint | undefined;
+  /** The API's message as JSON. */
+  readonly json: unknown;
+}
+
+export interface WatchStream<T> {
+  readonly address: string;
+  readonly changes: AsyncIterable<Change<T>>;
+  readonly failed: Opened<never>['failed'];
+}
+
+export interface Resource<T, Filter = object> {
+  readonly singular: string;
+  readonly plural: string;
+  readonly columns: readonly Column<T>[];
+  id(item: T): string;
+  name(item: T): string;
+  toJson(item: T): unknown;
+  list(api: Api, pageToken: string, filter: Filter): Promise<Page<T>>;
+  get(api: Api, name: string): Promise<T>;
+  watch(api: Api, revision: bigint, options: CallOptions): Promise<WatchStream<T>>;
+  /** The part of the filter that a watch has to apply itself. */
+  matches?(item: T, filter: Filter): boolean;
+}
+
+export const PAGE_SIZE = 500;
+
+/** Every page. */
+export async function listAll<T, F>(api: Api, resource: Resource<T, F>, filter: F): Promise<Page<T>> {
+  const items: T[] = [];
+  let revision = 0n;
+  let pageToken = '';
+  do {
+    const page = await resource.list(api, pageToken, filter);
+    items.push(...page.items);
+    // The first page's: a watch from it also sees what changed while the others were read.
+    if (pageToken === '') revision = page.revision;
+    pageToken = page.nextPageToken;
+  } while (pageToken !== '');
+  return { items, nextPageToken: '', revision };
+}
+
+export interface ListOptions {
+  readonly watch?: boolean;
+}
+
+export async function runList<T, F>(
+  session: Session,
+  resource: Resource<T, F>,
+  filter: F,
+  options: ListOptions,
+): Promise<void> {
+  session.doing = `list ${resource.plural}`;
+  const api = await session.api();
+  if (options.watch === true) {
+    const { runWatch } = await import('./watch.ts');
+    return runWatch(session, api, resource, { filter, only: undefined });
+  }
+  const page = await listAll(api, resource, filter);
+  await print(session, {
+    // The API's response; the list itself is there also when empty, so that `.vms[]` always works.
+    json: () => ({
+      [resource.plural]: page.items.map((item) => resource.toJson(item)),
+      ...(page.revision === 0n ? {} : { revision: String(page.revision) }),
+    }),
+    table: () =>
+      page.items.length === 0
+        ? `no ${resource.plural}\n`
+        : renderTable(resource.columns, page.items, tableStyle(session.io)),
+  });
+}
+
+export async function runGet<T, F>(
+  session: Session,
+  resource: Resource<T, F>,
+  name: string,
+  options: ListOptions,
+): Promise<void> {
+  session.doing = `get ${resource.singular} ${name}`;
+  const api = await session.api();
+  const item = await resource.get(api, name);
+  if (options.watch === true) {
+    const { runWatch } = await import('./watch.ts');
+    return runWatch(session, api, resource, { filter: {} as F, only: resource.id(item) });
+  }
+  await print(session, {
+    json: () => resource.toJson(item),
+    table: () => renderTable(resource.columns, [item], tableStyle(session.io)),
+  });
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Runs one command line and returns its exit code. */
+import { CommanderError } from 'commander';
+import { CliError, EXIT } from './cli/exit.ts';
+import type { Io } from './cli/io.ts';
+import { buildProgram } from './cli/program.ts';
+import { type OutputFormat, Session } from './cli/session.ts';
+import { renderError } from './output/error.ts';
+
+export async function run(args: readonly string[], io: Io): Promise<number> {
+  const session = new Session(io);
+  const program = buildProgram(session).configureOutput({
+    writeOut: (text) => void io.stdout.write(text),
+    writeErr: (text) => void io.stderr.write(text),
+    outputError: () => {},
+  });
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return EXIT.ok;
+  } catch (thrown) {
+    const error = session.signal.aborted ? (session.signal.reason as unknown) : thrown;
+    if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
+    const shown = await describe(error, session, args);
+    // commander has printed the help of a noun without a verb: that says it all.
+    if (!(error instanceof CommanderError && error.code === 'commander.help')) {
+      io.stderr.write(renderError(shown, io, outputOf(args, session)));
+    }
+    return shown.exit;
+  } finally {
+    session.end();
+  }
+}
+
+async function describe(error: unknown, session: Session, args: readonly string[]): Promise<CliError> {
+  if (error instanceof CliError) return error;
+  if (error instanceof CommanderError) {
+    const [first = '', ...rest] = error.message.replace(/^error: /, '').split('\n');
+    const suggestion = rest.join(' ').replace(/^\((.*)\)$/, '$1');
+    const words = args.slice(0, 2).filter((word) => /^[a-z]+$/.test(word));
+    return new CliError({
+      exit: EXIT.usage,
+      reason: 'USAGE',
+      what: first,
+      why: [suggestion === '' ? 'the command line is not understood' : suggestion],
+      hint: `${['busbar', ...words].join(' ')} --help shows examples`,
+      cause: error,
+    });
+  }
+  const { describeError } = await import('./api/rpc-error.ts');
+  return describeError(error, session.doing);
+}
+
+/** A usage error comes before the options are parsed; a script that asked for JSON still gets JSON. */
+function outputOf(args: readonly string[], session: Session): OutputFormat {
+  const at = args.findIndex((arg) => arg === '-o' || arg === '--output');
+  const wanted = args[at + 1] === 'json' && at >= 0;
+  return wanted || args.includes('-ojson') || args.includes('--output=json') ? 'json' : session.output;
+}

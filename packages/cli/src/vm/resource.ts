@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+import { ListVmsRequest, Vm, VmPhase, VmServiceDefinition, WatchVmsResponse } from '@busbar/proto/gen/busbar/v1/vm';
+import { present } from '../operation/resource.ts';
+import { formatAge, formatBytes, formatEnum } from '../output/format.ts';
+import type { Colour } from '../output/table.ts';
+import { PAGE_SIZE, type Resource } from '../resource/resource.ts';
+
+export interface VmFilter {
+  readonly host?: string;
+}
+
+const COLOURS: Partial<Record<VmPhase, Colour>> = {
+  [VmPhase.RUNNING]: 'green',
+  [VmPhase.STOPPED]: 'dim',
+  [VmPhase.PENDING]: 'red',
+  [VmPhase.PAUSED]: 'red',
+  [VmPhase.UNKNOWN]: 'red',
+  [VmPhase.CREATING]: 'yellow',
+  [VmPhase.STARTING]: 'yellow',
+  [VmPhase.STOPPING]: 'yellow',
+  [VmPhase.DELETING]: 'yellow',
+};
+
+export const vms: Resource<Vm, VmFilter> = {
+  singular: 'vm',
+  plural: 'vms',
+  columns: [
+    { header: 'NAME', value: (vm) => vm.meta?.name ?? '' },
+    {
+      header: 'PHASE',
+      value: (vm) => formatEnum(vm.status?.phase, 'VM_PHASE'),
+      colour: (vm) => COLOURS[vm.status?.phase ?? VmPhase.UNSPECIFIED],
+    },
+    { header: 'HOST', value: (vm) => vm.status?.host ?? '' },
+    { header: 'VCPUS', value: (vm) => String(vm.spec?.cpu?.vcpus ?? 0), right: true },
+    { header: 'MEMORY', value: (vm) => formatBytes(vm.spec?.memoryBytes ?? 0n), right: true },
+    { header: 'AGE', value: (vm, now) => formatAge(vm.meta?.createTime, now), right: true },
+    {
+      header: 'MESSAGE',
+      value: (vm) => vm.status?.message || (vm.status?.restartNeeded === true ? 'changed: restart needed' : ''),
+      shrinks: true,
+    },
+  ],
+  id: (item) => item.meta?.id ?? '',
+  name: (item) => item.meta?.name ?? '',
+  toJson: (item) => Vm.toJSON(item),
+  async list(api, pageToken, filter) {
+    const request = ListVmsRequest.create({ pageSize: PAGE_SIZE, pageToken, host: filter.host ?? '' });
+    const page = await api.call(VmServiceDefinition, (client, options) => client.listVms(request, options));
+    return { items: page.vms, nextPageToken: page.nextPageToken, revision: page.revision };
+  },
+  async get(api, name) {
+    const response = await api.call(VmServiceDefinition, (client, options) => client.getVm({ vm: name }, options));
+    return present(response.vm, `vm ${name}`);
+  },
+  async watch(api, revision, options) {
+    const { client, address, failed } = await api.open(VmServiceDefinition);
+    return { address, failed, changes: changes(client.watchVms({ revision }, options)) };
+  },
+  matches: (vm, filter) => filter.host === undefined || vm.status?.host === filter.host,
+};
+
+async function* changes(stream: AsyncIterable<WatchVmsResponse>) {
+  for await (const message of stream) {
+    const { change, vm, progress } = message;
+    yield { change, item: vm, progress: progress?.revision, json: WatchVmsResponse.toJSON(message) };
+  }
+}
