@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+import { isIP } from 'node:net';
+import { BusbarError, type FieldViolation } from '@busbar/core/errors';
+import { parse } from 'yaml';
+import { z } from 'zod';
+
+// Every field says what would be right, because the reader of the message has this file open and nothing else.
+const WANT = {
+  name: 'a lower-case DNS label of at most 63 characters, such as "host1"',
+  ip: 'an IP address, such as 10.77.0.11',
+  address: 'HOST:PORT or [IPv6]:PORT, such as 10.77.0.11:7443',
+  path: 'an absolute path, such as /etc/busbar/agent.key',
+  monitor: 'the address of a Ceph monitor, such as 10.77.1.11 or 10.77.1.11:6789',
+  word: 'a non-empty word without spaces',
+  uri: 'a libvirt URI, such as qemu:///system',
+} as const;
+
+const name = z.string(WANT.name).regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, WANT.name);
+const ip = z.string(WANT.ip).refine((text) => isIP(text) !== 0, WANT.ip);
+const address = z.string(WANT.address).refine(isAddress, WANT.address);
+const path = z.string(WANT.path).regex(/^\/\S/, WANT.path);
+const word = z.string(WANT.word).regex(/^\S+$/, WANT.word);
+const monitor = z.string(WANT.monitor).refine((text) => isIP(text) !== 0 || isAddress(text), WANT.monitor);
+
+const storage = z.discriminatedUnion(
+  'driver',
+  [
+    z.strictObject({
+      driver: z.literal('rbd'),
+      pool: word,
+      monitors: z.array(monitor, 'a list of monitor addresses').min(1, 'at least one monitor address'),
+      user: word,
+      keyFile: path,
+    }),
+    z.strictObject({ driver: z.literal('dir'), path }),
+  ],
+  'driver: rbd (with pool, monitors, user, keyFile) or driver: dir (with path)',
+);
+
+const common = {
+  cluster: name,
+  host: name,
+  managementAddress: ip,
+  storageAddress: ip,
+  controllers: z
+    .array(z.strictObject({ host: name, address }, 'host and address of a controller'), 'a list of {host, address}')
+    .min(1, 'at least one controller')
+    .refine((list) => isUnique(list.map((entry) => entry.host)), 'each controller host once')
+    .refine((list) => isUnique(list.map((entry) => entry.address)), 'each controller address once'),
+  tls: z.strictObject({ ca: path, certificate: path, key: path }, 'paths of PEM files: ca, certificate, key'),
+  stateDir: path,
+  runDir: path,
+  logDir: path,
+};
+
+const schema = z.discriminatedUnion(
+  'role',
+  [
+    z.strictObject({
+      ...common,
+      role: z.literal('hypervisor'),
+      libvirt: z.strictObject(
+        { uri: z.string(WANT.uri).regex(/^[a-z+]+:\/\//, WANT.uri) },
+        'uri, such as qemu:///system',
+      ),
+      storage,
+    }),
+    z.strictObject({ ...common, role: z.literal('witness') }),
+  ],
+  'role: hypervisor or role: witness',
+);
+
+/** agent.yaml, checked. A witness runs no VMs, so it has neither `libvirt` nor `storage`. */
+export type AgentFile = z.infer<typeof schema>;
+export type HypervisorFile = Extract<AgentFile, { role: 'hypervisor' }>;
+
+/** Parses the text of agent.yaml; throws a BusbarError that names every wrong field, its value and what would be right. */
+export function parseAgentFile(text: string, fileName: string): AgentFile {
+  let raw: unknown;
+  try {
+    raw = parse(text);
+  } catch (cause) {
+    throw invalid(`${fileName} is not YAML`, [], cause);
+  }
+  const result = schema.safeParse(raw);
+  if (result.success) return result.data;
+  const fields = result.error.issues.flatMap((issue) => violations(issue, raw));
+  const lines = fields.map(({ field, problem, expected }) => `  ${field} ${problem}; right is: ${expected}`);
+  throw invalid(`${fileName} is not usable:\n${lines.join('\n')}`, fields);
+}
+
+function violations(issue: z.core.$ZodIssue, raw: unknown): FieldViolation[] {
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => ({
+      field: fieldName([...issue.path, key]),
+      problem: 'is not a known field',
+      expected: 'leave it out, or correct its spelling',
+    }));
+  }
+  const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], raw);
+  const problem = value === undefined ? 'is missing' : `is ${JSON.stringify(value)}`;
+  return [{ field: fieldName(issue.path), problem, expected: issue.message }];
+}
+
+function fieldName(parts: readonly PropertyKey[]): string {
+  const text = parts.map((part) => (typeof part === 'number' ? `[${part}]` : `.${String(part)}`)).join('');
+  return text.replace(/^\./, '') || 'the file';
+}
+
+function invalid(message: string, fields: readonly FieldViolation[], cause?: unknown): BusbarError {
+  return new BusbarError({ kind: 'invalid', reason: 'AGENT_CONFIG_INVALID', message, fields, cause });
+}
+
+function isAddress(text: string): boolean {
+  const match = /^(?:\[([^\]]+)\]|([^:\s[\]]+)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  if (match === null || port < 1 || port > 65_535) return false;
+  return match[1] === undefined || isIP(match[1]) === 6;
+}
+
+function isUnique(values: readonly string[]): boolean {
+  return new Set(values).size === values.length;
+}

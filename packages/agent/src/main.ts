@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent's process: reads its configuration, makes the real clock, network, disk and hypervisor, and hands them to
+// createAgent. Ends on SIGTERM without touching a guest: VMs go on while no agent runs, and the next one adopts them.
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { sleep, systemClock } from '@busbar/core/clock/clock';
+import { BusbarError, errorChain } from '@busbar/core/errors';
+import type { BootId } from '@busbar/core/ids';
+import { systemRandom } from '@busbar/core/random';
+import { type Logger as PinoLogger, pino, stdTimeFunctions } from 'pino';
+import manifest from '../package.json' with { type: 'json' };
+import { createAgent } from './agent.ts';
+import { type AgentFile, parseAgentFile } from './config/config.ts';
+import { openHost } from './config/host.ts';
+import { MemoryFile } from './reconcile/memory-file.ts';
+import { GrpcDialer } from './session/grpc-dialer.ts';
+
+const HELP = `busbar-agent: runs the VMs of one host of a Busbar cluster
+
+Usage: busbar-agent --config FILE
+
+Options:
+  --config FILE  configuration, e.g. /etc/busbar/agent.yaml
+  --help         this text
+  --version      the version
+
+Ends on SIGTERM; VMs go on running. Logs JSON lines to stdout.
+Exit codes: 0 stopped on request, 1 failed, 2 wrong usage or configuration.
+`;
+
+const EXIT = { failed: 1, usage: 2 } as const;
+/** systemd's own deadline is longer; whatever still hangs by then would not have ended anyway. */
+const STOP_DEADLINE_MS = 10_000;
+
+async function main(): Promise<void> {
+  const file = configuration();
+  const logger = pino({ base: { service: 'busbar-agent', host: file.host }, timestamp: stdTimeFunctions.isoTime });
+  for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+    process.on(event, (error: unknown) => {
+      logger.fatal({ event, err: error }, 'a bug: the agent ends, to be restarted');
+      process.exit(EXIT.failed);
+    });
+  }
+  await claimHost(file, logger);
+  await run(file, logger);
+}
+
+async function run(file: AgentFile, logger: PinoLogger): Promise<void> {
+  const { controllers, tls, stateDir } = file;
+  const { version } = manifest;
+  const loadTls = () => ({
+    ca: readFileSync(tls.ca),
+    certificate: readFileSync(tls.certificate),
+    key: readFileSync(tls.key),
+  });
+  loadTls(); // a missing file is told now, not at the first connection
+  const dialer = new GrpcDialer({ controllers, loadTls });
+  const host = await openHost(file, { clock: systemClock, logger });
+  const agent = createAgent({
+    clock: systemClock,
+    random: systemRandom,
+    logger,
+    dialer,
+    ...host,
+    store: new MemoryFile(join(stateDir, 'agent-memory.json')),
+    bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim() as BootId,
+    version,
+    config: file,
+  });
+
+  let stopping = false;
+  const stop = (signal: NodeJS.Signals) => {
+    if (stopping) process.exit(EXIT.failed);
+    stopping = true;
+    logger.info({ signal }, 'agent stops; VMs go on');
+    const work = agent.stop().then(() => Promise.all([host.driver?.close(), dialer.close()]));
+    void Promise.race([work, sleep(systemClock, STOP_DEADLINE_MS)]).then(() => process.exit(0));
+  };
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
+  agent.start();
+  logger.info(
+    { version, role: file.role, controllers: controllers.map((controller) => controller.host) },
+    'agent started',
+  );
+}
+
+function configuration(): AgentFile {
+  const { values } = parseArgs({
+    options: { config: { type: 'string' }, help: { type: 'boolean' }, version: { type: 'boolean' } },
+  });
+  if (values.help === true) finish(HELP);
+  if (values.version === true) finish(`busbar-agent ${manifest.version}\n`);
+  if (values.config === undefined) throw usage('--config FILE is needed; see --help');
+  let text: string;
+  try {
+    text = readFileSync(values.config, 'utf8');
+  } catch (error) {
+    throw usage(`the configuration cannot be read: ${errorChain(error)}`);
+  }
+  return parseAgentFile(text, values.config);
+}
+
+/**
+ * Two agents on one host would each keep a memory of what was started. An abstract socket is bound by one process per
+ * network namespace, and the kernel releases it however that process ends.
+ */
+function claimHost(file: AgentFile, logger: PinoLogger): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const claim = createServer((socket) => socket.destroy());
+    claim.once('error', (cause) =>
+      reject(
+        new BusbarError({
+          kind: 'precondition',
+          reason: 'AGENT_RUNS_ALREADY',
+          message: `another agent of host ${file.host} runs here`,
+          cause,
+        }),
+      ),
+    );
+    claim.listen(`\0busbar-agent/${file.cluster}/${file.host}`, () => {
+      claim.on('error', (error) => logger.warn({ error: errorChain(error) }, 'claim socket'));
+      resolve();
+    });
+  });
+}
+
+function usage(message: string): BusbarError {
+  return new BusbarError({ kind: 'invalid', reason: 'USAGE', message });
+}
+
+function finish(text: string): never {
+  process.stdout.write(text);
+  process.exit(0);
+}
+
+main().catch((error: unknown) => {
+  const isUsage = (error instanceof BusbarError && error.kind === 'invalid') || error instanceof TypeError;
+  process.stderr.write(`error: ${errorChain(error)}\n`);
+  if (error instanceof BusbarError && error.hint !== '') process.stderr.write(`do: ${error.hint}\n`);
+  process.exit(isUsage ? EXIT.usage : EXIT.failed);
+});

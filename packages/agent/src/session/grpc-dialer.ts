@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+import { assert } from '@busbar/core/assert';
+import {
+  type AgentServiceClient,
+  AgentServiceDefinition,
+  type AttachRequest,
+  type AttachResponse,
+  type SessionRequest,
+  type SessionResponse,
+} from '@busbar/proto/gen/busbar/agent/v1/agent';
+import { type Channel, ChannelCredentials, type ChannelOptions, createChannel, createClient } from 'nice-grpc';
+import type { ControllerDialer } from './link.ts';
+
+export interface TlsFiles {
+  readonly ca: Buffer;
+  readonly certificate: Buffer;
+  readonly key: Buffer;
+}
+
+export interface GrpcDialerOptions {
+  readonly controllers: readonly { readonly host: string; readonly address: string }[];
+  /** Read for every connection, so that a renewed certificate is used from the next one on. */
+  loadTls(): TlsFiles;
+}
+
+const CHANNEL_OPTIONS: ChannelOptions = {
+  // A peer that is gone without a word is noticed after 15 s at most, also while nothing is sent (a silent console).
+  'grpc.keepalive_time_ms': 10_000,
+  'grpc.keepalive_timeout_ms': 5000,
+  'grpc.keepalive_permit_without_calls': 1,
+  // One TCP connection per stream. Shared ones (grpc-js shares globally by default) would put a fresh session on the
+  // very connection that is suspect, and a chatty console before the heartbeats.
+  'grpc.use_local_subchannel_pool': 1,
+  // We dial again ourselves; waiting inside the library would only hide how long ago the last attempt was.
+  'grpc.enable_retries': 0,
+  'grpc.service_config_disable_resolution': 1,
+  // Controllers are on the management network: a proxy from the environment is never right.
+  'grpc.enable_http_proxy': 0,
+  // Desired states and reports are whole documents; 16 MiB is some thousand VMs.
+  'grpc.max_receive_message_length': 16 * 1024 * 1024,
+  'grpc.max_send_message_length': 16 * 1024 * 1024,
+};
+
+/** Dials controllers over mutual TLS. The certificate has to name the controller's host, whatever address it is dialled at. */
+export class GrpcDialer implements ControllerDialer {
+  readonly #options: GrpcDialerOptions;
+  readonly #channels = new Set<Channel>();
+
+  constructor(options: GrpcDialerOptions) {
+    this.#options = options;
+  }
+
+  session(
+    address: string,
+    outgoing: AsyncIterable<SessionRequest>,
+    signal: AbortSignal,
+  ): AsyncIterable<SessionResponse> {
+    return this.#call(address, (client) => client.session(outgoing, { signal }));
+  }
+
+  attach(address: string, outgoing: AsyncIterable<AttachRequest>, signal: AbortSignal): AsyncIterable<AttachResponse> {
+    return this.#call(address, (client) => client.attach(outgoing, { signal }));
+  }
+
+  close(): Promise<void> {
+    for (const channel of this.#channels) channel.close();
+    this.#channels.clear();
+    return Promise.resolve();
+  }
+
+  async *#call<T>(address: string, call: (client: AgentServiceClient) => AsyncIterable<T>): AsyncGenerator<T, void> {
+    const channel = this.#open(address);
+    this.#channels.add(channel);
+    try {
+      yield* call(createClient(AgentServiceDefinition, channel));
+    } finally {
+      this.#channels.delete(channel);
+      channel.close();
+    }
+  }
+
+  #open(address: string): Channel {
+    const controller = this.#options.controllers.find((candidate) => candidate.address === address);
+    assert(controller !== undefined, `${address} is not the address of a configured controller`);
+    const { ca, certificate, key } = this.#options.loadTls();
+    return createChannel(address, ChannelCredentials.createSsl(ca, key, certificate), {
+      ...CHANNEL_OPTIONS,
+      'grpc.ssl_target_name_override': controller.host,
+      'grpc.default_authority': controller.host,
+    });
+  }
+}
