@@ -71,10 +71,11 @@ describe('the counting of a vitest run', { timeout: RUN_TIMEOUT_MS + 5000 }, () 
   });
 
   it('tells of a run that is killed what it had and what it was at', async () => {
-    // Killed from inside, so that it happens when the second test runs, however slow the machine.
+    // Killed from inside, so that it happens when the second test runs, however slow the machine; a moment into it,
+    // since vitest reports in batches of 100 ms.
     const outcomes = await outcomesOf(
       'killed',
-      "it('quick', () => {});\nit('slow', () => { process.kill(process.ppid, 'SIGKILL'); return new Promise(() => {}); });",
+      "it('quick', () => {});\nit('slow', () => new Promise(() => { setTimeout(() => process.kill(process.ppid, 'SIGKILL'), 1500); }));",
     );
     expect(short(outcomes)).toEqual(['failed stage: did not finish', 'passed quick']);
     expect(outcomes.find(({ state }) => state === 'failed')?.message).toMatch(
