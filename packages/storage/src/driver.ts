@@ -116,7 +116,9 @@ export const STORAGE_REASONS = {
   imageExistsDifferent: 'IMAGE_EXISTS_DIFFERENT',
   imageInvalid: 'IMAGE_INVALID',
   imageChecksum: 'IMAGE_CHECKSUM',
-  /** The caller's signal aborted the import. */
+  /** Another import or deletion of the same image is under way here. */
+  imageBusy: 'IMAGE_BUSY',
+  /** The caller's signal aborted the import, or its stream broke off or fell silent. */
   importCancelled: 'IMPORT_CANCELLED',
   poolFull: 'POOL_FULL',
   /** The host's spool directory, where qcow2 streams wait for conversion, has no room. */

@@ -15,6 +15,7 @@ const KINDS: Readonly<Record<StorageReason, ErrorKind>> = {
   imageExistsDifferent: 'already-exists',
   imageInvalid: 'invalid',
   imageChecksum: 'invalid',
+  imageBusy: 'conflict',
   importCancelled: 'cancelled',
   poolFull: 'exhausted',
   spoolFull: 'exhausted',
