@@ -18,7 +18,7 @@ const MODULES = join(ROOT, 'node_modules');
 const BIN = join(MODULES, '.bin');
 const STAMP = join(MODULES, '.busbar-bootstrap');
 const POLICY = '/usr/sbin/policy-rc.d';
-const POLICY_MARK = 'written by busbar tools/bootstrap.mjs';
+const POLICY_MARK = 'written by Busbar tools/bootstrap.mjs for the time of an installation';
 /** A whole installation on a slow line; a second bootstrap waits this long for the first. */
 const LOCK_WAIT_S = 1800;
 const LOCK_BUSY = 75;
@@ -39,13 +39,15 @@ function main() {
     // The work itself, in a process of its own that holds the lock. Look again: the one before may have done it all.
     try {
       if (!modulesOnly) installDebianPackages(missingDebianPackages());
+      if (!modulesOnly) allowServices();
       if (!modulesCurrent()) installModules();
     } catch (error) {
       die(...error.message.split('\n'));
     }
     return;
   }
-  if ((!modulesOnly && missingDebianPackages().length > 0) || !modulesCurrent()) underLock(modulesOnly);
+  const systemCurrent = modulesOnly || (missingDebianPackages().length === 0 && !servicesForbiddenByUs());
+  if (!systemCurrent || !modulesCurrent()) underLock(modulesOnly);
   run(args);
 }
 
@@ -108,13 +110,16 @@ function installDebianPackages(names) {
 
 /** Says no to every service start: the lab runs its own daemons, and the packages' would take their ports. */
 function forbidServices() {
-  if (existsSync(POLICY) && !readFileSync(POLICY, 'utf8').includes(POLICY_MARK)) return;
-  writeFileSync(POLICY, `#!/bin/sh\n# ${POLICY_MARK}; removed when it ends\nexit 101\n`, { mode: 0o755 });
+  if (!existsSync(POLICY)) writeFileSync(POLICY, `#!/bin/sh\n# ${POLICY_MARK}\nexit 101\n`, { mode: 0o755 });
 }
 
-/** Also removes what a killed bootstrap left, as long as it is ours. */
+/** Also after a bootstrap that was killed, as long as the file is ours. */
 function allowServices() {
-  if (existsSync(POLICY) && readFileSync(POLICY, 'utf8').includes(POLICY_MARK)) rmSync(POLICY);
+  if (servicesForbiddenByUs()) rmSync(POLICY);
+}
+
+function servicesForbiddenByUs() {
+  return existsSync(POLICY) && readFileSync(POLICY, 'utf8').includes(POLICY_MARK);
 }
 
 function apt(args) {
