@@ -17,12 +17,14 @@ const WELCOME_WITHIN_MS = 2000;
 /** Silence after which a link is cut, whether or not a better one is there. */
 const CUT_AFTER_MS = 5000;
 
-/** One wording for silence, so that an outage is logged once. */
+/** One wording each, so that an outage is logged once. */
 export const NO_ANSWER = 'it does not answer';
+const NO_ACKNOWLEDGEMENT = 'it does not acknowledge heartbeats; it may have sealed this host';
 
 export interface LinkEvents {
   welcomed(link: ControllerLink): void;
   acknowledged(): void;
+  /** It was alive and fell silent. Told with every heartbeat until it ends or is alive again. */
   suspect(link: ControllerLink): void;
   desired(state: DesiredState): void;
   attach(order: AttachOrder): void;
@@ -51,6 +53,7 @@ export class ControllerLink {
   readonly #abort = new AbortController();
   #timer: Disposable | undefined;
   #terms: Terms | undefined;
+  #wasAlive = false;
   #heartbeats = 0n;
   #heardAtMs: number;
   #ended = false;
@@ -90,10 +93,11 @@ export class ControllerLink {
   #beat(): void {
     const silentMs = this.#options.clock.nowMs() - this.#heardAtMs;
     if (silentMs >= (this.#terms === undefined ? WELCOME_WITHIN_MS : CUT_AFTER_MS)) {
-      this.close(NO_ANSWER);
+      this.close(this.#terms === undefined || this.#wasAlive ? NO_ANSWER : NO_ACKNOWLEDGEMENT);
       return;
     }
-    if (this.#terms !== undefined && this.suspect) this.#options.events.suspect(this);
+    // One that welcomes but never acknowledges (sealed) would only do the same again: that one is left until it is cut.
+    if (this.#wasAlive && this.suspect) this.#options.events.suspect(this);
     if (this.#ended) return;
     this.outbox.mark('heartbeat');
     const intervalMs = this.#terms?.heartbeatIntervalMs ?? FIRST_HEARTBEAT_INTERVAL_MS;
@@ -136,6 +140,7 @@ export class ControllerLink {
       case 'heartbeatAck':
         if (!lease.acknowledged(message.value.number)) break;
         this.#heardAtMs = this.#options.clock.nowMs();
+        this.#wasAlive = true;
         events.acknowledged();
         break;
       case 'desired':

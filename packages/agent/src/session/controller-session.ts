@@ -34,8 +34,8 @@ export interface SessionOptions {
  * At most two links exist: the current one and a candidate. A suspect link is not cut at once: a
  * controller that was only slow still answers what it has, and those acknowledgements count. A
  * candidate is dialled beside it and takes over when it is welcomed. The controller keeps the
- * newest session of a host, so both ends agree on which one lives. Only one reports failures at a
- * time: a log line per change, not per attempt.
+ * newest session of a host, so both ends agree on which one lives.
+ * There is a log line per change, not per attempt.
  */
 export class ControllerSession {
   readonly #options: SessionOptions;
@@ -53,7 +53,7 @@ export class ControllerSession {
 
   /** Why this controller cannot be talked to now, for people; empty when it can. */
   get problem(): string {
-    return this.#current !== undefined && !this.#current.suspect ? '' : this.#problem;
+    return this.#problem;
   }
 
   start(): void {
@@ -82,6 +82,7 @@ export class ControllerSession {
         welcomed: (welcomed) => this.#welcomed(welcomed),
         acknowledged: () => {
           this.#failures = 0;
+          this.#note('');
           this.#options.onAcknowledged();
         },
         suspect: (suspect) => this.#suspect(suspect),
@@ -100,8 +101,6 @@ export class ControllerSession {
     const former = this.#current;
     this.#candidate = undefined;
     this.#current = link;
-    this.#problem = '';
-    this.#options.logger.info(this.#options.controller, 'controller connected');
     former?.close('replaced by a newer link');
   }
 
@@ -137,6 +136,8 @@ export class ControllerSession {
   #note(problem: string): void {
     if (problem === this.#problem) return;
     this.#problem = problem;
-    this.#options.logger.warn({ ...this.#options.controller, problem }, 'controller not usable');
+    const { logger, controller } = this.#options;
+    if (problem === '') logger.info(controller, 'controller connected');
+    else logger.warn({ ...controller, problem }, 'controller not usable');
   }
 }

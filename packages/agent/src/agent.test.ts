@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { BootId } from '@busbar/core/ids';
+import { silentLogger } from '@busbar/core/log';
+import { seededRandom } from '@busbar/core/random';
+import { DesiredRun, DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import { describe, expect, it } from 'vitest';
+import { desiredVm, Rig, TestStore, vmId } from './agent.fixture.ts';
+import { createAgent } from './agent.ts';
+import { hypervisorTimeout } from './driver/refusals.ts';
+import { simInventory } from './sim/topology.ts';
+
+/** A rig whose agent holds a lease and whose leader wants VM 1, epoch 1, running; it runs. */
+async function running(options: ConstructorParameters<typeof Rig>[0] = {}): Promise<Rig> {
+  const rig = new Rig(options);
+  rig.startAgent();
+  await rig.until(() => rig.agent.leaseRemainingMs() > 0, 5000, 'a lease');
+  rig.desire([desiredVm(1, 1n)]);
+  await rig.until(() => rig.reported(1)[0]?.state === DomainState.RUNNING, 10_000, 'VM 1 running');
+  return rig;
+}
+
+async function ready(): Promise<Rig> {
+  const rig = new Rig();
+  rig.startAgent();
+  await rig.clock.advance(1000);
+  return rig;
+}
+
+const state = (rig: Rig) => rig.reported(1).map((domain) => [domain.epoch, domain.state, domain.endReason]);
+
+describe('agent: sessions and reports', () => {
+  it('tells every controller the same: inventory once, reports on change and each 5 s', async () => {
+    const rig = await running();
+    for (const controller of rig.cluster.all) {
+      expect(controller.inventories).toHaveLength(1);
+      expect(controller.inventories[0]?.managementAddress).toBe('10.0.0.1');
+      expect(controller.report?.accepted).toEqual({ term: 1n, generation: 1n });
+      expect(controller.report?.leaseRemainingMs).toBeGreaterThan(1500);
+      const sequences = controller.reports.map((report) => report.sequence);
+      expect(sequences).toEqual([...sequences].sort((a, b) => Number(a - b)));
+    }
+    const before = rig.cluster.leader.reports.length;
+    await rig.clock.advance(20_000);
+    expect(rig.cluster.leader.reports.length - before).toBe(4);
+  });
+
+  it('reports at once on a new link, and the inventory when it changed', async () => {
+    const rig = await running();
+    rig.cluster.get('h2').hangUp();
+    const before = rig.cluster.get('h2').reports.length;
+    await rig.clock.advance(300);
+    expect(rig.cluster.get('h2').reports.length).toBe(before + 1);
+    rig.machine.inventory = { ...rig.machine.inventory, memoryBytes: 1n };
+    await rig.clock.advance(31_000);
+    expect(rig.cluster.leader.inventories.at(-1)?.memoryBytes).toBe(1n);
+    expect(rig.cluster.leader.inventories).toHaveLength(2);
+  });
+
+  it('holds the lease with two of three controllers, loses it with one, and says so', async () => {
+    const rig = await running();
+    rig.cluster.get('h2').cut = true;
+    await rig.clock.advance(10_000);
+    expect(rig.agent.leaseRemainingMs()).toBeGreaterThan(1500);
+    expect(rig.cluster.leader.report?.message).toMatch(/controller h2/);
+    rig.cluster.get('h3').cut = true;
+    await rig.clock.advance(3000);
+    expect(rig.agent.leaseRemainingMs()).toBe(0);
+    expect(rig.cluster.leader.report).toMatchObject({ leaseRemainingMs: 0 });
+    expect(rig.cluster.leader.report?.message).toMatch(/no lease/);
+    rig.cluster.get('h3').cut = false;
+    await rig.until(() => rig.agent.leaseRemainingMs() > 0, 4000, 'the lease back');
+  });
+
+  it('runs as a witness without a hypervisor', async () => {
+    const { clock, cluster } = new Rig();
+    const agent = createAgent({
+      clock,
+      random: seededRandom(1),
+      logger: silentLogger,
+      dialer: cluster,
+      driver: undefined,
+      readInventory: async () => simInventory(),
+      store: new TestStore(),
+      bootId: 'boot' as BootId,
+      version: '1',
+      config: { host: 'w', managementAddress: '10.0.0.9', storageAddress: '10.0.0.9', controllers: cluster.config },
+    });
+    agent.start();
+    await clock.advance(1000);
+    expect(cluster.leader.report).toMatchObject({ hypervisorHealthy: true, domains: [] });
+    expect(cluster.leader.inventories[0]?.versions?.agent).toBe('1');
+    await agent.stop();
+  });
+});
+
+describe('agent: starting', () => {
+  it('starts nothing without a lease, and starts when it comes', async () => {
+    const rig = new Rig();
+    rig.startAgent();
+    rig.cluster.get('h2').mute = true;
+    rig.cluster.get('h3').mute = true;
+    await rig.clock.advance(1000);
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(20_000);
+    expect(rig.starts(1)).toEqual([]);
+    expect(rig.cluster.leader.report?.message).toMatch(/not started: vm-1/);
+    rig.cluster.get('h2').mute = false;
+    await rig.until(() => state(rig)[0]?.[1] === DomainState.RUNNING, 15_000, 'VM 1 running');
+  });
+
+  it('starts an epoch once: when it ends, it is reported until it is not listed any more', async () => {
+    const rig = await running();
+    rig.machine.crashDomain(vmId(1), 'QEMU was killed');
+    await rig.clock.advance(60_000);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.CRASHED]]);
+    expect(rig.reported(1)[0]?.message).toBe('QEMU was killed');
+    expect(rig.starts(1)).toEqual([1n]);
+    rig.desire([desiredVm(1, 2n)]);
+    await rig.clock.advance(10_000);
+    expect(state(rig)).toEqual([[2n, DomainState.RUNNING, EndReason.UNSPECIFIED]]);
+    expect(rig.starts(1)).toEqual([1n, 2n]);
+  });
+
+  it('reports a start that failed with the reason, and does not repeat it', async () => {
+    const rig = new Rig({ faults: { failNextStarts: ['no such bridge'] } });
+    rig.startAgent();
+    await rig.clock.advance(1000);
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(30_000);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.START_FAILED]]);
+    expect(rig.reported(1)[0]?.message).toMatch(/no such bridge/);
+    expect(rig.starts(1)).toEqual([1n]);
+  });
+
+  it('starts several at a time, but not all at once', async () => {
+    const rig = new Rig();
+    rig.startAgent();
+    await rig.clock.advance(1000);
+    let most = 0;
+    rig.machine.observe(() => {
+      most = Math.max(most, rig.machine.domains.filter((domain) => domain.state === 'starting').length);
+    });
+    rig.desire(Array.from({ length: 12 }, (_, n) => desiredVm(n, 1n)));
+    await rig.until(
+      () => rig.machine.domains.filter((domain) => domain.state === 'running').length === 12,
+      20_000,
+      '12 VMs',
+    );
+    expect(most).toBe(4);
+  });
+
+  it('refuses an older state and an older epoch', async () => {
+    const rig = await running();
+    rig.desire([desiredVm(1, 1n)], [], 3n);
+    await rig.clock.advance(1000);
+    rig.desireAt({ term: 2n, generation: 99n }, [desiredVm(1, 1n, { run: DesiredRun.POWER_OFF })]);
+    await rig.clock.advance(10_000);
+    expect(state(rig)[0]?.[1]).toBe(DomainState.RUNNING);
+    expect(rig.cluster.leader.report?.accepted?.term).toBe(3n);
+    expect(rig.cluster.leader.report?.message).toMatch(/older than the accepted/);
+    rig.desire([desiredVm(1, 5n)], [], 3n);
+    await rig.clock.advance(10_000);
+    rig.desire([desiredVm(1, 4n)], [], 3n);
+    await rig.clock.advance(10_000);
+    expect(rig.starts(1)).toEqual([1n, 5n]);
+    expect(state(rig)).toEqual([[5n, DomainState.RUNNING, EndReason.UNSPECIFIED]]);
+    expect(rig.cluster.leader.report?.message).toMatch(/epoch 4 of vm-1 is older than 5/);
+  });
+
+  it('destroys the older epoch before it starts the newer', async () => {
+    const rig = await running();
+    rig.desire([desiredVm(1, 2n)]);
+    await rig.clock.advance(10_000);
+    const seen = rig.changes.filter((change) => change.kind === 'state').map((change) => change.domain.epoch);
+    expect(seen).toEqual([...seen].sort((a, b) => Number(a - b)));
+    expect(state(rig)).toEqual([[2n, DomainState.RUNNING, EndReason.UNSPECIFIED]]);
+  });
+
+  it('starts nothing when its memory cannot be written, says so, and goes on when it can', async () => {
+    const rig = new Rig();
+    rig.store.full = true;
+    rig.startAgent();
+    await rig.clock.advance(1000);
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(10_000);
+    expect(rig.starts(1)).toEqual([]);
+    expect(rig.cluster.leader.report?.message).toMatch(/memory cannot be written.*ENOSPC/);
+    rig.store.full = false;
+    await rig.until(() => state(rig)[0]?.[1] === DomainState.RUNNING, 15_000, 'VM 1 running');
+  });
+
+  it('does not issue a start when the lease ended while the record was written', async () => {
+    const rig = new Rig();
+    rig.startAgent();
+    await rig.clock.advance(1000);
+    const save = rig.store.save.bind(rig.store);
+    rig.store.save = async (memory) => {
+      await save(memory);
+      await new Promise<void>((resolve) => rig.clock.timer(6000, resolve));
+    };
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(500);
+    rig.cluster.cut(true);
+    await rig.clock.advance(30_000);
+    expect(rig.starts(1)).toEqual([]);
+    rig.store.save = save;
+    rig.cluster.cut(false);
+    await rig.until(() => rig.starts(1).length === 1, 30_000, 'the start');
+  });
+});
+
+describe('agent: outcomes that nobody saw', () => {
+  it('adopts what runs when it is restarted', async () => {
+    const rig = await running();
+    rig.killAgent();
+    await rig.clock.advance(10_000);
+    rig.startAgent();
+    await rig.clock.advance(2000);
+    expect(state(rig)).toEqual([[1n, DomainState.RUNNING, EndReason.UNSPECIFIED]]);
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(10_000);
+    expect(rig.starts(1)).toEqual([1n]);
+  });
+
+  it('leaves alone what nobody lists', async () => {
+    const rig = await running();
+    rig.desire([]);
+    await rig.clock.advance(30_000);
+    expect(state(rig)).toEqual([[1n, DomainState.RUNNING, EndReason.UNSPECIFIED]]);
+    rig.desire([], [{ vmId: vmId(1), epochMax: 1n }]);
+    await rig.clock.advance(5000);
+    expect(state(rig)).toEqual([]);
+    expect(rig.machine.domains).toEqual([]);
+  });
+
+  it('reports as vanished what ended while it was down, and does not start it again', async () => {
+    const rig = await running();
+    rig.killAgent();
+    rig.machine.crashDomain(vmId(1));
+    await rig.clock.advance(1000);
+    rig.startAgent();
+    await rig.clock.advance(1500);
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(15_000);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.VANISHED]]);
+    expect(rig.starts(1)).toEqual([1n]);
+  });
+
+  it('reports as vanished what a reboot ended, at once', async () => {
+    const rig = await running();
+    rig.killAgent();
+    rig.machine.powerOff();
+    await rig.clock.advance(30_000);
+    rig.machine.powerOn();
+    rig.startAgent();
+    await rig.clock.advance(1000);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.VANISHED]]);
+  });
+
+  it('does not start an epoch again when it died between the record and the start', async () => {
+    const rig = new Rig();
+    rig.startAgent();
+    await rig.clock.advance(1000);
+    rig.store.onSaved = (memory) => {
+      if ((memory.vms.get(vmId(1))?.startedEpoch ?? 0n) > 0n) rig.killAgent();
+    };
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(1000);
+    expect(rig.starts(1)).toEqual([]);
+    rig.store.onSaved = () => {};
+    rig.startAgent();
+    await rig.clock.advance(1000);
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(500);
+    expect(state(rig)).toEqual([[1n, DomainState.STARTING, EndReason.UNSPECIFIED]]);
+    await rig.clock.advance(15_000);
+    expect(rig.starts(1)).toEqual([]);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.VANISHED]]);
+  });
+
+  it('adopts a start whose answer was lost', async () => {
+    const rig = await ready();
+    const start = rig.driver.startDomain.bind(rig.driver);
+    rig.driver.startDomain = async (request) => {
+      void start(request).catch(() => {});
+      throw hypervisorTimeout('start vm-1', 60_000);
+    };
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.until(() => state(rig)[0]?.[1] === DomainState.RUNNING, 10_000, 'VM 1 running');
+    await rig.clock.advance(20_000);
+    expect(rig.starts(1)).toEqual([1n]);
+  });
+
+  it('waits before it gives up a start that was never seen, and starts nothing newer meanwhile', async () => {
+    const rig = await ready();
+    const start = rig.driver.startDomain.bind(rig.driver);
+    rig.driver.startDomain = () => Promise.reject(hypervisorTimeout('start vm-1', 60_000));
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(1000);
+    rig.driver.startDomain = start;
+    expect(state(rig)).toEqual([[1n, DomainState.STARTING, EndReason.UNSPECIFIED]]);
+    rig.desire([desiredVm(1, 2n)]);
+    await rig.clock.advance(3500);
+    expect(rig.starts(1)).toEqual([]);
+    await rig.clock.advance(3000);
+    expect(rig.starts(1)).toEqual([2n]);
+  });
+
+  it('tells of a start that it gave up as failed, and destroys it when it comes up after all', async () => {
+    const rig = await ready();
+    const start = rig.driver.startDomain.bind(rig.driver);
+    let late = () => {};
+    rig.driver.startDomain = (request) => {
+      late = () => void start(request).catch(() => {});
+      return Promise.reject(hypervisorTimeout('start vm-1', 60_000));
+    };
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(10_000);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.START_FAILED]]);
+    late();
+    await rig.clock.advance(5000);
+    expect(rig.starts(1)).toEqual([1n]);
+    expect(rig.machine.domains).toEqual([]);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.START_FAILED]]);
+  });
+
+  it('goes on with what it knows while the hypervisor hangs', async () => {
+    const rig = await running();
+    rig.machine.setHypervisor('hung');
+    rig.desire([desiredVm(1, 1n), desiredVm(2, 1n)]);
+    await rig.clock.advance(30_000);
+    expect(rig.cluster.leader.report).toMatchObject({ hypervisorHealthy: false });
+    expect(rig.cluster.leader.report?.accepted?.generation).toBe(2n);
+    expect(rig.agent.leaseRemainingMs()).toBeGreaterThan(0);
+    expect(state(rig)).toEqual([[1n, DomainState.RUNNING, EndReason.UNSPECIFIED]]);
+    rig.machine.setHypervisor('up');
+    await rig.until(() => rig.reported(2)[0]?.state === DomainState.RUNNING, 10_000, 'VM 2 running');
+  });
+
+  it('starts nothing when its memory cannot be read', async () => {
+    const rig = new Rig();
+    rig.store.load = () => Promise.reject(new Error('unexpected end of JSON'));
+    rig.startAgent();
+    await rig.clock.advance(1000);
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(10_000);
+    expect(rig.starts(1)).toEqual([]);
+    expect(rig.cluster.leader.report?.message).toMatch(/unexpected end of JSON/);
+  });
+});
+
+describe('agent: stopping', () => {
+  it('asks the guest to shut down and reports how it ended', async () => {
+    const rig = await running();
+    rig.desire([desiredVm(1, 1n, { run: DesiredRun.SHUTDOWN })]);
+    await rig.clock.advance(500);
+    expect(state(rig)).toEqual([[1n, DomainState.STOPPING, EndReason.UNSPECIFIED]]);
+    await rig.clock.advance(10_000);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.GUEST_SHUTDOWN]]);
+  });
+
+  it('presses again for a guest that missed it', async () => {
+    const rig = await running({ faults: { ignoreShutdown: true } });
+    rig.desire([desiredVm(1, 1n, { run: DesiredRun.SHUTDOWN })]);
+    await rig.clock.advance(5000);
+    rig.machine.faults.ignoreShutdown = false;
+    await rig.clock.advance(15_000);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.GUEST_SHUTDOWN]]);
+  });
+
+  it('takes the power after the timeout', async () => {
+    const rig = await running({ faults: { ignoreShutdown: true } });
+    rig.desire([desiredVm(1, 1n, { run: DesiredRun.SHUTDOWN })]);
+    await rig.clock.advance(59_000);
+    expect(state(rig)[0]?.[1]).toBe(DomainState.STOPPING);
+    await rig.clock.advance(4000);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.DESTROYED]]);
+    expect(rig.reported(1)[0]?.message).toMatch(/did not shut down within 60000 ms/);
+  });
+
+  it('takes the power at once when told, also of a guest that was asked before', async () => {
+    const rig = await running({ faults: { ignoreShutdown: true } });
+    rig.desire([desiredVm(1, 1n, { run: DesiredRun.SHUTDOWN })]);
+    await rig.clock.advance(3000);
+    rig.desire([desiredVm(1, 1n, { run: DesiredRun.POWER_OFF })]);
+    await rig.clock.advance(1000);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.DESTROYED]]);
+  });
+
+  it('reports as ended what is to be off and was never started', async () => {
+    const rig = new Rig();
+    rig.startAgent();
+    await rig.clock.advance(1000);
+    rig.desire([desiredVm(1, 1n, { run: DesiredRun.POWER_OFF })]);
+    await rig.clock.advance(1000);
+    expect(state(rig)).toEqual([[1n, DomainState.ENDED, EndReason.DESTROYED]]);
+    rig.desire([desiredVm(1, 1n)]);
+    await rig.clock.advance(5000);
+    expect(rig.starts(1)).toEqual([]);
+  });
+
+  it('leaves guests alone when the agent stops', async () => {
+    const rig = await running();
+    await rig.agent.stop();
+    await rig.clock.advance(30_000);
+    expect(rig.machine.domains.map((domain) => domain.state)).toEqual(['running']);
+  });
+});
