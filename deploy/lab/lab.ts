@@ -8,15 +8,15 @@ import { cephDaemonsWaiting } from './ceph-socket.ts';
 import { cgroupMembers, killAll, removeCgroups } from './cgroup.ts';
 import { dropContext, writeContext } from './context.ts';
 import { attachInside, boot, cutNetworks, cutPower, execInside, freeze, insideArgv, partition, power } from './host.ts';
-import { installHost } from './host-files.ts';
+import { findDaemons, installHost } from './host-files.ts';
 import { withLock } from './lock.ts';
 import { createBridges, removeLinks } from './network.ts';
 import { labDir, specFile, volumesDir } from './paths.ts';
 import { createPki } from './pki-files.ts';
 import { checkLabName, checkSize, findHost, type LabPlan, type LabSpec, type NetworkName, planLab } from './plan.ts';
 import { readRegistry, register, unregister, writeAtomically } from './registry.ts';
-import { type RunOptions, type RunResult, until } from './run.ts';
-import { healthyEtcdMembers, hostStatus, type LabStatus, labStatus } from './status.ts';
+import { DeadlineError, type RunOptions, type RunResult, until } from './run.ts';
+import { healthyEtcdMembers, hostStatus, type LabStatus, labStatus, silentControllers } from './status.ts';
 
 export class LabError extends Error {
   override readonly name = 'LabError';
@@ -34,6 +34,10 @@ export const DEFAULT_NAME = 'lab';
 /** A host's libvirtd and etcd need seconds; the bound is for a machine that does other things as well. */
 const SERVICES_TIMEOUT_MS = 90_000;
 const HEALTH_TIMEOUT_MS = 180_000;
+
+const OWN_DAEMONS: readonly string[] = ['controller', 'agent'];
+/** A source tree under work may have a controller that does not start: the lab is of use nevertheless. */
+const CONTROLLERS_TIMEOUT_MS = 20_000;
 
 const stored = z.strictObject({
   name: z.string(),
@@ -110,6 +114,7 @@ export async function labUp(options: UpOptions = {}): Promise<LabPlan> {
       progress(`${plan.hosts.length} hosts are on`);
       await Promise.all([waitForCeph(plan, progress), waitForServices(plan, progress)]);
       await writeContext(plan);
+      await waitForControllers(plan, progress);
       progress(`lab "${name}" is ready`);
       return plan;
     },
@@ -162,6 +167,24 @@ async function waitForServices(plan: LabPlan, progress: (line: string) => void):
   progress(`etcd has ${plan.voters.length} healthy members`);
   for (const host of plan.hosts) await waitForHost(plan, host.name);
   progress('libvirt answers on every hypervisor');
+}
+
+async function waitForControllers(plan: LabPlan, progress: (line: string) => void): Promise<void> {
+  if (!(await findDaemons()).controller) return;
+  try {
+    await until(
+      'controllers accepting connections',
+      async () => {
+        const silent = await silentControllers(plan);
+        return silent.length === 0 ? { value: undefined } : { waiting: `silent: ${silent.join(', ')}` };
+      },
+      { timeoutMs: CONTROLLERS_TIMEOUT_MS },
+    );
+    progress(`${plan.voters.length} controllers accept connections`);
+  } catch (error) {
+    if (!(error instanceof DeadlineError)) throw error;
+    progress(`warning: ${error.message}; their logs are in /var/log/busbar/controller`);
+  }
 }
 
 async function waitForHost(plan: LabPlan, name: string): Promise<void> {
@@ -278,7 +301,10 @@ export async function killHost(lab: string | LabPlan, host: string): Promise<voi
   await cutPower(plan, findHost(plan, host));
 }
 
-/** Boots a host; returns when its services run. `healthy` waits for the cluster to be whole again, too. */
+/**
+ * Boots a host; returns when the services that Busbar stands on run (its own daemons are for the caller to judge).
+ * `healthy` waits for the cluster to be whole again, too.
+ */
 export async function reviveHost(
   lab: string | LabPlan,
   host: string,
@@ -290,7 +316,9 @@ export async function reviveHost(
     `services of ${host}`,
     async () => {
       const { services } = await hostStatus(plan, findHost(plan, host));
-      const down = Object.entries(services).flatMap(([name, service]) => (service.up ? [] : [name]));
+      const down = Object.entries(services).flatMap(([name, service]) =>
+        service.up || OWN_DAEMONS.includes(name) ? [] : [name],
+      );
       return down.length === 0 ? { value: undefined } : { waiting: `down: ${down.join(', ')}` };
     },
     { timeoutMs: SERVICES_TIMEOUT_MS },

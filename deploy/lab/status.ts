@@ -2,12 +2,13 @@
 // What a lab is doing now, asked of the kernel, runit, etcd and Ceph.
 import { readdir, readFile } from 'node:fs/promises';
 import { request } from 'node:https';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { type CephHealth, cephHealth } from './ceph.ts';
 import { processes } from './cgroup.ts';
 import { cutNetworks, initPid, namespacePidsOf, type Power, power } from './host.ts';
 import { hostDir, hostRoot, pkiDir } from './paths.ts';
-import type { HostPlan, LabPlan, NetworkName, Role } from './plan.ts';
+import { CONTROLLER_PORT, type HostPlan, type LabPlan, type NetworkName, type Role } from './plan.ts';
 import { ETCD_CLIENT_PORT } from './render-host.ts';
 
 export interface ServiceStatus {
@@ -70,7 +71,9 @@ export async function hostStatus(plan: LabPlan, host: HostPlan): Promise<HostSta
 /** Read from runsv's own files instead of by `sv`, so that a frozen host can be looked at too. */
 async function serviceStatus(plan: LabPlan, host: HostPlan): Promise<Record<string, ServiceStatus>> {
   const lab = plan.spec.name;
-  const names = (await readdir(join(hostDir(lab, host.name), 'services')).catch(() => [])).toSorted((a, b) => a.localeCompare(b));
+  const names = (await readdir(join(hostDir(lab, host.name), 'services')).catch(() => [])).toSorted((a, b) =>
+    a.localeCompare(b),
+  );
   const init = await initPid(lab, host.name);
   const roots = new Map<number, number>();
   for (const rootPid of init === undefined ? [] : await processes(lab, host.name)) {
@@ -127,4 +130,22 @@ async function etcdHealthy(plan: LabPlan, host: HostPlan): Promise<boolean> {
     });
     asking.end();
   });
+}
+
+/** Hosts whose controller takes no connection. */
+export async function silentControllers(plan: LabPlan): Promise<string[]> {
+  const asked = plan.voters.map(
+    async (host) =>
+      await new Promise<string[]>((resolve) => {
+        const socket = connect({ host: host.management, port: CONTROLLER_PORT, timeout: 1000 });
+        const answer = (silent: boolean): void => {
+          socket.destroy();
+          resolve(silent ? [host.name] : []);
+        };
+        socket.on('connect', () => answer(false));
+        socket.on('timeout', () => answer(true));
+        socket.on('error', () => answer(true));
+      }),
+  );
+  return (await Promise.all(asked)).flat();
 }
