@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+import { LibvirtError, VIR_ERR } from './errors.ts';
+import type { ConnectPtr, DomainArrayPtr, DomainPtr } from './handles.ts';
+import type { LibvirtMethods, ListedDomain } from './methods.ts';
+import type { Session } from './session.ts';
+import { type Libvirt, takeDomainArray } from './signatures.ts';
+
+const LIST_ACTIVE = 1;
+const METADATA_ELEMENT = 2;
+/** Only what runs: transient domains have no other configuration. */
+const AFFECT_LIVE = 1;
+const SHUTDOWN_ACPI = 1;
+
+export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
+  readonly #libvirt: Libvirt;
+  readonly #session: () => Session;
+  /** By UUID and libvirt's id, which is new with every start; nothing changes metadata in between. */
+  #metadata = new Map<string, string | null>();
+
+  constructor(libvirt: Libvirt, session: () => Session) {
+    this.#libvirt = libvirt;
+    this.#session = session;
+  }
+
+  capabilities({ untilNs }: { untilNs: bigint }): Promise<string> {
+    const session = this.#session();
+    return session.run('short', untilNs, 'tell its capabilities', async (conn) => {
+      const xml = await this.#libvirt.virConnectGetCapabilities(conn);
+      if (xml === null) throw session.failure(conn, 'capabilities');
+      return xml;
+    });
+  }
+
+  setSecret(args: { untilNs: bigint; xml: string; value: Uint8Array }): Promise<null> {
+    const session = this.#session();
+    return session.run('short', args.untilNs, 'take the secret', async (conn) => {
+      const secret = await this.#libvirt.virSecretDefineXML(conn, args.xml, 0);
+      if (secret === null) throw session.failure(conn, 'defining the secret');
+      try {
+        const set = await this.#libvirt.virSecretSetValue(secret, args.value, args.value.length, 0);
+        if (set < 0) throw session.failure(conn, 'setting the secret');
+      } finally {
+        this.#libvirt.virSecretFree(secret);
+      }
+      return null;
+    });
+  }
+
+  list({ untilNs, metadataUri }: { untilNs: bigint; metadataUri: string }): Promise<ListedDomain[]> {
+    const session = this.#session();
+    return session.run('short', untilNs, 'list domains', async (conn) => {
+      const out: [DomainArrayPtr | null] = [null];
+      const count = await this.#libvirt.virConnectListAllDomains(conn, out, LIST_ACTIVE);
+      if (count < 0 || out[0] === null) throw session.failure(conn, 'listing domains');
+      const domains = takeDomainArray(out[0], count);
+      const known = new Map<string, string | null>();
+      try {
+        const listed: ListedDomain[] = [];
+        for (const dom of domains) {
+          const one = await this.#describe(conn, session, dom, metadataUri, known);
+          if (one !== null) listed.push(one);
+        }
+        this.#metadata = known;
+        return listed;
+      } finally {
+        for (const dom of domains) this.#libvirt.virDomainFree(dom);
+      }
+    });
+  }
+
+  create({ untilNs, xml }: { untilNs: bigint; xml: string }): Promise<null> {
+    const session = this.#session();
+    return session.run('long', untilNs, 'start the domain', async (conn) => {
+      const dom = await this.#libvirt.virDomainCreateXML(conn, xml, 0);
+      if (dom === null) throw session.failure(conn, 'starting the domain');
+      this.#libvirt.virDomainFree(dom);
+      return null;
+    });
+  }
+
+  async destroy({ untilNs, uuid }: { untilNs: bigint; uuid: string }): Promise<boolean> {
+    const found = await this.#withDomain('abort', untilNs, 'destroy the domain', uuid, (dom) =>
+      this.#libvirt.virDomainDestroyFlags(dom, 0),
+    );
+    return found !== null;
+  }
+
+  async shutdown(args: { untilNs: bigint; uuid: string; acpiOnly: boolean }): Promise<boolean> {
+    // No flags: the guest agent when it is connected, then ACPI when it fails.
+    const found = await this.#withDomain('long', args.untilNs, 'ask the guest to shut down', args.uuid, (dom) =>
+      this.#libvirt.virDomainShutdownFlags(dom, args.acpiOnly ? SHUTDOWN_ACPI : 0),
+    );
+    return found !== null;
+  }
+
+  xml({ untilNs, uuid }: { untilNs: bigint; uuid: string }): Promise<string | null> {
+    return this.#withDomain('short', untilNs, 'describe the domain', uuid, (dom) =>
+      this.#libvirt.virDomainGetXMLDesc(dom, 0),
+    );
+  }
+
+  async updateDevices(args: { untilNs: bigint; uuid: string; devices: readonly string[] }): Promise<boolean> {
+    const found = await this.#withDomain('short', args.untilNs, 'change devices', args.uuid, async (dom) => {
+      for (const xml of args.devices) {
+        if ((await this.#libvirt.virDomainUpdateDeviceFlags(dom, xml, AFFECT_LIVE)) < 0) return -1;
+      }
+      return 0;
+    });
+    return found !== null;
+  }
+
+  /** null when there is no such domain, also when it went away during the call. */
+  #withDomain<T extends number | string>(
+    lane: 'short' | 'long' | 'abort',
+    untilNs: bigint,
+    what: string,
+    uuid: string,
+    call: (dom: DomainPtr) => Promise<T | null>,
+  ): Promise<T | null> {
+    const session = this.#session();
+    return session.run(lane, untilNs, what, async (conn) => {
+      const dom = await this.#libvirt.virDomainLookupByUUIDString(conn, uuid);
+      if (dom === null) return this.#nullWhenGone(session.failure(conn, what));
+      try {
+        const value = await call(dom);
+        if (value !== null && !(typeof value === 'number' && value < 0)) return value;
+        return this.#nullWhenGone(session.failure(conn, what));
+      } finally {
+        this.#libvirt.virDomainFree(dom);
+      }
+    });
+  }
+
+  #nullWhenGone(error: LibvirtError): null {
+    if (error.code === VIR_ERR.noDomain) return null;
+    // "domain is not running": it ended between look-up and call.
+    if (error.code === VIR_ERR.operationInvalid && /not running/.test(error.message)) return null;
+    throw error;
+  }
+
+  async #describe(
+    conn: ConnectPtr,
+    session: Session,
+    dom: DomainPtr,
+    metadataUri: string,
+    known: Map<string, string | null>,
+  ): Promise<ListedDomain | null> {
+    const buffer = new Uint8Array(37);
+    this.#libvirt.virDomainGetUUIDString(dom, buffer);
+    const uuid = Buffer.from(buffer.subarray(0, 36)).toString('latin1');
+    const name = this.#libvirt.virDomainGetName(dom);
+    try {
+      const state: [number] = [0];
+      const reason: [number] = [0];
+      if ((await this.#libvirt.virDomainGetState(dom, state, reason, 0)) < 0) throw session.failure(conn, 'state');
+      const key = `${uuid} ${this.#libvirt.virDomainGetID(dom)}`;
+      let metadata = this.#metadata.get(key);
+      if (metadata === undefined) {
+        metadata = await this.#libvirt.virDomainGetMetadata(dom, METADATA_ELEMENT, metadataUri, 0);
+        if (metadata === null) {
+          const error = session.failure(conn, 'metadata');
+          if (error.code !== VIR_ERR.noDomainMetadata) throw error;
+        }
+      }
+      known.set(key, metadata);
+      return { uuid, name, state: state[0], reason: reason[0], metadata };
+    } catch (error) {
+      if (error instanceof LibvirtError && error.code === VIR_ERR.noDomain) return null;
+      throw error;
+    }
+  }
+}
