@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Clock, withDeadline } from '@busbar/core/clock/clock';
+import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
@@ -289,22 +289,9 @@ export class Leadership {
         }
       } catch (error) {
         this.#log.debug({ err: errorChain(error) }, 'watch of the leader key failed');
-        await this.#pause(500, signal);
+        await sleep(this.#clock, 500, signal).catch(() => {});
       }
     }
-  }
-
-  #pause(durationMs: number, signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const done = () => {
-        timer[Symbol.dispose]();
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      const timer = this.#clock.timer(durationMs, done);
-      signal.addEventListener('abort', done, { once: true });
-      if (signal.aborted) done();
-    });
   }
 
   /** News of the key, from a read, the watch or a campaign; older ones than known are dropped. */

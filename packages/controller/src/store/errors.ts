@@ -33,11 +33,11 @@ export function storeClosed(): BusbarError {
   });
 }
 
-export function leaseGone(id: string, cause?: unknown): BusbarError {
+export function leaseGone(what: string, cause?: unknown): BusbarError {
   return new BusbarError({
     kind: 'precondition',
     reason: 'LEASE_GONE',
-    message: `lease ${id} does not exist any more`,
+    message: `the lease does not exist any more (${what})`,
     cause,
   });
 }

@@ -114,7 +114,7 @@ export class MemoryTruth {
     if (!compare.every((condition) => this.#holds(condition))) return { succeeded: false, revision: this.#revision };
     for (const write of writes) {
       if (write.kind === 'put' && write.lease !== undefined && !this.#leases.has(write.lease)) {
-        throw leaseGone(write.lease);
+        throw leaseGone(`write ${write.key}`);
       }
     }
     this.#apply(writes);
@@ -129,7 +129,7 @@ export class MemoryTruth {
 
   renewLease(id: LeaseId): void {
     const lease = this.#leases.get(id);
-    if (lease === undefined) throw leaseGone(id);
+    if (lease === undefined) throw leaseGone('renew a lease');
     lease.timer[Symbol.dispose]();
     lease.timer = this.#expiryTimer(id, lease.ttlMs);
   }

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type Clock, sleep } from '@busbar/core/clock/clock';
+import { errorChain } from '@busbar/core/errors';
+import type { Logger } from '@busbar/core/log';
+import { storeUnavailable } from '../errors.ts';
+import { CallFailure } from './failure.ts';
+import { type EtcdTls, Member } from './member.ts';
+
+/** A member heard this recently is used without asking; the window in which it may have frozen unnoticed. */
+const FRESH_MS = 500;
+/** A silent member costs this much before the others are asked, too. */
+const HEDGE_MS = 250;
+const RETRY_MS = 100;
+
+/** Chooses the member to talk to: the first that is alive and knows a leader, and then stays with it. */
+export class MemberPool {
+  readonly #members: readonly Member[];
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  #current: Member;
+
+  constructor(addresses: readonly [string, ...string[]], tls: EtcdTls | null, clock: Clock, log: Logger) {
+    const [first, ...rest] = addresses;
+    this.#current = new Member(first, tls, clock);
+    this.#members = [this.#current, ...rest.map((address) => new Member(address, tls, clock))];
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  /**
+   * A member that answered a moment ago. Rejects with kind 'unavailable' when none does before
+   * `endMs`, and with the signal's reason when that aborts.
+   */
+  async pick(endMs: number, signal: AbortSignal): Promise<Member> {
+    const failures = new Map<Member, unknown>();
+    for (;;) {
+      signal.throwIfAborted();
+      if (this.#clock.nowMs() - this.#current.servedMs <= FRESH_MS) return this.#current;
+      const member = await this.#race(endMs, signal, failures);
+      if (member !== undefined) {
+        if (member !== this.#current) this.#log.info({ etcd: member.address }, 'moved to another etcd member');
+        this.#current = member;
+        return member;
+      }
+      if (this.#clock.nowMs() + RETRY_MS >= endMs) {
+        const causes = [...failures.values()].map(errorChain).join('; ');
+        throw storeUnavailable('no etcd member is alive and knows a leader', causes);
+      }
+      await sleep(this.#clock, RETRY_MS, signal);
+    }
+  }
+
+  close(): void {
+    for (const member of this.#members) member.close();
+  }
+
+  /** The first member to pass a probe; the current one has a head start unless it is under suspicion. */
+  #race(endMs: number, signal: AbortSignal, failures: Map<Member, unknown>): Promise<Member | undefined> {
+    return new Promise((resolve) => {
+      const timers: Disposable[] = [];
+      let pending = 0;
+      let othersAsked = false;
+      const finish = (member: Member | undefined) => {
+        for (const timer of timers) timer[Symbol.dispose]();
+        signal.removeEventListener('abort', onAbort);
+        resolve(member);
+      };
+      const onAbort = () => finish(undefined);
+      const ask = (member: Member) => {
+        pending++;
+        member.probe().then(
+          (status) => {
+            pending--;
+            if (status.leader !== 0n && !status.isLearner) return finish(member);
+            failed(member, new CallFailure('not-applied', `${member.address}: knows no leader`));
+          },
+          (error: unknown) => {
+            pending--;
+            failed(member, error);
+          },
+        );
+      };
+      const failed = (member: Member, error: unknown) => {
+        failures.set(member, error);
+        askOthers();
+        if (pending === 0) finish(undefined);
+      };
+      const askOthers = () => {
+        if (othersAsked) return;
+        othersAsked = true;
+        for (const member of this.#members) if (member !== this.#current) ask(member);
+      };
+      signal.addEventListener('abort', onAbort, { once: true });
+      timers.push(this.#clock.timer(Math.max(0, endMs - this.#clock.nowMs()), () => finish(undefined)));
+      ask(this.#current);
+      if (this.#current.suspected) askOthers();
+      else timers.push(this.#clock.timer(HEDGE_MS, askOthers));
+    });
+  }
+}
