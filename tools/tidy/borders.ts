@@ -20,7 +20,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 /** Third parties that only these folders may touch. */
 const CONFINED: readonly { readonly what: RegExp; readonly to: readonly string[] }[] = [
   { what: /^koffi(\/|$)/, to: ['packages/storage/src/ffi/', 'packages/agent/src/libvirt/ffi/'] },
-  { what: /^etcd3(\/|$)|(^|\/)etcd(serverpb)?\//, to: ['packages/controller/src/store/'] },
+  { what: /^etcd3(\/|$)|\/etcdserverpb\//, to: ['packages/controller/src/store/'] },
 ];
 
 const IMPURE: readonly { readonly what: RegExp; readonly name: string }[] = [
