@@ -52,7 +52,7 @@ export function clusterStoreConformance(name: string, factory: () => Promise<Sto
 
       test('values keep every character', async () => {
         const key = `${newPrefix()}ключ/\u{1f50c}\0`;
-        const value = '\0 äß€ \u{10ffff}"\n';
+        const value = '\ufeff\0 äß€ \u{10ffff}"\n';
         await put(store, key, value);
         expect((await other.get(key)).value).toMatchObject({ key, value });
       });

@@ -314,10 +314,12 @@ describe('etcd, 3 members, some of them failing', () => {
       (error: Error) => error.message,
     );
     const renewing = lease.renew().catch(() => {});
-    await etcd.leader(rest);
+    const next = etcd.member(await etcd.leader(rest));
     const electedMs = systemClock.nowMs();
+    const term = (await next.probe()).header?.raftTerm;
+    next.close();
     etcd.thaw(old);
-    console.info(`measured: a keep-alive sent to a deposed leader gets: ${await soon(bare)}`);
+    console.info(`measured: in term ${term}, a keep-alive sent to the deposed leader gets: ${await soon(bare)}`);
     await soon(renewing);
     // Either it was refused, or a sending after the election was confirmed.
     const countsFromMs = claim.validUntilMs() - 54_000;

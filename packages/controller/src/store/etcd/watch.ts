@@ -10,8 +10,8 @@ import { type Event, EventType, prefixRange, WATCH, type WatchResponse } from '.
 import type { MemberPool } from './pool.ts';
 
 /** etcd answers a progress request at once: the heartbeat of a watch. */
-const HEARTBEAT_MS = 1_000;
-const SILENCE_MS = 2_500;
+const HEARTBEAT_MS = 500;
+const SILENCE_MS = 1_600;
 const RETRY_MS = 200;
 const PICK_DEADLINE_MS = 3_000;
 /** The watch id of an answer to a progress request. */

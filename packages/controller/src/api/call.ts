@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Clock } from '@busbar/core/clock/clock';
+import type { Logger } from '@busbar/core/log';
+import type { Random } from '@busbar/core/random';
+import type { PlacementPolicy } from '@busbar/scheduler/model';
+import type { StorageDriver } from '@busbar/storage/driver';
+import type { SessionRegistry } from '../session/registry.ts';
+import type { ClusterStore } from '../store/cluster-store.ts';
+import type { ClusterView } from '../view/view.ts';
+import type { RequestLeases } from './request-leases.ts';
+
+/** What role a caller has; each includes the ones before it. */
+export const ROLES = ['viewer', 'operator', 'admin'] as const;
+export type Role = (typeof ROLES)[number];
+
+/** Who calls, as proven by the client certificate. */
+export interface Caller {
+  /** E.g. "client/admin". */
+  readonly name: string;
+  readonly role: Role;
+}
+
+export interface Call {
+  readonly caller: Caller;
+  /** Aborts when the caller hangs up or the deadline passes. */
+  readonly signal: AbortSignal;
+}
+
+/** What the handlers of the API stand on. */
+export interface Api {
+  readonly clusterName: string;
+  readonly host: string;
+  readonly controllers: readonly { readonly host: string; readonly address: string }[];
+  readonly version: string;
+  readonly view: ClusterView;
+  readonly store: ClusterStore;
+  readonly storage: StorageDriver;
+  readonly sessions: SessionRegistry;
+  readonly policy: PlacementPolicy;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly requestLeases: RequestLeases;
+  readonly leadership: { leader(): { readonly host: string } | null };
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync } from 'node:fs';
+import { BusbarError } from '@busbar/core/errors';
+import type { Logger } from '@busbar/core/log';
+import { AgentServiceDefinition } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import { ServerCredentials } from '@grpc/grpc-js';
+import { type CallContext, createServer, ServerError, type ServiceImplementation } from 'nice-grpc';
+import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
+import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
+import { parseIdentityUri } from '../pki/identity.ts';
+import type { SessionRegistry } from '../session/registry.ts';
+import type { Caller } from './call.ts';
+import { identityInterceptor, PEER_KEY, uriNames } from './identity-interceptor.ts';
+import { pipeline } from './pipeline.ts';
+import type { BoundService } from './services.ts';
+import { ERROR_TRAILER, statusOf } from './status.ts';
+
+/**
+ * The gRPC transport: TLS with client certificates, identities from their URI names, and the pipeline in
+ * front of every handler. Agents reach only the agent service, clients only the others.
+ */
+export interface GrpcServer {
+  listen(address: string): Promise<number>;
+  /** Ends running calls and stops listening. */
+  close(): void;
+}
+
+export interface TlsFiles {
+  readonly ca: Buffer;
+  readonly certificate: Buffer;
+  readonly key: Buffer;
+}
+
+/** Keepalive: a dropped link is noticed after 15 s; clients may ping as often as every 5 s (the default would be 5 min). */
+const CHANNEL_OPTIONS = {
+  'grpc.keepalive_time_ms': 10_000,
+  'grpc.keepalive_timeout_ms': 5_000,
+  'grpc.keepalive_permit_without_calls': 1,
+  'grpc.http2.min_time_between_pings_ms': 5_000,
+  'grpc.http2.min_ping_interval_without_data_ms': 5_000,
+  // Lists are paged and chunks are 1 MiB: nothing legitimate is larger.
+  'grpc.max_receive_message_length': 4 * 1024 ** 2,
+};
+
+export function grpcServer(deps: {
+  readonly cluster: string;
+  readonly services: readonly BoundService[];
+  readonly sessions: SessionRegistry;
+  readonly tls: TlsFiles;
+  readonly logger: Logger;
+}): GrpcServer {
+  const options = { ...CHANNEL_OPTIONS, interceptors: [identityInterceptor] };
+  // nice-grpc hands its options to grpc-js's Server, which also takes interceptors; only its type does not say so.
+  const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
+  const gate = pipeline(deps.logger);
+
+  for (const { definition, methods } of deps.services) {
+    const implementation: Record<string, unknown> = {};
+    for (const [key, method] of Object.entries(methods)) {
+      const rpc = definition.methods[key];
+      if (rpc === undefined) throw new Error(`${definition.fullName} has no method ${key}`);
+      if (rpc.requestStream || rpc.responseStream) {
+        const run = gate.stream(definition.fullName, rpc, method);
+        implementation[key] = (request: unknown, context: CallContext) =>
+          translated(run(request, callerOf(context, deps.cluster), context.signal), context);
+      } else {
+        const run = gate.unary(definition.fullName, rpc, method);
+        implementation[key] = async (request: unknown, context: CallContext) => {
+          try {
+            return await run(request, callerOf(context, deps.cluster), context.signal);
+          } catch (error) {
+            throw toServerError(error, context);
+          }
+        };
+      }
+    }
+    server.add(definition as never, implementation as never);
+  }
+
+  const agent: ServiceImplementation<typeof AgentServiceDefinition> = {
+    session: (incoming, context) =>
+      translated(deps.sessions.session(agentHost(context, deps.cluster), incoming, context.signal), context),
+    attach: (incoming, context) =>
+      translated(deps.sessions.attached(agentHost(context, deps.cluster), incoming), context),
+  };
+  server.add(AgentServiceDefinition, agent);
+
+  const health = HealthState();
+  server.add(HealthDefinition, HealthServiceImpl(health));
+  const descriptors = readFileSync(new URL(import.meta.resolve('@busbar/proto/descriptors')));
+  server.add(
+    ServerReflectionService,
+    ServerReflection(
+      descriptors,
+      deps.services.map((service) => service.definition.fullName),
+    ),
+  );
+
+  return {
+    async listen(address) {
+      const { ca, certificate, key } = deps.tls;
+      // The last argument makes a client certificate of this CA a condition of the handshake.
+      const credentials = ServerCredentials.createSsl(ca, [{ cert_chain: certificate, private_key: key }], true);
+      const port = await server.listen(address, credentials);
+      health.setStatus('healthy');
+      return port;
+    },
+    close: () => server.forceShutdown(),
+  };
+}
+
+async function* translated<T>(stream: AsyncIterable<T>, context: CallContext): AsyncIterable<T> {
+  try {
+    yield* stream;
+  } catch (error) {
+    throw toServerError(error, context);
+  }
+}
+
+function toServerError(error: unknown, context: CallContext): ServerError {
+  const status = statusOf(error);
+  context.trailer.set(ERROR_TRAILER, status.info);
+  return new ServerError(status.code, status.message);
+}
+
+function identities(context: CallContext) {
+  const names = context.metadata.get(PEER_KEY);
+  return uriNames(names === undefined ? '' : Buffer.from(names as Uint8Array).toString()).flatMap(
+    (uri) => parseIdentityUri(uri) ?? [],
+  );
+}
+
+/** Every client certificate has every right until certificates carry roles. */
+function callerOf(context: CallContext, cluster: string): Caller | null {
+  const identity = identities(context).find((id) => id.kind === 'client' && id.cluster === cluster);
+  return identity?.kind === 'client' ? { name: `client/${identity.client}`, role: 'admin' } : null;
+}
+
+function agentHost(context: CallContext, cluster: string): string {
+  const identity = identities(context).find((id) => id.kind === 'host' && id.cluster === cluster);
+  if (identity?.kind === 'host') return identity.host;
+  throw toServerError(
+    new BusbarError({
+      kind: 'forbidden',
+      reason: 'HOST_CERTIFICATE_REQUIRED',
+      message: 'this service is for the agents of hosts; the client certificate is not one of a host of this cluster',
+    }),
+    context,
+  );
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+import { BusbarError, errorChain } from '@busbar/core/errors';
+import type { Logger } from '@busbar/core/log';
+import type { z } from 'zod';
+import type { Call, Caller } from './call.ts';
+import type { Access, MethodDefinition } from './service.ts';
+import { parse } from './validation.ts';
+
+/**
+ * The one way from a transport to a handler: authenticate (the transport proves the caller) → authorise → validate →
+ * handle → audit. A transport gets only these wrapped functions, never the handlers.
+ */
+export interface AnyMethod {
+  readonly access: Access;
+  readonly schema: z.ZodType;
+  readonly handle: (request: never, call: Call) => unknown;
+}
+
+export interface Pipeline {
+  unary(
+    service: string,
+    definition: MethodDefinition,
+    method: AnyMethod,
+  ): (request: unknown, caller: Caller | null, signal: AbortSignal) => Promise<unknown>;
+  stream(
+    service: string,
+    definition: MethodDefinition,
+    method: AnyMethod,
+  ): (request: unknown, caller: Caller | null, signal: AbortSignal) => AsyncIterable<unknown>;
+}
+
+export function pipeline(logger: Logger): Pipeline {
+  function audit(
+    service: string,
+    definition: MethodDefinition,
+    method: AnyMethod,
+    caller: Caller | null,
+    request: unknown,
+    error: unknown,
+  ): void {
+    const entry = {
+      audit: true,
+      caller: caller?.name ?? 'nobody',
+      method: `${service}/${definition.name}`,
+      target: targetOf(request),
+      result: error === null ? 'ok' : error instanceof BusbarError ? error.reason : 'INTERNAL',
+    };
+    if (error !== null && !(error instanceof BusbarError))
+      logger.error({ ...entry, err: errorChain(error), stack: stackOf(error) }, 'call failed');
+    else if (method.access === 'write') logger.info(entry, 'mutating call');
+    else if (error !== null) logger.debug(entry, 'call refused');
+  }
+
+  return {
+    unary: (service, definition, method) => async (request, caller, signal) => {
+      try {
+        const call = { caller: authorise(caller, method.access, definition), signal };
+        parse(method.schema, request);
+        const response = await (method.handle(request as never, call) as Promise<unknown>);
+        audit(service, definition, method, caller, request, null);
+        return response;
+      } catch (error) {
+        audit(service, definition, method, caller, request, error);
+        throw error;
+      }
+    },
+    stream: (service, definition, method) =>
+      async function* (request, caller, signal) {
+        try {
+          const call = { caller: authorise(caller, method.access, definition), signal };
+          let input = request;
+          if (definition.requestStream) input = validated(request as AsyncIterable<unknown>, method.schema);
+          else parse(method.schema, request);
+          yield* method.handle(input as never, call) as AsyncIterable<unknown>;
+          audit(service, definition, method, caller, request, null);
+        } catch (error) {
+          audit(service, definition, method, caller, request, error);
+          throw error;
+        }
+      },
+  };
+}
+
+async function* validated(messages: AsyncIterable<unknown>, schema: z.ZodType): AsyncIterable<unknown> {
+  for await (const message of messages) {
+    parse(schema, message);
+    yield message;
+  }
+}
+
+function authorise(caller: Caller | null, access: Access, definition: MethodDefinition): Caller {
+  if (caller === null) {
+    throw new BusbarError({
+      kind: 'unauthenticated',
+      reason: 'CLIENT_CERTIFICATE_REQUIRED',
+      message: 'the connection carries no client certificate of this cluster',
+      hint: 'use a client certificate issued by the cluster (a context of the busbar command names one)',
+    });
+  }
+  if (access === 'write' && caller.role === 'viewer') {
+    throw new BusbarError({
+      kind: 'forbidden',
+      reason: 'ROLE_TOO_LOW',
+      message: `"${caller.name}" has role viewer, ${definition.name} needs operator`,
+      hint: 'use a certificate with role operator or admin',
+    });
+  }
+  return caller;
+}
+
+/** What a request is about, for the audit record: never the whole request, which may hold secrets such as cloud-init data. */
+function targetOf(request: unknown): string {
+  if (request === null || typeof request !== 'object') return '';
+  const fields = request as Record<string, unknown>;
+  for (const key of ['vm', 'volume', 'image', 'network', 'host', 'operation', 'name']) {
+    if (typeof fields[key] === 'string') return fields[key].slice(0, 253);
+  }
+  return '';
+}
+
+function stackOf(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? '') : '';
+}

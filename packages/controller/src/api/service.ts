@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { z } from 'zod';
+import type { Call } from './call.ts';
+
+/**
+ * A service is a table: for each RPC of its proto definition, who may call it, what a request must look like, and the
+ * handler. The type makes a missing RPC a compile error, and the pipeline is the only way from a
+ * transport to a handler.
+ */
+export interface MethodDefinition {
+  readonly name: string;
+  readonly requestType: { decode(bytes: Uint8Array): unknown; encode(value: never): { finish(): Uint8Array } };
+  readonly requestStream: boolean;
+  readonly responseType: { decode(bytes: Uint8Array): unknown };
+  readonly responseStream: boolean;
+}
+
+export interface ServiceDefinition {
+  readonly name: string;
+  readonly fullName: string;
+  readonly methods: Readonly<Record<string, MethodDefinition>>;
+}
+
+type Request<M extends MethodDefinition> = ReturnType<M['requestType']['decode']>;
+type Response<M extends MethodDefinition> = ReturnType<M['responseType']['decode']>;
+
+type Incoming<M extends MethodDefinition> = M['requestStream'] extends true ? AsyncIterable<Request<M>> : Request<M>;
+type Outgoing<M extends MethodDefinition> = M['responseStream'] extends true
+  ? AsyncIterable<Response<M>>
+  : Promise<Response<M>>;
+
+export type Access = 'read' | 'write';
+
+export interface Method<M extends MethodDefinition> {
+  readonly access: Access;
+  /** Of one request message; for request streams of each. */
+  readonly schema: z.ZodType;
+  readonly handle: (request: Incoming<M>, call: Call) => Outgoing<M>;
+}
+
+export type Service<D extends ServiceDefinition> = { readonly [K in keyof D['methods']]: Method<D['methods'][K]> };

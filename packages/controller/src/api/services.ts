@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+import { ClusterServiceDefinition } from '@busbar/proto/gen/busbar/v1/cluster';
+import { HostServiceDefinition } from '@busbar/proto/gen/busbar/v1/host';
+import { ImageServiceDefinition } from '@busbar/proto/gen/busbar/v1/image';
+import { NetworkServiceDefinition } from '@busbar/proto/gen/busbar/v1/network';
+import { OperationServiceDefinition } from '@busbar/proto/gen/busbar/v1/operation';
+import { VmServiceDefinition } from '@busbar/proto/gen/busbar/v1/vm';
+import { VolumeServiceDefinition } from '@busbar/proto/gen/busbar/v1/volume';
+import { clusterService } from '../cluster/rpc.ts';
+import { hostService } from '../host/rpc.ts';
+import { imageService } from '../image/rpc.ts';
+import { networkService } from '../network/rpc.ts';
+import { operationService } from '../operation/rpc.ts';
+import { vmService } from '../vm/rpc.ts';
+import { volumeService } from '../volume/rpc.ts';
+import type { Api } from './call.ts';
+import type { AnyMethod } from './pipeline.ts';
+import type { Service, ServiceDefinition } from './service.ts';
+
+export interface BoundService {
+  readonly definition: ServiceDefinition;
+  readonly methods: Readonly<Record<string, AnyMethod>>;
+}
+
+function bind<D extends ServiceDefinition>(definition: D, methods: Service<D>): BoundService {
+  return { definition, methods: methods as unknown as Readonly<Record<string, AnyMethod>> };
+}
+
+/** The public API, complete: a service that is not here does not exist. */
+export function publicServices(api: Api): readonly BoundService[] {
+  return [
+    bind(ClusterServiceDefinition, clusterService(api)),
+    bind(HostServiceDefinition, hostService(api)),
+    bind(VmServiceDefinition, vmService(api)),
+    bind(ImageServiceDefinition, imageService(api)),
+    bind(VolumeServiceDefinition, volumeService(api)),
+    bind(NetworkServiceDefinition, networkService(api)),
+    bind(OperationServiceDefinition, operationService(api)),
+  ];
+}

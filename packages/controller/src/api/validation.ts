@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+import { BusbarError, type FieldViolation } from '@busbar/core/errors';
+import { z } from 'zod';
+
+/**
+ * Every message of a schema says what would be right; what is wrong is shown by the value itself.
+ * A request that fails is answered with all its violations at once.
+ */
+export function parse<T>(schema: z.ZodType<T>, input: unknown): T {
+  const result = schema.safeParse(input);
+  if (result.success) return result.data;
+  const fields: FieldViolation[] = result.error.issues.map((issue) => ({
+    field: fieldPath(issue.path),
+    problem: `is ${show(valueAt(input, issue.path))}`,
+    expected: issue.message,
+  }));
+  throw invalid(fields);
+}
+
+export function invalid(fields: readonly FieldViolation[]): BusbarError {
+  const list = fields.map((f) => `${f.field} ${f.problem}, expected ${f.expected}`).join('; ');
+  return new BusbarError({
+    kind: 'invalid',
+    reason: 'INVALID_REQUEST',
+    message: list,
+    hint: fields.length === 1 ? `correct ${fields[0]?.field}` : 'correct the fields named',
+    fields,
+  });
+}
+
+export function fieldPath(path: readonly PropertyKey[]): string {
+  return path.reduce<string>(
+    (text, part) =>
+      typeof part === 'number' ? `${text}[${part}]` : text === '' ? String(part) : `${text}.${String(part)}`,
+    '',
+  );
+}
+
+function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((value, part) => (value as Record<PropertyKey, unknown> | undefined)?.[part], input);
+}
+
+/** A value as a person reads it in an error, cut so that a hostile one cannot flood a terminal. */
+function show(value: unknown): string {
+  const text =
+    typeof value === 'bigint' ? String(value) : typeof value === 'undefined' ? 'missing' : JSON.stringify(value);
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}
+
+/** RFC 1035 label: usable as host name in the guest, in file names and in XML without quoting. */
+export const NAME_RULE =
+  '1 to 63 lower-case letters, digits and hyphens, beginning with a letter, not ending in a hyphen';
+export const name = z.string().regex(/^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$/, NAME_RULE);
+
+export const INNER_NAME_RULE =
+  '1 to 20 lower-case letters, digits and hyphens, beginning with a letter, not ending in a hyphen';
+/** Name of a disk or NIC inside a VM; 20 characters so that VM and disk names together fit a volume's name. */
+export const innerName = z.string().regex(/^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$/, INNER_NAME_RULE);
+
+/** A name or an id, as a reference: only bounded, because an unknown one is told as "not found". */
+export const reference = z.string().min(1, 'a name or an id').max(253, 'a name or an id');
+
+const LABEL_KEY = /^[A-Za-z0-9]([-A-Za-z0-9_./]{0,61}[A-Za-z0-9])?$/;
+export const labels = z
+  .record(
+    z.string().regex(LABEL_KEY, "a key of 1 to 63 letters, digits, '-', '_', '.', '/'"),
+    z
+      .string()
+      .max(255, 'a value of at most 255 characters')
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused
+      .regex(/^[^\u0000-\u001f\u007f]*$/, 'a value without control characters'),
+  )
+  .refine((value) => Object.keys(value).length <= 64, 'at most 64 labels');
+
+export const requestId = z
+  .string()
+  .regex(/^[-A-Za-z0-9_.:]{0,128}$/, "up to 128 letters, digits, '-', '_', '.', ':' (a UUID is best)");
+
+export const revision = z.bigint().min(0n, '0 or the revision read before');

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Revision } from '@busbar/core/ids';
+import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
+import type { Kind } from '../records/kinds.ts';
+import type { Api, Call } from './call.ts';
+
+/**
+ * A watch stream over the view. It never queues events: it remembers up to which revision it has sent, and when the
+ * reader is ready for more, sends the present state of whatever changed since. A slow reader thus costs no memory and
+ * sees fewer intermediate states; one that is so slow that the history is gone gets RESYNC.
+ */
+export interface WatchSource<Resource, Message> {
+  /** Record kinds that make up the resource; all share its id. */
+  readonly kinds: readonly Kind[];
+  readonly ids: () => Iterable<string>;
+  readonly present: (id: string) => Resource | null;
+  readonly put: (resource: Resource) => Omit<Message, 'progress'>;
+  readonly gone: (id: string, name: string) => Omit<Message, 'progress'>;
+  readonly mark: (change: ChangeKind, progress: { readonly revision: bigint }) => Message;
+}
+
+/** An idle stream says how far it is at least this often, so that a resumed watch need not replay hours. */
+const PROGRESS_EVERY_MS = 10_000;
+
+export async function* watchTable<Resource, Message>(
+  api: Api,
+  call: Call,
+  after: bigint,
+  source: WatchSource<Resource, Message>,
+): AsyncIterable<Message> {
+  await api.view.fresh();
+  const bell = new Bell(api, call.signal);
+  try {
+    let sent = after as Revision;
+    if (after === 0n) {
+      sent = api.view.revision;
+      for (const id of [...source.ids()]) {
+        const resource = source.present(id);
+        if (resource !== null) yield message(source.put(resource), sent);
+      }
+      yield source.mark(ChangeKind.PROGRESS, { revision: sent });
+    }
+    while (!call.signal.aborted) {
+      const changes = api.view.changes.since(sent);
+      if (changes === null) {
+        yield source.mark(ChangeKind.RESYNC, { revision: 0n });
+        return;
+      }
+      const upTo = api.view.revision;
+      const touched = new Map<string, string | null>();
+      for (const change of changes) {
+        if (source.kinds.includes(change.kind)) {
+          const goneName = change.gone?.name || touched.get(change.id) || null;
+          touched.set(change.id, goneName);
+        }
+      }
+      for (const [id, goneName] of touched) {
+        const resource = source.present(id);
+        if (resource !== null) yield message(source.put(resource), upTo);
+        else yield message(source.gone(id, goneName ?? ''), upTo);
+      }
+      sent = upTo;
+      if (!(await bell.rung(PROGRESS_EVERY_MS))) yield source.mark(ChangeKind.PROGRESS, { revision: sent });
+    }
+  } finally {
+    bell[Symbol.dispose]();
+  }
+}
+
+function message<Message>(partial: Omit<Message, 'progress'>, revision: bigint): Message {
+  return { ...partial, progress: { revision } } as Message;
+}
+
+/** Remembers a change that came while nobody waited. */
+class Bell {
+  readonly #clock: Api['clock'];
+  readonly #subscription: Disposable;
+  readonly #signal: AbortSignal;
+  #pending = false;
+  #ring = () => {};
+
+  constructor(api: Api, signal: AbortSignal) {
+    this.#clock = api.clock;
+    this.#signal = signal;
+    this.#subscription = api.view.changes.onFlush(() => {
+      this.#pending = true;
+      this.#ring();
+    });
+  }
+
+  /** True when something changed, false when `timeoutMs` passed or the caller hung up. */
+  async rung(timeoutMs: number): Promise<boolean> {
+    if (!this.#pending && !this.#signal.aborted) {
+      await new Promise<void>((resolve) => {
+        const timer = this.#clock.timer(timeoutMs, () => resolve());
+        const wake = () => {
+          timer[Symbol.dispose]();
+          this.#signal.removeEventListener('abort', wake);
+          resolve();
+        };
+        this.#ring = wake;
+        this.#signal.addEventListener('abort', wake, { once: true });
+      });
+    }
+    const rung = this.#pending;
+    this.#pending = false;
+    return rung;
+  }
+
+  [Symbol.dispose](): void {
+    this.#subscription[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+import { BusbarError } from '@busbar/core/errors';
+import { StorageConfig } from '@busbar/storage/config';
+import { parse as parseYaml } from 'yaml';
+import { z } from 'zod';
+
+const absolutePath = z.string().regex(/^\//, 'an absolute path');
+const hostName = z.string().regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, 'a lower-case host name (DNS label)');
+const address = z.string().regex(/^\S+:\d{1,5}$/, 'an address host:port');
+const tls = z.strictObject({ ca: absolutePath, certificate: absolutePath, key: absolutePath });
+
+const schema = z.strictObject({
+  cluster: hostName,
+  host: hostName,
+  listen: address,
+  tls,
+  etcd: z.strictObject({
+    endpoints: z
+      .array(z.string().regex(/^https:\/\/\S+:\d{1,5}$/, 'an address https://host:port'))
+      .min(1, 'at least one endpoint'),
+    tls,
+  }),
+  controllers: z.array(z.strictObject({ host: hostName, address })).min(1, 'every controller of the cluster'),
+  /** spoolDir of rbd defaults to a folder below stateDir. */
+  storage: z.looseObject({ driver: z.enum(['rbd', 'dir'], '"rbd" or "dir"') }),
+  stateDir: absolutePath,
+  nats: z.strictObject({ servers: z.array(z.string()) }).optional(),
+});
+
+export interface ControllerFile extends Omit<z.infer<typeof schema>, 'storage'> {
+  readonly storage: StorageConfig;
+}
+
+/** Reads /etc/busbar/controller.yaml. Every mistake is told at once, with field, value and what would be right. */
+export function parseControllerFile(text: string, fileName: string): ControllerFile {
+  const fail = (problems: readonly string[], cause?: unknown) =>
+    new BusbarError({
+      kind: 'invalid',
+      reason: 'CONFIG_INVALID',
+      message: `${fileName}: ${problems.join('; ')}`,
+      hint: 'correct the file and start again',
+      cause,
+    });
+  let raw: unknown;
+  try {
+    raw = parseYaml(text);
+  } catch (error) {
+    throw fail(['is not YAML'], error);
+  }
+  const result = schema.safeParse(raw);
+  if (!result.success) throw fail(problemsOf(result.error, raw));
+  const file = result.data;
+  if (!file.controllers.some((member) => member.host === file.host)) {
+    throw fail([
+      `controllers: names ${file.controllers.map((m) => m.host).join(', ')}, expected "${file.host}" (host) among them`,
+    ]);
+  }
+  const withSpool =
+    file.storage.driver === 'rbd' ? { spoolDir: `${file.stateDir}/spool`, ...file.storage } : file.storage;
+  const storage = StorageConfig.safeParse(withSpool);
+  if (!storage.success) throw fail(problemsOf(storage.error, withSpool).map((problem) => `storage.${problem}`));
+  return { ...file, storage: storage.data };
+}
+
+function problemsOf(error: z.ZodError, input: unknown): readonly string[] {
+  return error.issues.map((issue) => {
+    const value = issue.path.reduce<unknown>(
+      (v, part) => (v as Record<PropertyKey, unknown> | undefined)?.[part],
+      input,
+    );
+    const shown = value === undefined ? 'missing' : (JSON.stringify(value) ?? '').slice(0, 80);
+    return `${issue.path.map(String).join('.') || 'the file'} is ${shown}, expected ${issue.message}`;
+  });
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { HostStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
+import type { HostObservation } from '../session/registry.ts';
+
+/**
+ * Reconciler of one host's status: what the leader hears, as a record. Pure. Heartbeats themselves are not stored:
+ * the record changes only when state, reason, boot id or inventory do.
+ */
+
+/** Twelve heartbeats. Only placement and display hang on it; proving a host dead is another matter and comes with HA. */
+export const UNREACHABLE_AFTER_MS = 3_000;
+/** What a new leader grants agents to find it before it calls a host unreachable. */
+export const LEADER_GRACE_MS = 5_000;
+
+export function planHost(
+  status: HostStatusRecord | undefined,
+  seen: HostObservation | null,
+  now: { readonly nowMs: number; readonly leaderSinceMs: number },
+): HostStatusRecord | null {
+  const { state, message } = judge(seen, now);
+  // Grace of a new leader: what the former one knew stays until the agents had time to connect.
+  if (state === HostState.UNKNOWN && status !== undefined) return null;
+  const next: HostStatusRecord = {
+    state,
+    message,
+    role: seen?.hello.role ?? status?.role ?? HostRole.UNSPECIFIED,
+    bootId: seen?.hello.bootId ?? status?.bootId ?? '',
+    inventory: seen?.inventory ?? status?.inventory,
+  };
+  return status !== undefined && sameStatus(status, next) ? null : next;
+}
+
+function judge(
+  seen: HostObservation | null,
+  now: { readonly nowMs: number; readonly leaderSinceMs: number },
+): { readonly state: HostState; readonly message: string } {
+  const heardMs = seen?.heardMs ?? Number.NEGATIVE_INFINITY;
+  if (now.nowMs - heardMs > UNREACHABLE_AFTER_MS) {
+    if (now.nowMs - now.leaderSinceMs < LEADER_GRACE_MS) return { state: HostState.UNKNOWN, message: '' };
+    return { state: HostState.UNREACHABLE, message: 'the leader does not hear its agent' };
+  }
+  if (seen?.report == null || seen.inventory === null) return { state: HostState.UNKNOWN, message: '' };
+  if (!seen.report.hypervisorHealthy && seen.hello.role !== HostRole.WITNESS) {
+    return { state: HostState.DEGRADED, message: seen.report.message || 'libvirt does not answer' };
+  }
+  return { state: HostState.READY, message: '' };
+}
+
+function sameStatus(a: HostStatusRecord, b: HostStatusRecord): boolean {
+  return comparable(a) === comparable(b);
+}
+
+/** Free hugepages change with every VM and are live data, no reason to write a record. */
+function comparable(status: HostStatusRecord): string {
+  const inventory = status.inventory && {
+    ...status.inventory,
+    numaNodes: status.inventory.numaNodes.map((numaNode) => ({
+      ...numaNode,
+      hugepages: numaNode.hugepages.map((pool) => ({ ...pool, free: 0n })),
+    })),
+  };
+  return JSON.stringify({ ...status, inventory }, (_, value: unknown) =>
+    typeof value === 'bigint' ? String(value) : value,
+  );
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { HostRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
+import type { Host, WatchHostsResponse } from '@busbar/proto/gen/busbar/v1/host';
+import { type HostServiceDefinition, UpdateHostRequest } from '@busbar/proto/gen/busbar/v1/host';
+import { z } from 'zod';
+import type { Api } from '../api/call.ts';
+import { mutate, type Plan } from '../api/mutate.ts';
+import { page, pageFields } from '../api/pages.ts';
+import { assertRevision, find } from '../api/refusals.ts';
+import type { Service } from '../api/service.ts';
+import { invalid, labels, reference, requestId, revision } from '../api/validation.ts';
+import { watchTable } from '../api/watch.ts';
+import { putRecord } from '../records/kinds.ts';
+import { unchanged } from '../view/table.ts';
+import { presentMeta } from '../vm/present.ts';
+import { presentHost } from './present.ts';
+
+const MASK = ['labels', 'spec', 'spec.unschedulable', '*'];
+
+export function hostService(api: Api): Service<typeof HostServiceDefinition> {
+  const present = (id: string) => presentHost(id, api.view, api.sessions);
+  return {
+    getHost: {
+      access: 'read',
+      schema: z.object({ host: reference }),
+      async handle(request) {
+        await api.view.fresh();
+        return { host: present(find(api.view.tables.host, request.host).id) ?? undefined };
+      },
+    },
+    listHosts: {
+      access: 'read',
+      schema: z.object(pageFields),
+      async handle(request) {
+        const revisionNow = await api.view.fresh();
+        const { items, nextPageToken } = page(
+          api.view.tables.host.sorted(),
+          (entry) => entry.record.meta?.name ?? '',
+          request,
+        );
+        return { hosts: items.flatMap((entry) => present(entry.id) ?? []), nextPageToken, revision: revisionNow };
+      },
+    },
+    updateHost: {
+      access: 'write',
+      schema: z.object({
+        host: reference,
+        labels,
+        spec: z.object({ unschedulable: z.boolean() }).optional(),
+        updateMask: z.array(z.string()).max(8, 'at most 8 paths'),
+        revision,
+        validateOnly: z.boolean(),
+        requestId,
+      }),
+      handle: (request, call) =>
+        mutate(api, call, {
+          method: 'UpdateHost',
+          content: UpdateHostRequest.encode({ ...request, requestId: '' }).finish(),
+          requestId: request.requestId,
+          validateOnly: request.validateOnly,
+          plan: () => planUpdate(api, request),
+          preview: (plan) => {
+            const now = present(plan.ids.resourceId);
+            return {
+              host:
+                now === null ? undefined : { ...now, meta: presentMeta(plan.extra.meta, 0n), spec: plan.extra.spec },
+            };
+          },
+          respond: (ids) => ({ host: present(ids.resourceId) ?? undefined }),
+        }),
+    },
+    watchHosts: {
+      access: 'read',
+      schema: z.object({ revision }),
+      handle: (request, call) =>
+        watchTable<Host, WatchHostsResponse>(api, call, request.revision, {
+          kinds: ['host', 'host-status'],
+          ids: () => api.view.tables.host.ids(),
+          present,
+          put: (host) => ({ change: ChangeKind.PUT, host }),
+          gone: (id, name) => ({
+            change: ChangeKind.DELETE,
+            host: { meta: { ...presentMeta(undefined, 0n), id, name }, spec: undefined, status: undefined },
+          }),
+          mark: (change, progress) => ({ change, host: undefined, progress }),
+        }),
+    },
+  };
+}
+
+function planUpdate(api: Api, request: UpdateHostRequest): Plan<HostRecord> {
+  const entry = find(api.view.tables.host, request.host);
+  const { meta, spec } = entry.record;
+  assertRevision('host', meta?.name ?? '', entry, request.revision);
+  request.updateMask.forEach((path, index) => {
+    if (!MASK.includes(path))
+      throw invalid([
+        { field: `updateMask[${index}]`, problem: `is ${JSON.stringify(path)}`, expected: `one of ${MASK.join(', ')}` },
+      ]);
+  });
+  const changes = (...paths: string[]) =>
+    request.updateMask.length === 0 || paths.some((path) => request.updateMask.includes(path));
+  const next: HostRecord = {
+    meta:
+      meta === undefined
+        ? undefined
+        : { ...meta, labels: changes('labels', '*') ? request.labels : meta.labels, updateTime: api.clock.wallTime() },
+    spec: changes('spec', 'spec.unschedulable', '*') ? (request.spec ?? { unschedulable: false }) : spec,
+  };
+  return {
+    compare: [unchanged('host', entry)],
+    writes: [putRecord('host', entry.id, next)],
+    ids: { operationId: '', resourceId: entry.id },
+    extra: next,
+  };
+}

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { createHash } from 'node:crypto';
+import { sleep, withDeadline } from '@busbar/core/clock/clock';
+import { BusbarError, errorChain } from '@busbar/core/errors';
+import type { ImageId } from '@busbar/core/ids';
+import type { ImageRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import {
+  ImageFormat,
+  ImagePhase,
+  ImportImageHeader,
+  type ImportImageRequest,
+  type ImportImageResponse,
+} from '@busbar/proto/gen/busbar/v1/image';
+import type { Api, Call } from '../api/call.ts';
+import { nameTaken } from '../api/refusals.ts';
+import { invalid, parse } from '../api/validation.ts';
+import {
+  decodeRequest,
+  deleteRecord,
+  encodeRecord,
+  encodeRequest,
+  nameKey,
+  putRecord,
+  recordKey,
+  requestKey,
+} from '../records/kinds.ts';
+import type { StoreLease } from '../store/cluster-store.ts';
+import { absent } from '../view/table.ts';
+import { presentImage } from './present.ts';
+import { headerSchema } from './schema.ts';
+
+/**
+ * An import is worked on by the controller that holds the caller's stream; no other could go on without the bytes. So its
+ * record lives under a store lease of this controller until the image is ready: when the controller dies, record and name vanish by
+ * themselves, and the leader's clean-up removes the bytes from the pool. The last transaction detaches the record from the lease.
+ *
+ * Races: two imports of one name – the second one's transaction fails on the name. Lease lost while importing (controller
+ * frozen) – the last transaction compares the record's creation and fails; nothing becomes visible.
+ */
+const LEASE_MS = 15_000;
+const RENEW_EVERY_MS = 4_000;
+/** A sender that is silent for this long is gone. */
+const CHUNK_DEADLINE_MS = 60_000;
+/** Progress is told at most this often. */
+const PROGRESS_EVERY_MS = 250;
+
+export async function* importImage(
+  api: Api,
+  incoming: AsyncIterable<ImportImageRequest>,
+  call: Call,
+): AsyncIterable<ImportImageResponse> {
+  const iterator = incoming[Symbol.asyncIterator]();
+  const first = await withDeadline(api.clock, CHUNK_DEADLINE_MS, 'waiting for the import header', () =>
+    iterator.next(),
+  );
+  if (first.done || first.value.part?.$case !== 'header') {
+    throw invalid([{ field: 'header', problem: 'is missing', expected: 'the header, in the first message' }]);
+  }
+  const header = parse(headerSchema, first.value.part.value) as ImportImageHeader;
+  await api.view.fresh();
+  const requestRecord = header.requestId === '' ? null : requestKey(call.caller.name, header.requestId);
+  const digest = createHash('sha256')
+    .update('ImportImage\0')
+    .update(ImportImageHeader.encode({ ...header, requestId: '' }).finish())
+    .digest('hex');
+  if (requestRecord !== null) {
+    const former = (await api.store.get(requestRecord)).value;
+    if (former !== null) {
+      const record = decodeRequest(former.value);
+      if (record.digest !== digest) {
+        throw new BusbarError({
+          kind: 'already-exists',
+          reason: 'REQUEST_ID_REUSED',
+          message: `request id "${header.requestId}" was used for another request within the last hour`,
+          hint: 'use a new request id',
+        });
+      }
+      yield {
+        phase: 'seal',
+        doneBytes: header.spec?.fileSizeBytes ?? 0n,
+        image: presentImage(record.resourceId, api.view) ?? undefined,
+      };
+      return;
+    }
+  }
+  if (api.view.tables.image.find(header.name) !== undefined) throw nameTaken('image', header.name);
+  if (header.validateOnly) {
+    await assertRoom(api, header);
+    yield { phase: 'receive', doneBytes: 0n, image: undefined };
+    return;
+  }
+  const id = api.random.uuid();
+  const lease = await api.store.grantLease(LEASE_MS);
+  const abort = new AbortController();
+  const onHangUp = () =>
+    abort.abort(new BusbarError({ kind: 'cancelled', reason: 'CALLER_GONE', message: 'the caller ended the import' }));
+  call.signal.addEventListener('abort', onHangUp, { once: true });
+  try {
+    await assertRoom(api, header);
+    const record = newRecord(api, id, header);
+    const claimed = await api.store.txn({
+      compare: [absent(nameKey('image', header.name))],
+      writes: [
+        { kind: 'put', key: recordKey('image', id), value: encodeRecord('image', record), lease: lease.id },
+        { kind: 'put', key: nameKey('image', header.name), value: id, lease: lease.id },
+      ],
+    });
+    if (!claimed.succeeded) throw nameTaken('image', header.name);
+    const renewing = keepAlive(api, lease, abort);
+    try {
+      const progress = new Progress(api);
+      const stat = progress.during(
+        api.storage.importImage({
+          imageId: id as ImageId,
+          format: header.spec?.format === ImageFormat.QCOW2 ? 'qcow2' : 'raw',
+          sizeBytes: header.spec?.fileSizeBytes ?? 0n,
+          sha256: header.spec?.sha256 || null,
+          source: chunks(api, iterator),
+          signal: abort.signal,
+          onProgress: (now) => progress.set(now.phase, now.doneBytes),
+        }),
+      );
+      yield* progress.responses();
+      const found = await stat;
+      const ready: ImageRecord = {
+        ...record,
+        status: {
+          phase: ImagePhase.READY,
+          virtualSizeBytes: found.virtualSizeBytes,
+          allocatedBytes: found.allocatedBytes,
+          sha256: found.sha256,
+        },
+      };
+      const sealed = await api.store.txn({
+        compare: [{ target: 'create', key: recordKey('image', id), revision: claimed.revision }],
+        writes: [
+          putRecord('image', id, ready),
+          { kind: 'put', key: nameKey('image', header.name), value: id },
+          ...(requestRecord === null
+            ? []
+            : [
+                {
+                  kind: 'put',
+                  key: requestRecord,
+                  value: encodeRequest({ digest, operationId: '', resourceId: id }),
+                  lease: await api.requestLeases.current(),
+                } as const,
+              ]),
+        ],
+      });
+      if (!sealed.succeeded)
+        throw new BusbarError({
+          kind: 'unavailable',
+          reason: 'IMPORT_LOST',
+          message: 'this controller lost its claim on the import',
+          hint: 'import it again',
+        });
+      await api.view.waitFor(sealed.revision);
+      yield {
+        phase: 'seal',
+        doneBytes: header.spec?.fileSizeBytes ?? 0n,
+        image: presentImage(id, api.view) ?? undefined,
+      };
+    } catch (error) {
+      abort.abort(error);
+      await forget(api, id, header.name);
+      throw error;
+    } finally {
+      abort.abort();
+      await renewing;
+    }
+  } finally {
+    call.signal.removeEventListener('abort', onHangUp);
+    await lease.revoke().catch(() => {});
+  }
+}
+
+async function assertRoom(api: Api, header: ImportImageHeader): Promise<void> {
+  const { availableBytes } = await api.storage.capacity();
+  const need = header.spec?.fileSizeBytes ?? 0n;
+  if (need <= availableBytes) return;
+  throw new BusbarError({
+    kind: 'exhausted',
+    reason: 'POOL_FULL',
+    message: `image "${header.name}" has ${need} bytes, the pool has room for ${availableBytes}`,
+    hint: 'delete volumes or images, or add disks',
+  });
+}
+
+function newRecord(api: Api, id: string, header: ImportImageHeader): ImageRecord {
+  const now = api.clock.wallTime();
+  return {
+    meta: { id, name: header.name, labels: header.labels, createTime: now, updateTime: now, deleting: false },
+    spec: header.spec,
+    status: { phase: ImagePhase.IMPORTING, virtualSizeBytes: 0n, allocatedBytes: 0n, sha256: '' },
+  };
+}
+
+/** Removes what the import wrote, bytes and records; the lease and the leader's clean-up do it when this cannot. */
+async function forget(api: Api, id: string, name: string): Promise<void> {
+  try {
+    await api.storage.deleteImage(id as ImageId);
+    const current = (await api.store.get(nameKey('image', name))).value;
+    if (current?.value !== id) return;
+    await api.store.txn({
+      compare: [{ target: 'mod', key: current.key, revision: current.modRevision }],
+      writes: [{ kind: 'delete', key: current.key }, deleteRecord('image', id)],
+    });
+  } catch (error) {
+    api.logger.warn({ imageId: id, err: errorChain(error) }, 'a failed import is left to the clean-up');
+  }
+}
+
+async function keepAlive(api: Api, lease: StoreLease, abort: AbortController): Promise<void> {
+  while (!abort.signal.aborted) {
+    await sleep(api.clock, RENEW_EVERY_MS, abort.signal).catch(() => {});
+    if (abort.signal.aborted) return;
+    await lease.renew().catch((error: unknown) => {
+      if (api.clock.nowMs() < lease.validUntilMs()) return;
+      abort.abort(
+        new BusbarError({
+          kind: 'unavailable',
+          reason: 'IMPORT_LOST',
+          message: 'the cluster store does not answer',
+          cause: error,
+          hint: 'import it again',
+        }),
+      );
+    });
+  }
+}
+
+async function* chunks(api: Api, iterator: AsyncIterator<ImportImageRequest>): AsyncIterable<Uint8Array> {
+  for (;;) {
+    const next = await withDeadline(api.clock, CHUNK_DEADLINE_MS, 'waiting for the next part of the file', () =>
+      iterator.next(),
+    );
+    if (next.done) return;
+    if (next.value.part?.$case !== 'chunk')
+      throw invalid([{ field: 'header', problem: 'came twice', expected: 'only chunks after the header' }]);
+    yield next.value.part.value;
+  }
+}
+
+/** Progress as a paced stream: the newest figures, not every chunk. */
+class Progress {
+  readonly #api: Api;
+  #phase = 'receive';
+  #doneBytes = 0n;
+  #ended = false;
+  #wake = () => {};
+
+  constructor(api: Api) {
+    this.#api = api;
+  }
+
+  set(phase: string, doneBytes: bigint): void {
+    this.#phase = phase;
+    this.#doneBytes = doneBytes;
+  }
+
+  during<T>(work: Promise<T>): Promise<T> {
+    const end = () => {
+      this.#ended = true;
+      this.#wake();
+    };
+    work.then(end, end);
+    return work;
+  }
+
+  async *responses(): AsyncIterable<ImportImageResponse> {
+    while (!this.#ended) {
+      await new Promise<void>((resolve) => {
+        const timer = this.#api.clock.timer(PROGRESS_EVERY_MS, resolve);
+        this.#wake = () => {
+          timer[Symbol.dispose]();
+          resolve();
+        };
+      });
+      if (!this.#ended) yield { phase: this.#phase, doneBytes: this.#doneBytes, image: undefined };
+    }
+  }
+}

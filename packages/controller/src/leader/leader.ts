@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+import { BusbarError } from '@busbar/core/errors';
+import type { LeaderTerm } from '../leadership/term.ts';
+import type { ClusterStore, Transaction, TransactionResult } from '../store/cluster-store.ts';
+
+/**
+ * The right to write as leader, for one term. Every transaction also compares the leader key's
+ * create revision, so that a deposed leader's write fails however late it arrives.
+ */
+export interface Leader {
+  /** The term's number: the store revision at which it began. */
+  readonly term: bigint;
+  /** Aborts when the term ends. */
+  readonly signal: AbortSignal;
+  /** Rejects with LEADERSHIP_LOST once the term is no longer valid by our own clock. */
+  txn(transaction: Transaction): Promise<TransactionResult>;
+}
+
+export function leaderFor(store: ClusterStore, term: LeaderTerm, signal: AbortSignal): Leader {
+  return {
+    term: term.createRevision,
+    signal,
+    async txn(transaction) {
+      if (signal.aborted || !term.isValid()) throw lost();
+      return store.txn({ compare: [term.fence(), ...transaction.compare], writes: transaction.writes });
+    },
+  };
+}
+
+function lost(): BusbarError {
+  return new BusbarError({
+    kind: 'unavailable',
+    reason: 'LEADERSHIP_LOST',
+    message: 'this controller no longer leads',
+  });
+}

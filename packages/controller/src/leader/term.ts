@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type Clock, sleep } from '@busbar/core/clock/clock';
+import { errorChain } from '@busbar/core/errors';
+import type { ImageId, VolumeId } from '@busbar/core/ids';
+import type { Logger } from '@busbar/core/log';
+import { DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import type { PlacementPolicy } from '@busbar/scheduler/model';
+import type { StorageDriver } from '@busbar/storage/driver';
+import { planHost } from '../host/plan.ts';
+import { DELETE_IMAGE } from '../image/sagas.ts';
+import { expired } from '../operation/create.ts';
+import { SagaRunner } from '../operation/runner.ts';
+import type { Saga } from '../operation/saga.ts';
+import { nameKey, putRecord, recordKey } from '../records/kinds.ts';
+import type { SessionRegistry } from '../session/registry.ts';
+import type { Write } from '../store/cluster-store.ts';
+import { absent, unchanged } from '../view/table.ts';
+import type { ClusterView } from '../view/view.ts';
+import { desiredFor } from '../vm/desired.ts';
+import { VmReconciler } from '../vm/reconcile.ts';
+import { CREATE_VM, DELETE_VM, RESTART_VM, START_VM, STOP_VM } from '../vm/sagas.ts';
+import { CREATE_VOLUME, DELETE_VOLUME, RESIZE_VOLUME } from '../volume/sagas.ts';
+import type { Leader } from './leader.ts';
+
+/**
+ * Everything that the controller does alone, and only the leader: this list is the table of contents.
+ * Each round looks at the world as it is now; what woke it does not matter, and what failed is tried in the next.
+ */
+export const SAGAS: readonly Saga[] = [
+  CREATE_VM,
+  DELETE_VM,
+  START_VM,
+  STOP_VM,
+  RESTART_VM,
+  CREATE_VOLUME,
+  RESIZE_VOLUME,
+  DELETE_VOLUME,
+  DELETE_IMAGE,
+];
+
+/** A round at least this often, for what only time changes: pauses, silent hosts, retries. */
+const TICK_MS = 500;
+/** Leftovers in pool and store do no harm meanwhile. */
+const CLEAN_UP_EVERY_MS = 60_000;
+/** etcd's limit of operations per transaction is 128. */
+const BATCH = 100;
+
+export interface TermDeps {
+  readonly view: ClusterView;
+  readonly sessions: SessionRegistry;
+  readonly storage: StorageDriver;
+  readonly policy: PlacementPolicy;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** Leads until the leader's signal aborts. */
+export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
+  const { view, sessions, clock, logger } = deps;
+  const sinceMs = clock.nowMs();
+  const runner = new SagaRunner({ ...deps, sagas: SAGAS, leader });
+  const vms = new VmReconciler({ ...deps, leader });
+  let bell: { pending: boolean; ring: () => void } = { pending: true, ring: () => {} };
+  const wake = () => {
+    bell.pending = true;
+    bell.ring();
+  };
+  using _changes = view.changes.onFlush(wake);
+  using _reports = sessions.onChange(wake);
+  leader.signal.addEventListener('abort', wake, { once: true });
+  const cleaning = cleanUpRegularly(deps, leader);
+  try {
+    while (!leader.signal.aborted) {
+      bell.pending = false;
+      try {
+        await reconcileHosts(deps, leader, sinceMs);
+        await vms.reconcile();
+        publish(deps, leader);
+        runner.tick(wake);
+      } catch (error) {
+        if (!leader.signal.aborted)
+          logger.warn({ err: errorChain(error) }, 'leader round failed; the next one tries again');
+      }
+      if (!bell.pending) {
+        await new Promise<void>((resolve) => {
+          const timer = clock.timer(TICK_MS, resolve);
+          bell = {
+            pending: false,
+            ring: () => {
+              timer[Symbol.dispose]();
+              resolve();
+            },
+          };
+        });
+      }
+    }
+  } finally {
+    sessions.clearDesired();
+    await cleaning;
+  }
+}
+
+async function reconcileHosts(deps: TermDeps, leader: Leader, leaderSinceMs: number): Promise<void> {
+  const { view, sessions, clock, logger } = deps;
+  const known = new Set([...view.tables.host.ids(), ...sessions.hosts()]);
+  for (const id of [...known].sort()) {
+    const host = view.tables.host.get(id);
+    const status = view.tables['host-status'].get(id);
+    const next = planHost(status?.record, sessions.observed(id), { nowMs: clock.nowMs(), leaderSinceMs });
+    if (next === null && host !== undefined) continue;
+    const compare = [status === undefined ? absent(recordKey('host-status', id)) : unchanged('host-status', status)];
+    const writes: Write[] = next === null ? [] : [putRecord('host-status', id, next)];
+    if (host === undefined) {
+      const now = clock.wallTime();
+      compare.push(absent(recordKey('host', id)));
+      writes.push(
+        putRecord('host', id, {
+          meta: { id, name: id, labels: {}, createTime: now, updateTime: now, deleting: false },
+          spec: { unschedulable: false },
+        }),
+        { kind: 'put', key: nameKey('host', id), value: id },
+      );
+    }
+    const result = await leader.txn({ compare, writes });
+    if (!result.succeeded) continue;
+    if (next !== null && next.state !== status?.record.state) {
+      logger.info(
+        { host: id, from: status?.record.state ?? 'new', to: next.state, reason: next.message },
+        'host changes state',
+      );
+    }
+    await view.waitFor(result.revision);
+  }
+}
+
+/** Tells each connected host what it shall run, when that changed or the host has not been told in this term. */
+function publish(deps: TermDeps, leader: Leader): void {
+  const { view, sessions, storage } = deps;
+  const position = { term: leader.term, generation: view.revision };
+  for (const host of sessions.hosts()) {
+    const desired = desiredFor(host, position, view, sessions.observed(host)?.report ?? null, storage);
+    const former = sessions.published(host);
+    if (former !== null && contentOf(former) === contentOf(desired)) continue;
+    sessions.publish(host, desired);
+  }
+}
+
+function contentOf(desired: DesiredState): string {
+  return JSON.stringify(DesiredState.toJSON({ ...desired, position: undefined }));
+}
+
+async function cleanUpRegularly(deps: TermDeps, leader: Leader): Promise<void> {
+  while (!leader.signal.aborted) {
+    await sleep(deps.clock, CLEAN_UP_EVERY_MS, leader.signal).catch(() => {});
+    if (leader.signal.aborted) return;
+    await cleanUp(deps, leader).catch((error: unknown) => {
+      deps.logger.warn({ err: errorChain(error) }, 'clean-up failed; tried again in a minute');
+    });
+  }
+}
+
+/**
+ * Removes ended operations that are no longer kept, and what a crash left in the pool: images and volumes without a
+ * record. Something is a leftover only when it was one a round ago as well (a minute): records are written before
+ * bytes, so what is being made now has a record.
+ */
+const suspects = new WeakMap<ClusterView, ReadonlySet<string>>();
+
+async function cleanUp(deps: TermDeps, leader: Leader): Promise<void> {
+  const { view, storage, logger } = deps;
+  const old = expired(deps);
+  for (let i = 0; i < old.length; i += BATCH) await leader.txn({ compare: [], writes: old.slice(i, i + BATCH) });
+  const before = suspects.get(view) ?? new Set();
+  const now = new Set<string>();
+  for (const { imageId } of await storage.listImages())
+    if (view.tables.image.get(imageId) === undefined) now.add(`image/${imageId}`);
+  for (const volumeId of await storage.listVolumes())
+    if (view.tables.volume.get(volumeId) === undefined) now.add(`volume/${volumeId}`);
+  suspects.set(view, now);
+  await view.fresh();
+  for (const key of now) {
+    if (!before.has(key) || leader.signal.aborted) continue;
+    const [kind, id] = key.split('/') as ['image' | 'volume', string];
+    if (view.tables[kind].get(id) !== undefined) continue;
+    logger.warn({ kind, id }, 'removing a leftover from the pool');
+    if (kind === 'image') await storage.deleteImage(id as ImageId);
+    else await storage.deleteVolume(id as VolumeId);
+  }
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Clock } from '@busbar/core/clock/clock';
+import { BusbarError, errorChain } from '@busbar/core/errors';
+import type { Logger } from '@busbar/core/log';
+import type { OperationRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import type { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
+import { OperationState } from '@busbar/proto/gen/busbar/v1/operation';
+import type { StorageDriver } from '@busbar/storage/driver';
+import { toErrorInfo } from '../api/error-info.ts';
+import type { Leader } from '../leader/leader.ts';
+import { putRecord } from '../records/kinds.ts';
+import { type Entry, unchanged } from '../view/table.ts';
+import type { ClusterView } from '../view/view.ts';
+import * as progress from './progress.ts';
+import { NO_WRITES, type Saga, type SagaContext, type SagaStep, type StepWrites } from './saga.ts';
+import { ENDED } from './state.ts';
+
+/**
+ * Runs the sagas: at most one step of an operation at a time, operations on one target in the order in which
+ * they were accepted, up to MAX_PARALLEL at once. Owns every OperationRecord while it leads. Whatever it
+ * remembers in memory (retry times) may be lost without harm.
+ *
+ * A write that fails its comparison is not an error: somebody (the API: cancellation; the VM reconciler: status)
+ * was faster. The step runs again on what the view then shows.
+ */
+
+/** Parallel steps: enough to keep the pool and the hosts busy, few enough not to swamp two cores. */
+const MAX_PARALLEL = 8;
+/** How long a step may fail with "unavailable" or "timeout" before the saga turns around: a Ceph or etcd restart takes tens of seconds. */
+export const RETRY_LIMIT_MS = 120_000;
+/** First and longest pause between two tries of a step. */
+const RETRY_FIRST_MS = 200;
+const RETRY_MAX_MS = 5_000;
+
+interface Attempt {
+  step: number;
+  undoing: boolean;
+  readonly firstTryMs: number;
+  failures: number;
+  notBeforeMs: number;
+}
+
+export class SagaRunner {
+  readonly #sagas: ReadonlyMap<string, Saga>;
+  readonly #view: ClusterView;
+  readonly #storage: StorageDriver;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #leader: Leader;
+  readonly #running = new Set<string>();
+  readonly #attempts = new Map<string, Attempt>();
+
+  constructor(deps: {
+    readonly sagas: readonly Saga[];
+    readonly view: ClusterView;
+    readonly storage: StorageDriver;
+    readonly clock: Clock;
+    readonly logger: Logger;
+    readonly leader: Leader;
+  }) {
+    this.#sagas = new Map(deps.sagas.map((saga) => [saga.name, saga]));
+    this.#view = deps.view;
+    this.#storage = deps.storage;
+    this.#clock = deps.clock;
+    this.#log = deps.logger;
+    this.#leader = deps.leader;
+  }
+
+  /** Starts what can be started now; never waits. `wake` is called when a step ended, so that the next can begin. */
+  tick(wake: () => void): void {
+    for (const entry of this.#due()) {
+      if (this.#running.size >= MAX_PARALLEL) return;
+      this.#running.add(entry.id);
+      this.#advance(entry)
+        .catch((error: unknown) => {
+          this.#log.warn({ operationId: entry.id, err: errorChain(error) }, 'saga step could not be recorded');
+          this.#backOff(entry);
+        })
+        .finally(() => {
+          this.#running.delete(entry.id);
+          wake();
+        });
+    }
+  }
+
+  /** Operations whose turn it is: not ended, not running, not backing off, and first in line for their target. */
+  #due(): readonly Entry<OperationRecord>[] {
+    const now = this.#clock.nowMs();
+    const active = [...this.#view.tables.operation.sorted()]
+      .filter((entry) => !ENDED.has(progress.operationOf(entry.record).state))
+      .sort((a, b) => (a.createRevision < b.createRevision ? -1 : 1));
+    const live = new Set(active.map((entry) => entry.id));
+    for (const id of this.#attempts.keys()) if (!live.has(id)) this.#attempts.delete(id);
+    const targets = new Set<string>();
+    return active.filter((entry) => {
+      const target = progress.operationOf(entry.record).target?.id ?? entry.id;
+      const first = !targets.has(target);
+      targets.add(target);
+      return first && !this.#running.has(entry.id) && (this.#attempts.get(entry.id)?.notBeforeMs ?? 0) <= now;
+    });
+  }
+
+  async #advance(entry: Entry<OperationRecord>): Promise<void> {
+    const operation = progress.operationOf(entry.record);
+    const saga = this.#sagas.get(entry.record.saga);
+    const now = this.#clock.wallTime();
+    if (saga === undefined) {
+      // Written by a newer version: leave it to a controller that knows it.
+      this.#log.error({ operationId: entry.id, saga: entry.record.saga }, 'unknown saga');
+      return this.#backOff(entry);
+    }
+    if (operation.state === OperationState.PENDING)
+      return this.#commit(entry, NO_WRITES, progress.begun(entry.record, now));
+    const step = saga.steps[entry.record.step];
+    if (step === undefined) throw new Error(`operation ${entry.id}: no step ${entry.record.step} in ${saga.name}`);
+    if (operation.state === OperationState.UNDOING) return this.#undo(entry, saga, step);
+    return this.#do(entry, saga, step);
+  }
+
+  async #do(entry: Entry<OperationRecord>, saga: Saga, step: SagaStep): Promise<void> {
+    const attempt = this.#attempt(entry, false);
+    if (progress.operationOf(entry.record).cancelRequested) return this.#turnAround(entry, saga, progress.CANCELLED);
+    try {
+      const outcome = await step.do(this.#context(entry, attempt));
+      if (outcome.kind === 'done') {
+        const next = progress.stepDone(entry.record, outcome.facts ?? {}, this.#clock.wallTime());
+        return await this.#commit(entry, outcome.writes, next);
+      }
+      attempt.failures = 0;
+      if (outcome.message !== progress.operationOf(entry.record).message) {
+        return await this.#commit(entry, NO_WRITES, progress.waiting(entry.record, outcome.message));
+      }
+      // Woken by the next change of the view or the leader's timer.
+      attempt.notBeforeMs = this.#clock.nowMs() + RETRY_FIRST_MS;
+    } catch (error) {
+      if (this.#leader.signal.aborted) return;
+      const tooLong = this.#clock.nowMs() - attempt.firstTryMs > RETRY_LIMIT_MS;
+      if (!isTransient(error) || tooLong) return this.#turnAround(entry, saga, toErrorInfo(error));
+      this.#log.warn(
+        { operationId: entry.id, step: step.name, err: errorChain(error) },
+        'saga step failed; will retry',
+      );
+      this.#backOff(entry);
+      const message = `${step.name}: ${errorChain(error)}; retrying`;
+      if (message !== progress.operationOf(entry.record).message) {
+        await this.#commit(entry, NO_WRITES, progress.waiting(entry.record, message));
+      }
+    }
+  }
+
+  async #undo(entry: Entry<OperationRecord>, saga: Saga, step: SagaStep): Promise<void> {
+    try {
+      const writes = step.undo === null ? NO_WRITES : await step.undo(this.#context(entry, this.#attempt(entry, true)));
+      await this.#commit(entry, writes, progress.stepUndone(entry.record, saga.steps, this.#clock.wallTime()));
+    } catch (error) {
+      if (this.#leader.signal.aborted) return;
+      // Giving up would leave half a change behind: an undo is retried until it succeeds.
+      this.#log.warn({ operationId: entry.id, step: step.name, err: errorChain(error) }, 'undo failed; will retry');
+      this.#backOff(entry);
+    }
+  }
+
+  #turnAround(entry: Entry<OperationRecord>, saga: Saga, error: ErrorInfo): Promise<void> {
+    const stays = saga.steps.slice(0, entry.record.step + 1).some((step) => step.pointOfNoReturn);
+    this.#log.warn(
+      { operationId: entry.id, reason: error.reason, message: error.message, undo: !stays },
+      'operation fails',
+    );
+    const change = stays ? progress.stopped : progress.turnedAround;
+    return this.#commit(entry, NO_WRITES, change(entry.record, error, this.#clock.wallTime()));
+  }
+
+  async #commit(entry: Entry<OperationRecord>, writes: StepWrites, next: OperationRecord): Promise<void> {
+    const result = await this.#leader.txn({
+      compare: [unchanged('operation', entry), ...writes.compare],
+      writes: [putRecord('operation', entry.id, next), ...writes.writes],
+    });
+    if (result.succeeded) await this.#view.waitFor(result.revision);
+    else this.#backOff(entry);
+  }
+
+  #attempt(entry: Entry<OperationRecord>, undoing: boolean): Attempt {
+    const known = this.#attempts.get(entry.id);
+    if (known !== undefined && known.step === entry.record.step && known.undoing === undoing) return known;
+    const fresh = { step: entry.record.step, undoing, firstTryMs: this.#clock.nowMs(), failures: 0, notBeforeMs: 0 };
+    this.#attempts.set(entry.id, fresh);
+    return fresh;
+  }
+
+  #backOff(entry: Entry<OperationRecord>): void {
+    const attempt = this.#attempt(entry, progress.operationOf(entry.record).state === OperationState.UNDOING);
+    const pause = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** attempt.failures);
+    attempt.failures++;
+    attempt.notBeforeMs = this.#clock.nowMs() + pause;
+    // The leader's timer calls tick again within a second at most.
+  }
+
+  #context(entry: Entry<OperationRecord>, attempt: Attempt): SagaContext {
+    return {
+      operation: entry.record,
+      view: this.#view,
+      storage: this.#storage,
+      clock: this.#clock,
+      logger: this.#log,
+      stepAgeMs: this.#clock.nowMs() - attempt.firstTryMs,
+      signal: this.#leader.signal,
+    };
+  }
+}
+
+function isTransient(error: unknown): boolean {
+  return error instanceof BusbarError && (error.kind === 'unavailable' || error.kind === 'timeout');
+}

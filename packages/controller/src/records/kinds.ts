@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+import {
+  HostRecord,
+  HostStatusRecord,
+  ImageRecord,
+  NetworkRecord,
+  OperationRecord,
+  RequestRecord,
+  VmRecord,
+  VmStatusRecord,
+  VolumeRecord,
+} from '@busbar/proto/gen/busbar/store/v1/store';
+import type { Write } from '../store/cluster-store.ts';
+
+/**
+ * The key space: `busbar/KIND/ID` holds a record as proto3 JSON; `busbar/name/KIND/NAME` holds the id that
+ * owns a name, so that two creations of one name collide in their transactions.
+ */
+export const ROOT = 'busbar/';
+
+interface Codec<T> {
+  fromJSON(json: unknown): T;
+  toJSON(value: T): unknown;
+}
+
+export const CODECS = {
+  vm: VmRecord as Codec<VmRecord>,
+  'vm-status': VmStatusRecord as Codec<VmStatusRecord>,
+  volume: VolumeRecord as Codec<VolumeRecord>,
+  image: ImageRecord as Codec<ImageRecord>,
+  network: NetworkRecord as Codec<NetworkRecord>,
+  host: HostRecord as Codec<HostRecord>,
+  'host-status': HostStatusRecord as Codec<HostStatusRecord>,
+  operation: OperationRecord as Codec<OperationRecord>,
+} as const;
+
+export type Kind = keyof typeof CODECS;
+export type RecordOf<K extends Kind> = (typeof CODECS)[K] extends Codec<infer T> ? T : never;
+export const KINDS = Object.keys(CODECS) as Kind[];
+
+/** Kinds whose records have a unique name. */
+export type NamedKind = 'vm' | 'volume' | 'image' | 'network' | 'host';
+
+export function recordKey(kind: Kind, id: string): string {
+  return `${ROOT}${kind}/${id}`;
+}
+
+export function nameKey(kind: NamedKind, name: string): string {
+  return `${ROOT}name/${kind}/${name}`;
+}
+
+/** Rewritten by every transaction that begins to use a resource, compared by the one that deletes it. */
+export function guardKey(kind: NamedKind, id: string): string {
+  return `${ROOT}guard/${kind}/${id}`;
+}
+
+export function requestKey(caller: string, requestId: string): string {
+  return `${ROOT}request/${encodeURIComponent(caller)}/${encodeURIComponent(requestId)}`;
+}
+
+export function encodeRecord<K extends Kind>(kind: K, record: RecordOf<K>): string {
+  return JSON.stringify((CODECS[kind] as Codec<RecordOf<K>>).toJSON(record));
+}
+
+export function decodeRecord<K extends Kind>(kind: K, text: string): RecordOf<K> {
+  return (CODECS[kind] as Codec<RecordOf<K>>).fromJSON(JSON.parse(text));
+}
+
+export function encodeRequest(record: RequestRecord): string {
+  return JSON.stringify(RequestRecord.toJSON(record));
+}
+
+export function decodeRequest(text: string): RequestRecord {
+  return RequestRecord.fromJSON(JSON.parse(text));
+}
+
+/** Kind and id of a record's key; null for names, requests and the leader key. */
+export function parseRecordKey(key: string): { readonly kind: Kind; readonly id: string } | null {
+  if (!key.startsWith(ROOT)) return null;
+  const slash = key.indexOf('/', ROOT.length);
+  if (slash < 0) return null;
+  const kind = key.slice(ROOT.length, slash);
+  return kind in CODECS ? { kind: kind as Kind, id: key.slice(slash + 1) } : null;
+}
+
+export function putRecord<K extends Kind>(kind: K, id: string, record: RecordOf<K>): Write {
+  return { kind: 'put', key: recordKey(kind, id), value: encodeRecord(kind, record) };
+}
+
+export function deleteRecord(kind: Kind, id: string): Write {
+  return { kind: 'delete', key: recordKey(kind, id) };
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Clock } from '@busbar/core/clock/clock';
+import { BusbarError } from '@busbar/core/errors';
+import type { Logger } from '@busbar/core/log';
+import type { Random } from '@busbar/core/random';
+import type {
+  AttachKind,
+  AttachRequest,
+  AttachResponse,
+  DesiredState,
+  Hello,
+  HostReport,
+  SessionRequest,
+  SessionResponse,
+} from '@busbar/proto/gen/busbar/agent/v1/agent';
+import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import { ByteChannel } from './channel.ts';
+import { Outbox } from './outbox.ts';
+
+/**
+ * The sessions of agents with this controller. Every controller has one with every agent, leader or
+ * not: heartbeats are acknowledged here at once and touch neither the store nor the leader, so that neither a leader change nor
+ * the loss of etcd's quorum ends a host's lease. What agents report is kept in memory only; a new leader has it already.
+ *
+ * A host speaks for itself alone: the session's host is the one of the client certificate, and whatever it says is filed under it.
+ */
+export interface HostObservation {
+  readonly hello: Hello;
+  readonly report: HostReport | null;
+  readonly inventory: HostInventory | null;
+  /** Monotonic time of the last message heard. */
+  readonly heardMs: number;
+  readonly heardWall: Date;
+  readonly connected: boolean;
+}
+
+interface Session {
+  hello: Hello;
+  report: HostReport | null;
+  inventory: HostInventory | null;
+  heardMs: number;
+  heardWall: Date;
+  outbox: Outbox | null;
+}
+
+interface Ticket {
+  readonly host: string;
+  readonly accept: (incoming: AsyncIterable<AttachRequest>) => AsyncIterable<AttachResponse>;
+}
+
+/** An agent answers an attach order in milliseconds; after this it is not coming. */
+const ATTACH_DEADLINE_MS = 5_000;
+
+export interface LeaseTimings {
+  readonly heartbeatIntervalMs: number;
+  readonly leaseTtlMs: number;
+}
+
+/** The design's defaults: four heartbeats a second, a lease of ten of them. */
+export const DEFAULT_LEASE: LeaseTimings = { heartbeatIntervalMs: 250, leaseTtlMs: 2_500 };
+
+export class SessionRegistry {
+  readonly #controller: string;
+  readonly #controllers: readonly string[];
+  readonly #timings: LeaseTimings;
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #log: Logger;
+  readonly #sessions = new Map<string, Session>();
+  readonly #tickets = new Map<string, Ticket>();
+  readonly #listeners = new Set<() => void>();
+  readonly #desired = new Map<string, DesiredState>();
+
+  constructor(deps: {
+    readonly controller: string;
+    readonly controllers: readonly string[];
+    readonly timings?: LeaseTimings;
+    readonly clock: Clock;
+    readonly random: Random;
+    readonly logger: Logger;
+  }) {
+    this.#controller = deps.controller;
+    this.#controllers = deps.controllers;
+    this.#timings = deps.timings ?? DEFAULT_LEASE;
+    this.#clock = deps.clock;
+    this.#random = deps.random;
+    this.#log = deps.logger;
+  }
+
+  observed(host: string): HostObservation | null {
+    const session = this.#sessions.get(host);
+    return session === undefined ? null : { ...session, connected: session.outbox !== null };
+  }
+
+  hosts(): readonly string[] {
+    return [...this.#sessions.keys()].sort();
+  }
+
+  /** Rings when a report, an inventory or a connection changed; not for heartbeats. */
+  onChange(listener: () => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => this.#listeners.delete(listener) };
+  }
+
+  /** Sends a desired state to its host now, and again whenever the host reconnects, until the next one or `clearDesired`. */
+  publish(host: string, desired: DesiredState): void {
+    this.#desired.set(host, desired);
+    this.#sessions.get(host)?.outbox?.desire(desired);
+  }
+
+  published(host: string): DesiredState | null {
+    return this.#desired.get(host) ?? null;
+  }
+
+  /** Leadership is over: nothing is sent any more. */
+  clearDesired(): void {
+    this.#desired.clear();
+  }
+
+  /** Serves one session stream of the agent whose certificate names `host`. */
+  async *session(
+    host: string,
+    incoming: AsyncIterable<SessionRequest>,
+    signal: AbortSignal,
+  ): AsyncIterable<SessionResponse> {
+    const iterator = incoming[Symbol.asyncIterator]();
+    const first = await iterator.next();
+    const hello = first.done ? undefined : first.value.message;
+    if (hello?.$case !== 'hello' || hello.value.host !== host) {
+      const said = hello?.$case === 'hello' ? `host "${hello.value.host}"` : 'no hello';
+      throw new BusbarError({
+        kind: 'forbidden',
+        reason: 'SESSION_HOST_MISMATCH',
+        message: `the certificate is of host "${host}", but the session began with ${said}`,
+        hint: "make the agent's configured host name the one its certificate was issued for",
+      });
+    }
+    const outbox = new Outbox({
+      message: {
+        $case: 'welcome',
+        value: { controller: this.#controller, controllers: [...this.#controllers], ...this.#timings },
+      },
+    });
+    const session = this.#open(host, hello.value, outbox);
+    const desired = this.#desired.get(host);
+    if (desired !== undefined) outbox.desire(desired);
+    const close = () => outbox.close();
+    signal.addEventListener('abort', close);
+    const reading = this.#read(session, outbox, iterator).finally(close);
+    try {
+      yield* outbox.messages();
+    } finally {
+      signal.removeEventListener('abort', close);
+      close();
+      if (session.outbox === outbox) session.outbox = null;
+      this.#ring();
+      // Ends the reader too; what it says about a broken stream is known already.
+      void reading.catch(() => {});
+      void iterator.return?.().catch(() => {});
+    }
+  }
+
+  #open(host: string, hello: Hello, outbox: Outbox): Session {
+    const former = this.#sessions.get(host);
+    former?.outbox?.close();
+    const sameInstance = former?.hello.agentInstanceId === hello.agentInstanceId;
+    const session: Session = {
+      hello,
+      report: sameInstance ? (former?.report ?? null) : null,
+      inventory: former?.inventory ?? null,
+      heardMs: this.#clock.nowMs(),
+      heardWall: this.#clock.wallTime(),
+      outbox,
+    };
+    this.#sessions.set(host, session);
+    this.#log.info({ host, bootId: hello.bootId, agentVersion: hello.agentVersion }, 'agent connected');
+    this.#ring();
+    return session;
+  }
+
+  async #read(session: Session, outbox: Outbox, iterator: AsyncIterator<SessionRequest>): Promise<void> {
+    for (;;) {
+      const next = await iterator.next();
+      // A newer session of this host took over: this one is history.
+      if (next.done || session.outbox !== outbox) return;
+      session.heardMs = this.#clock.nowMs();
+      session.heardWall = this.#clock.wallTime();
+      const message = next.value.message;
+      switch (message?.$case) {
+        case 'heartbeat':
+          outbox.acknowledge(message.value.number);
+          break;
+        case 'report':
+          if (session.report === null || message.value.sequence > session.report.sequence) {
+            session.report = message.value;
+            this.#ring();
+          }
+          break;
+        case 'inventory':
+          session.inventory = message.value;
+          this.#ring();
+          break;
+        case 'hello':
+        case undefined:
+          // A repeated hello or a message of a newer version: nothing to learn from it.
+          break;
+      }
+    }
+  }
+
+  /**
+   * Asks a host's agent for a byte stream. `input` is sent to the guest; the returned iterable ends
+   * when the agent ends the stream, and throws with its reason when it cannot go on.
+   */
+  async attach(
+    host: string,
+    order: { readonly vmId: string; readonly kind: AttachKind; readonly tailBytes: bigint; readonly follow: boolean },
+    input: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ): Promise<AsyncIterable<Uint8Array>> {
+    const outbox = this.#sessions.get(host)?.outbox;
+    // Two UUIDs: 244 random bits that only the agent of this host is told.
+    const ticket = `${this.#random.uuid()}${this.#random.uuid()}`;
+    const output = new ByteChannel();
+    const opened = new Promise<void>((resolve, reject) => {
+      const timer = this.#clock.timer(ATTACH_DEADLINE_MS, () => {
+        this.#tickets.delete(ticket);
+        reject(unreachableHost(host, 'its agent did not open the stream in time'));
+      });
+      this.#tickets.set(ticket, {
+        host,
+        accept: (incoming) => {
+          timer[Symbol.dispose]();
+          resolve();
+          void pump(incoming, output);
+          return responses(input);
+        },
+      });
+    });
+    if (outbox == null || !outbox.order({ ...order, ticket })) {
+      this.#tickets.get(ticket)?.accept(empty());
+      this.#tickets.delete(ticket);
+      output.end();
+      throw unreachableHost(host, 'its agent is not connected to this controller');
+    }
+    signal.addEventListener('abort', () => output.end(), { once: true });
+    await opened;
+    return output.read();
+  }
+
+  /** Serves one attach stream of the agent whose certificate names `host`. */
+  async *attached(host: string, incoming: AsyncIterable<AttachRequest>): AsyncIterable<AttachResponse> {
+    const iterator = incoming[Symbol.asyncIterator]();
+    const first = await iterator.next();
+    const ticket = first.done ? undefined : this.#tickets.get(first.value.ticket);
+    if (first.done || ticket === undefined || ticket.host !== host) {
+      throw new BusbarError({
+        kind: 'forbidden',
+        reason: 'ATTACH_TICKET_UNKNOWN',
+        message: 'the ticket is unknown, used or of another host',
+      });
+    }
+    this.#tickets.delete(first.value.ticket);
+    const head = first.value;
+    async function* whole(): AsyncIterable<AttachRequest> {
+      yield head;
+      yield* { [Symbol.asyncIterator]: () => iterator };
+    }
+    yield* ticket.accept(whole());
+  }
+
+  #ring(): void {
+    for (const listener of [...this.#listeners]) listener();
+  }
+}
+
+async function pump(incoming: AsyncIterable<AttachRequest>, output: ByteChannel): Promise<void> {
+  try {
+    for await (const message of incoming) {
+      if (message.data.length > 0) await output.push(message.data);
+      if (message.error !== '') {
+        output.end(new BusbarError({ kind: 'precondition', reason: 'ATTACH_FAILED', message: message.error }));
+        return;
+      }
+    }
+    output.end();
+  } catch (error) {
+    output.end(
+      new BusbarError({
+        kind: 'unavailable',
+        reason: 'ATTACH_BROKEN',
+        message: 'the connection to the host broke',
+        hint: 'open it again',
+        cause: error,
+      }),
+    );
+  }
+}
+
+async function* responses(input: AsyncIterable<Uint8Array>): AsyncIterable<AttachResponse> {
+  for await (const data of input) yield { data: Buffer.from(data) };
+}
+
+async function* empty(): AsyncIterable<AttachRequest> {}
+
+function unreachableHost(host: string, why: string): BusbarError {
+  return new BusbarError({
+    kind: 'unavailable',
+    reason: 'HOST_UNREACHABLE',
+    message: `host "${host}" cannot be asked: ${why}`,
+    hint: `look at "busbar host get ${host}"`,
+  });
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
+import { BusbarError, errorChain } from '@busbar/core/errors';
+import type { Revision } from '@busbar/core/ids';
+import type { Logger } from '@busbar/core/log';
+import { decodeRecord, KINDS, type Kind, parseRecordKey, ROOT } from '../records/kinds.ts';
+import type { ClusterStore, KeyValue } from '../store/cluster-store.ts';
+import { ChangeLog } from './change-log.ts';
+import { Table } from './table.ts';
+
+/**
+ * The whole store in memory, kept current by list-then-watch. A controller never decides on a
+ * single event: it looks at this view, at one revision, and every write it derives from it compares the mod
+ * revisions it saw, so that a view that lags costs a failed transaction and never a wrong write.
+ *
+ * Reads for users first learn the store's current revision (`fresh`), then wait until the view has it:
+ * linearizable, for one small read of the store shared by all callers that ask meanwhile.
+ */
+export class ClusterView {
+  readonly tables: { readonly [K in Kind]: Table<K> } = {
+    vm: new Table('vm'),
+    'vm-status': new Table('vm-status'),
+    volume: new Table('volume'),
+    image: new Table('image'),
+    network: new Table('network'),
+    host: new Table('host'),
+    'host-status': new Table('host-status'),
+    operation: new Table('operation'),
+  };
+  readonly changes = new ChangeLog();
+  readonly #store: ClusterStore;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  #revision = 0n as Revision;
+  #waiters: { readonly revision: Revision; readonly resolve: () => void }[] = [];
+  #fresh: { readonly promise: Promise<Revision>; started: boolean } | null = null;
+
+  constructor(deps: { readonly store: ClusterStore; readonly clock: Clock; readonly logger: Logger }) {
+    this.#store = deps.store;
+    this.#clock = deps.clock;
+    this.#log = deps.logger;
+  }
+
+  get revision(): Revision {
+    return this.#revision;
+  }
+
+  /** Lists and watches until the signal aborts; survives every outage of the store. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        await this.#relist();
+        await this.#follow(signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#log.warn({ err: errorChain(error) }, 'cluster view lost the store; listing again');
+        // A store without quorum answers within seconds; half a second keeps the retry from being a load.
+        await sleep(this.#clock, 500, signal).catch(() => {});
+      }
+    }
+  }
+
+  /** Waits until the view holds everything up to `revision`. */
+  async waitFor(revision: Revision, deadlineMs = 2_000): Promise<void> {
+    if (this.#revision >= revision) return;
+    await withDeadline(
+      this.#clock,
+      deadlineMs,
+      `catching up with revision ${revision}`,
+      (signal) =>
+        new Promise<void>((resolve) => {
+          const waiter = { revision, resolve };
+          this.#waiters.push(waiter);
+          signal.addEventListener('abort', () => {
+            this.#waiters = this.#waiters.filter((other) => other !== waiter);
+          });
+        }),
+    ).catch((cause: unknown) => {
+      throw new BusbarError({
+        kind: 'unavailable',
+        reason: 'VIEW_BEHIND',
+        message: 'this controller is behind the cluster store',
+        hint: 'ask again, or ask another controller',
+        cause,
+      });
+    });
+  }
+
+  /** Brings the view to at least the store's revision at the time of the call. */
+  async fresh(): Promise<Revision> {
+    // A read that is already under way may have been answered before this call began: only join one that has not started.
+    const joined = this.#fresh !== null && !this.#fresh.started ? this.#fresh : this.#startFresh(this.#fresh);
+    const revision = await joined.promise;
+    await this.waitFor(revision);
+    return revision;
+  }
+
+  #startFresh(running: { readonly promise: Promise<Revision> } | null) {
+    const mine: { promise: Promise<Revision>; started: boolean } = {
+      promise: Promise.resolve(0n as Revision),
+      started: false,
+    };
+    mine.promise = (async () => {
+      await running?.promise.catch(() => {});
+      mine.started = true;
+      try {
+        return (await this.#store.get(`${ROOT}leader`)).revision;
+      } finally {
+        if (this.#fresh === mine) this.#fresh = null;
+      }
+    })();
+    this.#fresh = mine;
+    return mine;
+  }
+
+  async #relist(): Promise<void> {
+    const { value: items, revision } = await this.#store.list(ROOT);
+    const seen = new Map<Kind, Set<string>>(KINDS.map((kind) => [kind, new Set<string>()]));
+    // In the order in which they were written, as a watch would have told them: the change log relies on it.
+    for (const kv of items.toSorted((a, b) => (a.modRevision < b.modRevision ? -1 : 1))) {
+      const parsed = parseRecordKey(kv.key);
+      if (parsed === null) continue;
+      seen.get(parsed.kind)?.add(parsed.id);
+      if (this.tables[parsed.kind].get(parsed.id)?.modRevision !== kv.modRevision) this.#put(kv);
+    }
+    for (const kind of KINDS) {
+      for (const id of [...this.tables[kind].ids()]) {
+        if (!seen.get(kind)?.has(id)) this.#remove(kind, id, revision);
+      }
+    }
+    this.#advance(revision);
+  }
+
+  async #follow(signal: AbortSignal): Promise<void> {
+    for await (const batch of this.#store.watch(ROOT, this.#revision, signal)) {
+      if (batch.kind === 'compacted') return;
+      if (batch.kind === 'events') {
+        for (const event of batch.events) {
+          if (event.kind === 'put') this.#put(event.kv);
+          else {
+            const parsed = parseRecordKey(event.key);
+            if (parsed !== null) this.#remove(parsed.kind, parsed.id, event.modRevision);
+          }
+        }
+      }
+      this.#advance(batch.revision);
+    }
+  }
+
+  #put(kv: KeyValue): void {
+    const parsed = parseRecordKey(kv.key);
+    if (parsed === null) return;
+    try {
+      const record = decodeRecord(parsed.kind, kv.value);
+      const entry = { id: parsed.id, record, createRevision: kv.createRevision, modRevision: kv.modRevision };
+      (this.tables[parsed.kind] as Table<Kind>).set(entry);
+      this.changes.add({ kind: parsed.kind, id: parsed.id, revision: kv.modRevision, gone: null });
+    } catch (error) {
+      // A record that this version cannot read must not stop the rest of the cluster.
+      this.#log.error({ key: kv.key, err: errorChain(error) }, 'unreadable record in the cluster store');
+    }
+  }
+
+  #remove(kind: Kind, id: string, revision: Revision): void {
+    const entry = this.tables[kind].delete(id);
+    if (entry === undefined) return;
+    const name = (entry.record as { meta?: { name: string } }).meta?.name ?? '';
+    this.changes.add({ kind, id, revision, gone: { name } });
+  }
+
+  #advance(revision: Revision): void {
+    if (revision > this.#revision) this.#revision = revision;
+    const due = this.#waiters.filter((waiter) => waiter.revision <= this.#revision);
+    this.#waiters = this.#waiters.filter((waiter) => waiter.revision > this.#revision);
+    for (const waiter of due) waiter.resolve();
+    this.changes.flush(this.#revision);
+  }
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { DesiredState, DesiredVm, DestroyOrder, HostReport } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import { DesiredRun, DomainState } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { IsolationPolicy } from '@busbar/proto/gen/busbar/v1/vm';
+import type { StorageDriver } from '@busbar/storage/driver';
+import type { ClusterView } from '../view/view.ts';
+import { domainOf } from './domain.ts';
+import { isOnHost, shallRun, shallStop } from './plan.ts';
+
+/**
+ * What a host is told, whole: the VMs whose current epoch it owns, and the leftovers it must destroy. Pure but for the
+ * tables it reads. A domain of a VM that the store does not know is never ordered to be destroyed: a store
+ * restored from an old snapshot must not kill what runs.
+ */
+export function desiredFor(
+  host: string,
+  position: { readonly term: bigint; readonly generation: bigint },
+  view: ClusterView,
+  report: HostReport | null,
+  storage: Pick<StorageDriver, 'diskSource'>,
+): DesiredState {
+  const vms: DesiredVm[] = [];
+  for (const entry of view.tables.vm.sorted()) {
+    const status = view.tables['vm-status'].get(entry.id)?.record;
+    if (status === undefined || status.host !== host || !isOnHost(status)) continue;
+    const domain = domainOf(entry.record, entry.modRevision, view, storage);
+    if (domain === null) continue;
+    vms.push({
+      vmId: entry.id,
+      name: entry.record.meta?.name ?? '',
+      epoch: status.epoch,
+      run: runOf(entry.record, status),
+      shutdownTimeoutMs: entry.record.stopTimeoutMs || entry.record.spec?.shutdownTimeoutMs || 0,
+      domain,
+      isolationPolicy: entry.record.spec?.isolationPolicy ?? IsolationPolicy.KEEP_RUNNING,
+    });
+  }
+  return { position, vms, destroy: leftovers(host, view, report) };
+}
+
+function runOf(vm: VmRecord, status: VmStatusRecord): DesiredRun {
+  if (!shallStop(vm, status)) return DesiredRun.RUNNING;
+  const force = shallRun(vm) ? status.restartByForce : vm.stopByForce;
+  return force ? DesiredRun.POWER_OFF : DesiredRun.SHUTDOWN;
+}
+
+function leftovers(host: string, view: ClusterView, report: HostReport | null): DestroyOrder[] {
+  return (report?.domains ?? []).flatMap((domain) => {
+    const status = view.tables['vm-status'].get(domain.vmId)?.record;
+    if (status === undefined || domain.state === DomainState.ENDED) return [];
+    const owns = status.host === host && isOnHost(status);
+    const epochMax = owns ? status.epoch - 1n : status.epoch;
+    return domain.epoch <= epochMax ? [{ vmId: domain.vmId, epochMax }] : [];
+  });
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { assert } from '@busbar/core/assert';
+import type { Clock } from '@busbar/core/clock/clock';
+import type { HostId } from '@busbar/core/ids';
+import type { Logger } from '@busbar/core/log';
+import { ok, type Result, refuse } from '@busbar/core/result';
+import { mayMove } from '@busbar/core/state-table';
+import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { HostState } from '@busbar/proto/gen/busbar/v1/host';
+import type { PlacementPolicy } from '@busbar/scheduler/model';
+import { describeRefusal, place } from '@busbar/scheduler/place';
+import type { Leader } from '../leader/leader.ts';
+import { putRecord } from '../records/kinds.ts';
+import type { SessionRegistry } from '../session/registry.ts';
+import { type Entry, unchanged } from '../view/table.ts';
+import type { ClusterView } from '../view/view.ts';
+import { hardwareDigest } from './domain.ts';
+import { requestOf, snapshotOf } from './placement.ts';
+import { planVm, type VmObservation } from './plan.ts';
+import { type LiveVmPhase, VM_PHASES } from './state.ts';
+
+/**
+ * Reconciler of all VMs: one after the other, so that each placement sees the ones before it (no double booking
+ * within a leader; across leaders the fence of the transaction sees to it). Owns every VmStatusRecord.
+ */
+export class VmReconciler {
+  readonly #view: ClusterView;
+  readonly #sessions: SessionRegistry;
+  readonly #policy: PlacementPolicy;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #leader: Leader;
+  /** Since when this leader has seen a VM in its present phase and epoch. Lost with the leadership: pauses then begin anew. */
+  readonly #since = new Map<string, { readonly key: string; readonly atMs: number }>();
+
+  constructor(deps: {
+    readonly view: ClusterView;
+    readonly sessions: SessionRegistry;
+    readonly policy: PlacementPolicy;
+    readonly clock: Clock;
+    readonly logger: Logger;
+    readonly leader: Leader;
+  }) {
+    this.#view = deps.view;
+    this.#sessions = deps.sessions;
+    this.#policy = deps.policy;
+    this.#clock = deps.clock;
+    this.#log = deps.logger;
+    this.#leader = deps.leader;
+  }
+
+  async reconcile(): Promise<void> {
+    for (const entry of this.#view.tables.vm.sorted()) {
+      if (this.#leader.signal.aborted) return;
+      const status = this.#view.tables['vm-status'].get(entry.id);
+      if (status !== undefined) await this.#one(entry, status);
+    }
+    for (const id of this.#since.keys()) if (this.#view.tables.vm.get(id) === undefined) this.#since.delete(id);
+  }
+
+  async #one(vm: Entry<VmRecord>, status: Entry<VmStatusRecord>): Promise<void> {
+    const plan = planVm(vm.record, status.record, this.#observe(vm, status));
+    if (plan.status === null) return;
+    const [from, to] = [status.record.phase as LiveVmPhase, plan.status.phase as LiveVmPhase];
+    assert(from === to || mayMove(VM_PHASES, from, to), `VM ${vm.id}: no transition from ${from} to ${to}`);
+    const result = await this.#leader.txn({
+      compare: [unchanged('vm', vm), unchanged('vm-status', status)],
+      writes: [putRecord('vm-status', vm.id, plan.status)],
+    });
+    // A comparison that failed is a newer wish or status: the next round sees it.
+    if (!result.succeeded) return;
+    if (from !== to) {
+      this.#log.info(
+        {
+          vmId: vm.id,
+          vm: vm.record.meta?.name,
+          from,
+          to,
+          host: plan.status.host,
+          epoch: String(plan.status.epoch),
+          reason: plan.status.message,
+        },
+        'VM changes phase',
+      );
+    }
+    await this.#view.waitFor(result.revision);
+  }
+
+  #observe(vm: Entry<VmRecord>, status: Entry<VmStatusRecord>): VmObservation {
+    const { host, epoch, phase } = status.record;
+    const key = `${phase}/${epoch}`;
+    let since = this.#since.get(vm.id);
+    if (since?.key !== key) {
+      since = { key, atMs: this.#clock.nowMs() };
+      this.#since.set(vm.id, since);
+    }
+    const seen = host === '' ? null : this.#sessions.observed(host);
+    const hostStatus = this.#view.tables['host-status'].get(host)?.record;
+    const report = seen?.report ?? null;
+    return {
+      domain: report?.domains.find((domain) => domain.vmId === vm.id && domain.epoch === epoch) ?? null,
+      hostReporting:
+        report !== null && (hostStatus?.state === HostState.READY || hostStatus?.state === HostState.DEGRADED),
+      hostMessage: hostStatus?.message ?? '',
+      phaseAgeMs: this.#clock.nowMs() - since.atMs,
+      place: () => this.#place(vm.record),
+      hardware: hardwareDigest(vm.record),
+      revision: vm.modRevision,
+      wallTime: this.#clock.wallTime(),
+    };
+  }
+
+  #place(vm: VmRecord): Result<HostId, string> {
+    const result = place(snapshotOf(this.#view, this.#policy), requestOf(vm, this.#view));
+    return result.ok ? ok(result.value.host) : refuse(describeRefusal(result.error));
+  }
+}

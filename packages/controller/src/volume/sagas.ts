@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { BusbarError } from '@busbar/core/errors';
+import type { ImageId, VolumeId } from '@busbar/core/ids';
+import type { VolumeRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { VolumePhase } from '@busbar/proto/gen/busbar/v1/volume';
+import { operationOf } from '../operation/progress.ts';
+import { DONE, done, NO_WRITES, type Saga, type SagaContext, type StepWrites } from '../operation/saga.ts';
+import { deleteRecord, nameKey, putRecord } from '../records/kinds.ts';
+import { type Entry, unchanged } from '../view/table.ts';
+import type { ClusterView } from '../view/view.ts';
+
+/** Sagas on volumes that stand on their own. Those of a VM are made and deleted by the VM's sagas. */
+
+function volume(context: SagaContext): Entry<VolumeRecord> | undefined {
+  return context.view.tables.volume.get(operationOf(context.operation).target?.id ?? '');
+}
+
+function forget(context: SagaContext): StepWrites {
+  const entry = volume(context);
+  if (entry === undefined) return NO_WRITES;
+  return {
+    compare: [unchanged('volume', entry)],
+    writes: [
+      deleteRecord('volume', entry.id),
+      { kind: 'delete', key: nameKey('volume', entry.record.meta?.name ?? '') },
+    ],
+  };
+}
+
+/** The VM that has the volume as a disk. */
+export function userOf(volumeId: string, view: ClusterView): { readonly id: string; readonly name: string } | null {
+  for (const entry of view.tables.vm.sorted()) {
+    if (Object.values(entry.record.diskVolumes).includes(volumeId))
+      return { id: entry.id, name: entry.record.meta?.name ?? '' };
+  }
+  return null;
+}
+
+export function volumeInUse(name: string, vm: string): BusbarError {
+  return new BusbarError({
+    kind: 'precondition',
+    reason: 'VOLUME_IN_USE',
+    message: `volume "${name}" is a disk of VM "${vm}"`,
+    hint: `delete that VM first: busbar vm delete ${vm}`,
+  });
+}
+
+export const CREATE_VOLUME: Saga = {
+  name: 'create-volume',
+  steps: [
+    { name: 'accept', do: async () => DONE, undo: async (context) => forget(context) },
+    {
+      name: 'create',
+      async do(context) {
+        const entry = volume(context);
+        if (entry?.record.spec === undefined) return DONE;
+        const { sizeBytes, image } = entry.record.spec;
+        const volumeId = entry.id as VolumeId;
+        if (image === '') await context.storage.createVolume({ volumeId, sizeBytes });
+        else await context.storage.cloneVolume({ volumeId, imageId: image as ImageId, sizeBytes });
+        return done({
+          compare: [unchanged('volume', entry)],
+          writes: [putRecord('volume', entry.id, { ...entry.record, phase: VolumePhase.READY })],
+        });
+      },
+      async undo(context) {
+        const id = operationOf(context.operation).target?.id ?? '';
+        await context.storage.deleteVolume(id as VolumeId);
+        return NO_WRITES;
+      },
+    },
+  ],
+};
+
+export const RESIZE_VOLUME: Saga = {
+  name: 'resize-volume',
+  steps: [
+    {
+      name: 'resize',
+      async do(context) {
+        const entry = volume(context);
+        const sizeBytes = BigInt(context.operation.facts.sizeBytes ?? '0');
+        if (entry?.record.spec === undefined || sizeBytes <= entry.record.spec.sizeBytes) return DONE;
+        await context.storage.resizeVolume(entry.id as VolumeId, sizeBytes);
+        const next = { ...entry.record, spec: { ...entry.record.spec, sizeBytes } };
+        return done({ compare: [unchanged('volume', entry)], writes: [putRecord('volume', entry.id, next)] });
+      },
+      // No undo: a grown volume cannot be cut without risk to the guest's data.
+      undo: null,
+      pointOfNoReturn: true,
+    },
+  ],
+};
+
+export const DELETE_VOLUME: Saga = {
+  name: 'delete-volume',
+  steps: [
+    {
+      name: 'close',
+      // The record has said "deleting" since the call was accepted, so no VM can take the volume any more: look once again.
+      async do(context) {
+        const entry = volume(context);
+        const user = entry === undefined ? null : userOf(entry.id, context.view);
+        if (entry !== undefined && user !== null) throw volumeInUse(entry.record.meta?.name ?? '', user.name);
+        return DONE;
+      },
+      async undo(context) {
+        const entry = volume(context);
+        if (entry?.record.meta === undefined) return NO_WRITES;
+        const kept: VolumeRecord = {
+          ...entry.record,
+          phase: VolumePhase.READY,
+          meta: { ...entry.record.meta, deleting: false },
+        };
+        return { compare: [unchanged('volume', entry)], writes: [putRecord('volume', entry.id, kept)] };
+      },
+    },
+    {
+      name: 'delete',
+      async do(context) {
+        const entry = volume(context);
+        if (entry !== undefined) await context.storage.deleteVolume(entry.id as VolumeId);
+        return done(forget(context));
+      },
+      // No undo: deleted data does not come back. The pool refuses as long as a client has it open, and then nothing was lost.
+      undo: null,
+    },
+  ],
+};
