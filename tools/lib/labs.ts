@@ -15,7 +15,7 @@ export async function takeLabsDown(say: (line: string) => void): Promise<void> {
   let names: readonly string[];
   try {
     if (!listed.ok) throw new Error(listed.how);
-    names = (JSON.parse(listed.output) as { name: string }[]).map(({ name }) => name);
+    names = (JSON.parse(listed.stdout) as { name: string }[]).map(({ name }) => name);
   } catch (cause) {
     say(`cannot list the labs of this machine: ${(cause as Error).message}\n${listed.output.trim()}`);
     return;

@@ -29,6 +29,7 @@ export interface RunResult {
   readonly timedOut: boolean;
   /** stdout and stderr as they came; the end of it when it is long. */
   readonly output: string;
+  readonly stdout: string;
   readonly ms: number;
 }
 
@@ -51,9 +52,11 @@ export async function runProgram(program: string, args: readonly string[], optio
   running.add(child);
   const log = options.logFile === undefined ? null : createWriteStream(options.logFile);
   let output = '';
+  let stdout = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding('utf8').on('data', (text: string) => {
       output = (output + text).slice(-KEPT_CHARS);
+      if (stream === child.stdout) stdout = (stdout + text).slice(-KEPT_CHARS);
       log?.write(text);
     });
   }
@@ -79,6 +82,7 @@ export async function runProgram(program: string, args: readonly string[], optio
     how: timedOut ? `killed after ${Math.round(options.timeoutMs / 1000)} s` : how,
     timedOut,
     output,
+    stdout,
     ms: performance.now() - startMs,
   };
 }
