@@ -89,6 +89,8 @@ function planVm(input: PlanInput, vmId: VmId): VmPlan {
 
   if (track.stop !== undefined && !isAskedToShutDown(assigned, track.stop.epoch)) track = { ...track, stop: undefined };
 
+  if (assigned?.epoch === memory.endedEpoch && memory.end === undefined) memory = { ...memory, end: FORGOTTEN };
+
   if (usable && domain !== undefined) {
     let why = whyDestroy(domain, assigned, destroyUpTo, memory);
     if (why === '' && assigned?.run === DesiredRun.SHUTDOWN && assigned.epoch === domain.epoch) {
@@ -134,6 +136,8 @@ function planVm(input: PlanInput, vmId: VmId): VmPlan {
   };
 }
 
+/** The controllers told us to forget an epoch and then ask for it again: it still must not start. */
+const FORGOTTEN = { reason: EndReason.VANISHED, message: 'this epoch is over; how it ended was forgotten as told' };
 const NEVER_STARTED = { reason: EndReason.DESTROYED, message: 'it was stopped before this host started it' };
 
 /** Why a domain that is there must not be; empty when it may. */
