@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type Agent, createAgent } from '@busbar/agent/agent';
+import { InMemoryStore } from '@busbar/agent/reconcile/memory';
+import type { ControllerDialer } from '@busbar/agent/session/link';
+import { SimHostDriver } from '@busbar/agent/sim/driver';
+import { SimMachine } from '@busbar/agent/sim/machine';
+import { simInventory } from '@busbar/agent/sim/topology';
+import type { Caller } from '@busbar/controller/api/call';
+import { pipeline } from '@busbar/controller/api/pipeline';
+import { type Controller, createController } from '@busbar/controller/controller';
+import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/memory';
+import { VirtualClock } from '@busbar/core/clock/virtual';
+import type { Logger } from '@busbar/core/log';
+import { type Random, seededRandom } from '@busbar/core/random';
+import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
+import type { StorageDriver } from '@busbar/storage/driver';
+import { newSimPool, type SimPool, simDriver } from '@busbar/storage/sim/driver';
+import { delayed } from './link.ts';
+
+/**
+ * A whole cluster in one process on virtual time, from one seed: the product's own controllers and agents, with
+ * simulated store, network, storage and hosts around them. The same seed gives the same trace.
+ */
+const CALLER: Caller = { name: 'client/simulation', role: 'admin' };
+
+interface SimController {
+  readonly host: string;
+  readonly store: MemoryStore;
+  readonly controller: Controller;
+  readonly stop: AbortController;
+  /** Aborts every link of this incarnation. */
+  readonly power: AbortController;
+  dead: boolean;
+}
+
+interface SimHost {
+  readonly name: string;
+  readonly machine: SimMachine;
+  readonly memory: InMemoryStore;
+  agent: Agent | null;
+  driver: SimHostDriver | null;
+  power: AbortController;
+}
+
+export class World {
+  readonly clock = new VirtualClock();
+  readonly random: Random;
+  readonly truth: MemoryStoreServer;
+  readonly pool: SimPool;
+  readonly trace: string[] = [];
+  readonly hosts: readonly SimHost[];
+  readonly #controllers = new Map<string, SimController>();
+  readonly #names: readonly string[];
+
+  constructor(options: { readonly seed: number; readonly controllers?: number; readonly hosts?: number }) {
+    this.random = seededRandom(options.seed);
+    this.truth = new MemoryStoreServer({ clock: this.clock });
+    this.pool = newSimPool({ latencyMs: { min: 1, max: 40 } });
+    const names = (count: number) => Array.from({ length: count }, (_, i) => `host${i + 1}`);
+    this.#names = names(options.controllers ?? 3);
+    for (const name of this.#names) this.bootController(name);
+    this.hosts = names(options.hosts ?? 3).map((name) => this.#newHost(name));
+    for (const host of this.hosts) this.startAgent(host);
+  }
+
+  /** One line of the trace: what happened when, with nothing in it that differs between two runs of one seed. */
+  note(line: string): void {
+    this.trace.push(`${this.clock.nowMs().toFixed(3)} ${line}`);
+  }
+
+  bootController(name: string): void {
+    const random = seededRandom(Math.floor(this.random.next() * 2 ** 32));
+    const store = this.truth.client({ clock: this.clock, random, latencyMs: [0.3, 3] });
+    const power = new AbortController();
+    const entry: { dead: boolean } = { dead: false };
+    const controller = createController({
+      cluster: 'sim',
+      host: name,
+      address: name,
+      controllers: this.#names.map((host) => ({ host, address: host })),
+      version: '0.0.0',
+      store,
+      storage: unlessDead(simDriver(this.pool, { clock: this.clock, random }), entry),
+      clock: this.clock,
+      random,
+      logger: this.#logger(`controller ${name}`, entry),
+    });
+    const stop = new AbortController();
+    const made: SimController = Object.assign(entry, { host: name, store, controller, stop, power });
+    this.#controllers.set(name, made);
+    void controller.run(stop.signal);
+  }
+
+  /** As abrupt as a power cut: nothing that it does from now on reaches anything. */
+  killController(name: string): void {
+    const victim = this.#live(name);
+    this.note(`kill controller ${name}`);
+    victim.dead = true;
+    victim.store.setReachable(false);
+    victim.power.abort();
+    victim.stop.abort();
+    this.#controllers.delete(name);
+  }
+
+  leaderName(): string | null {
+    for (const { host, controller } of this.#controllers.values())
+      if (controller.leadership.isLeader() !== null) return host;
+    return null;
+  }
+
+  controller(name: string): Controller {
+    return this.#live(name).controller;
+  }
+
+  liveControllers(): readonly string[] {
+    return [...this.#controllers.keys()].sort();
+  }
+
+  /** Calls an RPC of a controller through the real pipeline. */
+  call<Response>(controller: string, service: string, method: string, request: unknown): Promise<Response> {
+    const bound = this.#live(controller).controller.services.find((each) => each.definition.name === service);
+    const rpc = bound?.definition.methods[method];
+    const handler = bound?.methods[method];
+    if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${service}/${method}`);
+    const run = pipeline(this.#logger(`api ${controller}`, { dead: false })).unary(
+      bound.definition.fullName,
+      rpc,
+      handler,
+    );
+    return run(request, CALLER, new AbortController().signal) as Promise<Response>;
+  }
+
+  startAgent(host: SimHost): void {
+    host.power = new AbortController();
+    host.driver = new SimHostDriver(host.machine, this.clock);
+    host.agent = createAgent({
+      clock: this.clock,
+      random: seededRandom(Math.floor(this.random.next() * 2 ** 32)),
+      logger: this.#logger(`agent ${host.name}`, { dead: false }),
+      dialer: this.#dialer(host.name, host.power.signal),
+      driver: host.driver,
+      store: host.memory,
+      bootId: host.machine.bootId,
+      version: '0.0.0',
+      config: {
+        host: host.name,
+        managementAddress: '10.0.0.1',
+        storageAddress: '10.0.1.1',
+        controllers: this.#names.map((name) => ({ host: name, address: name })),
+      },
+    });
+    host.agent.start();
+  }
+
+  killAgent(host: SimHost): void {
+    this.note(`kill agent ${host.name}`);
+    host.power.abort();
+    void host.agent?.stop();
+    void host.driver?.close();
+    host.agent = null;
+  }
+
+  /** How many machines run a domain of this VM right now. */
+  runningOn(vmId: string): readonly string[] {
+    return this.hosts
+      .filter((host) => host.machine.domains.some((domain) => domain.vmId === vmId && domain.state !== 'ended'))
+      .map((host) => host.name);
+  }
+
+  async until(condition: () => boolean, limitMs: number, what: string): Promise<void> {
+    if (await this.clock.advanceUntil(condition, limitMs)) return;
+    throw new Error(`not within ${limitMs} virtual ms: ${what}\n${this.trace.slice(-40).join('\n')}`);
+  }
+
+  async settled<T>(promise: Promise<T>, limitMs: number, what: string): Promise<T> {
+    let done = false;
+    const mark = () => {
+      done = true;
+    };
+    promise.then(mark, mark);
+    await this.until(() => done, limitMs, what);
+    return promise;
+  }
+
+  #newHost(name: string): SimHost {
+    const random = seededRandom(Math.floor(this.random.next() * 2 ** 32));
+    const inventory = simInventory({ bridges: [{ name: 'br-vm', kind: BridgeKind.LINUX }] });
+    const machine = new SimMachine({ clock: this.clock, random, inventory });
+    machine.observe((change) => {
+      if (change.kind === 'state')
+        this.note(
+          `${name}: ${change.domain.name} epoch ${change.domain.epoch} ${change.from ?? 'none'} -> ${change.domain.state}`,
+        );
+    });
+    return { name, machine, memory: new InMemoryStore(), agent: null, driver: null, power: new AbortController() };
+  }
+
+  #dialer(host: string, hostPower: AbortSignal): ControllerDialer {
+    const connect = <Up, Down>(
+      address: string,
+      outgoing: AsyncIterable<Up>,
+      signal: AbortSignal,
+      serve: (controller: Controller, incoming: AsyncIterable<Up>, ended: AbortSignal) => AsyncIterable<Down>,
+    ): AsyncIterable<Down> => {
+      const target = this.#controllers.get(address);
+      if (target === undefined) return refused();
+      const ended = AbortSignal.any([signal, hostPower, target.power.signal]);
+      const link = { clock: this.clock, random: this.random, up: () => !target.dead, signal: ended };
+      return delayed(serve(target.controller, delayed(outgoing, link), ended), link);
+    };
+    return {
+      session: (address, outgoing, signal) =>
+        connect(address, outgoing, signal, (controller, incoming, ended) =>
+          controller.sessions.session(host, incoming, ended),
+        ),
+      attach: (address, outgoing, signal) =>
+        connect(address, outgoing, signal, (controller, incoming) => controller.sessions.attached(host, incoming)),
+      close: async () => {},
+    };
+  }
+
+  #live(name: string): SimController {
+    const found = this.#controllers.get(name);
+    if (found === undefined) throw new Error(`no controller ${name}`);
+    return found;
+  }
+
+  #logger(who: string, life: { readonly dead: boolean }): Logger {
+    const write = (level: string) => (fields: object, message: string) => {
+      if (life.dead) return;
+      const { stack: _stack, ...rest } = fields as { stack?: string };
+      this.note(`${who} ${level} ${message} ${JSON.stringify(rest)}`);
+    };
+    return { debug: () => {}, info: write('info'), warn: write('warn'), error: write('error') };
+  }
+}
+
+async function* refused<T>(): AsyncIterable<T> {
+  yield* [] as T[];
+  throw new Error('connection refused');
+}
+
+/** Calls of a dead controller hang for ever: what it had begun may have reached the pool, nothing new does. */
+function unlessDead(driver: StorageDriver, life: { readonly dead: boolean }): StorageDriver {
+  return new Proxy(driver, {
+    get(target, property, receiver) {
+      const value = Reflect.get(target, property, receiver) as unknown;
+      if (typeof value !== 'function' || property === 'diskSource') return value;
+      return (...args: unknown[]) =>
+        life.dead ? new Promise(() => {}) : (value as (...a: unknown[]) => unknown).apply(target, args);
+    },
+  });
+}
