@@ -9,11 +9,7 @@ import { renderError } from './output/error.ts';
 
 export async function run(args: readonly string[], io: Io): Promise<number> {
   const session = new Session(io);
-  const program = buildProgram(session).configureOutput({
-    writeOut: (text) => void io.stdout.write(text),
-    writeErr: (text) => void io.stderr.write(text),
-    outputError: () => {},
-  });
+  const program = buildProgram(session);
   try {
     await program.parseAsync(args, { from: 'user' });
     return EXIT.ok;

@@ -16,6 +16,9 @@ export const CONNECT_DEADLINE_MS = 1500;
 const KEEPALIVE_TIME_MS = 4000;
 const KEEPALIVE_TIMEOUT_MS = 2000;
 
+/** Message of our own check of the certificate's role. */
+export const NO_CONTROLLER = 'not the certificate of a controller';
+
 /** This endpoint cannot be used now; `why` is for people. */
 export class ConnectError extends Error {
   override readonly name = 'ConnectError';
@@ -131,6 +134,7 @@ export function explain(address: string, details: string): ConnectError {
 }
 
 const TLS_PROBLEMS: readonly (readonly [RegExp, string])[] = [
+  [new RegExp(NO_CONTROLLER), 'TLS: what answers there is certified, but not as a controller'],
   [/certificate has expired|CERT_HAS_EXPIRED/i, 'TLS: the certificate of the controller has expired'],
   [/not yet valid|CERT_NOT_YET_VALID/i, 'TLS: the certificate of the controller is not valid yet (compare the clocks)'],
   [

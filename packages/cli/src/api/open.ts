@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /** From settings and the context file to a connection. */
 import { readFileSync } from 'node:fs';
+import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { ChannelCredentials } from '@grpc/grpc-js';
 import { CliError, EXIT, usageError } from '../cli/exit.ts';
 import type { Session } from '../cli/session.ts';
 import { type ChosenContext, chooseContext, readConfig } from '../config/file.ts';
 import { lastEndpoint } from '../config/last-endpoint.ts';
 import { Api } from './api.ts';
-import { Endpoint } from './endpoint.ts';
+import { Endpoint, NO_CONTROLLER } from './endpoint.ts';
 
 /** Port of a controller's API when an endpoint names none. */
 const DEFAULT_PORT = 7800;
@@ -62,10 +63,21 @@ function credentialsOf(context: ChosenContext): ChannelCredentials {
   };
   const [ca, key, certificate] = [read('ca'), read('key'), read('certificate')];
   try {
-    return ChannelCredentials.createSsl(ca, key, certificate);
+    return ChannelCredentials.createSsl(ca, key, certificate, { checkServerIdentity: checkController });
   } catch (error) {
     throw incomplete(context.name, `TLS: ${(error as Error).message}`);
   }
+}
+
+/**
+ * Address and role: every host of the cluster has a certificate of the same CA, so a certificate for the right address
+ * is not enough. Only a controller may be told what to do, and be believed.
+ */
+function checkController(host: string, certificate: PeerCertificate): Error | undefined {
+  const wrong = checkServerIdentity(host, certificate);
+  if (wrong !== undefined) return wrong;
+  if (/(^|, )URI:spiffe:\/\/[^/,]+\/controller\//.test(certificate.subjectaltname ?? '')) return undefined;
+  return new Error(`${NO_CONTROLLER} (${certificate.subjectaltname ?? 'no subject alternative name'})`);
 }
 
 function incomplete(context: string, why: string): CliError {

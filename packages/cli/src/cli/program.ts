@@ -4,6 +4,7 @@
  * others; that is why this file imports none of them.
  */
 import { Command, Option } from 'commander';
+import type { Io } from './io.ts';
 import { appendText, examples } from './options.ts';
 import type { GlobalOptions, Session } from './session.ts';
 
@@ -89,10 +90,13 @@ export function buildProgram(session: Session): Command {
     'busbar vm list --watch',
     'busbar vm console scada-1',
   ]);
-  quiet(program);
+  quiet(program, session.io);
   const loaders = new Map<Command, Noun>();
   for (const noun of NOUNS) {
-    const command = quiet(program.command(noun.name).summary(noun.summary).description(capital(noun.summary)));
+    const command = quiet(
+      program.command(noun.name).summary(noun.summary).description(capital(noun.summary)),
+      session.io,
+    );
     if (noun.alias !== undefined) command.alias(noun.alias);
     loaders.set(command, noun);
   }
@@ -102,16 +106,20 @@ export function buildProgram(session: Session): Command {
     loaders.delete(chosen);
     const { define } = await noun.load();
     define(chosen, session);
-    for (const command of chosen.commands) quiet(command);
+    for (const command of chosen.commands) quiet(command, session.io);
   });
   return program;
 }
 
 /** Errors are thrown and shown by us; commander prints help only. */
-function quiet(command: Command): Command {
+function quiet(command: Command, io: Io): Command {
   return command
     .exitOverride()
-    .configureOutput({ outputError: () => {} })
+    .configureOutput({
+      writeOut: (text) => void io.stdout.write(text),
+      writeErr: (text) => void io.stderr.write(text),
+      outputError: () => {},
+    })
     .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
     .showSuggestionAfterError(true);
 }

@@ -101,6 +101,8 @@ export class Checker {
         const near = nearest(key, known);
         const expected = near === undefined ? `one of ${known.join(', ')}` : `did you mean ${near}?`;
         this.report(keyNode, field, 'unknown field', expected);
+        // Most likely this is the field: that it is missing, too, would only distract.
+        if (near !== undefined) present.add(near);
         continue;
       }
       // `labels:` with nothing behind it is what an editor leaves: the same as leaving the line out.
