@@ -114,7 +114,7 @@ describe('leadership on etcd, one controller beside each of three members', () =
     const leader = await etcd.leader();
     const frozen = controller.index === leader ? (leader + 1) % 3 : controller.index;
     etcd.freeze(frozen);
-    const untilMs = systemClock.nowMs() + 4_000;
+    const untilMs = systemClock.nowMs() + 3_200;
     await waitUntil(() => systemClock.nowMs() > untilMs);
     expect(controller.leadership.isLeader()).toBe(term);
     etcd.thaw(frozen);

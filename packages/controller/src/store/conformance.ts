@@ -323,7 +323,8 @@ export function clusterStoreConformance(name: string, factory: () => Promise<Sto
       });
     });
 
-    describe('leases', () => {
+    // Two of them wait for an expiry: they wait together.
+    describe.concurrent('leases', () => {
       test('take their keys along when they expire, and not before', async () => {
         const prefix = newPrefix();
         const lease = await store.grantLease(2_000);

@@ -31,17 +31,16 @@ test.each([
 
 test('a transaction that may be repeated is never applied twice, whatever happens in between', () => {
   const key = fc.constantFrom('a', 'b', 'c');
-  const write = fc.oneof(
-    fc.record<Write>({ kind: fc.constant('put'), key, value: fc.constant('') } as never),
-    fc.record<Write>({ kind: fc.constant('delete'), key } as never),
+  const write: fc.Arbitrary<Write> = fc.oneof(
+    key.map((k): Write => ({ kind: 'put', key: k, value: '' })),
+    key.map((k): Write => ({ kind: 'delete', key: k })),
   );
   const writes = fc.uniqueArray(write, { selector: (item) => item.key, minLength: 1 });
-  const compare = fc.array(
-    fc.record<Compare>({
-      target: fc.constantFrom('mod', 'create'),
-      key,
-      revision: fc.bigInt({ min: 0n, max: 4n }) as fc.Arbitrary<Revision>,
-    } as never),
+  const revision = fc.bigInt({ min: 0n, max: 4n }).map((n) => n as Revision);
+  const compare: fc.Arbitrary<Compare[]> = fc.array(
+    fc
+      .tuple(fc.constantFrom('mod', 'create'), key, revision)
+      .map(([target, k, r]) => ({ target, key: k, revision: r })),
     { maxLength: 2 },
   );
   let repeatable = 0;
