@@ -12,6 +12,8 @@ import { type Terms, verifyWelcome } from './welcome.ts';
 const FIRST_HEARTBEAT_INTERVAL_MS = 250;
 /** Silence after which a link is suspect, as long as the leader takes to suspect a host. */
 const SUSPECT_AFTER_MS = 1000;
+/** Heartbeats without an answer that silence takes at least, however long it lasted. */
+const UNANSWERED_MIN = 3;
 /** A loaded controller may take longer for its first answer (TLS, hello); TCP repeats a lost first packet after 1 s. */
 const WELCOME_WITHIN_MS = 2000;
 /** Silence after which a link is cut, whether or not a better one is there. */
@@ -56,6 +58,7 @@ export class ControllerLink {
   #wasAlive = false;
   #heartbeats = 0n;
   #heardAtMs: number;
+  #unanswered = 0;
   #ended = false;
 
   constructor(options: LinkOptions) {
@@ -65,7 +68,12 @@ export class ControllerLink {
   }
 
   get suspect(): boolean {
-    return this.#options.clock.nowMs() - this.#heardAtMs >= SUSPECT_AFTER_MS;
+    return this.#silentMs() >= SUSPECT_AFTER_MS;
+  }
+
+  /** A process that stood still has sent nothing and read nothing: only silence that it listened to counts. */
+  #silentMs(): number {
+    return this.#unanswered < UNANSWERED_MIN ? 0 : this.#options.clock.nowMs() - this.#heardAtMs;
   }
 
   start(): void {
@@ -91,7 +99,7 @@ export class ControllerLink {
   }
 
   #beat(): void {
-    const silentMs = this.#options.clock.nowMs() - this.#heardAtMs;
+    const silentMs = this.#silentMs();
     if (silentMs >= (this.#terms === undefined ? WELCOME_WITHIN_MS : CUT_AFTER_MS)) {
       this.close(this.#terms === undefined || this.#wasAlive ? NO_ANSWER : NO_ACKNOWLEDGEMENT);
       return;
@@ -100,6 +108,7 @@ export class ControllerLink {
     if (this.#wasAlive && this.suspect) this.#options.events.suspect(this);
     if (this.#ended) return;
     this.outbox.mark('heartbeat');
+    this.#unanswered++;
     const intervalMs = this.#terms?.heartbeatIntervalMs ?? FIRST_HEARTBEAT_INTERVAL_MS;
     this.#timer = this.#options.clock.timer(intervalMs, () => this.#beat());
   }
@@ -139,7 +148,7 @@ export class ControllerLink {
         break;
       case 'heartbeatAck':
         if (!lease.acknowledged(message.value.number)) break;
-        this.#heardAtMs = this.#options.clock.nowMs();
+        this.#hear();
         this.#wasAlive = true;
         events.acknowledged();
         break;
@@ -154,6 +163,11 @@ export class ControllerLink {
     }
   }
 
+  #hear(): void {
+    this.#heardAtMs = this.#options.clock.nowMs();
+    this.#unanswered = 0;
+  }
+
   #welcome(welcome: Welcome): void {
     const verdict = verifyWelcome(welcome, this.#options.controller.host, this.#options.controllers);
     if (!verdict.ok) {
@@ -161,7 +175,7 @@ export class ControllerLink {
       return;
     }
     this.#terms = verdict.value;
-    this.#heardAtMs = this.#options.clock.nowMs();
+    this.#hear();
     this.#options.lease.verified(verdict.value.leaseTtlMs);
     this.#options.events.welcomed(this);
   }

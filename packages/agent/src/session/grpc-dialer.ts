@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { assert } from '@busbar/core/assert';
+import { BusbarError } from '@busbar/core/errors';
 import {
   type AgentServiceClient,
   AgentServiceDefinition,
@@ -8,7 +9,15 @@ import {
   type SessionRequest,
   type SessionResponse,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
-import { type Channel, ChannelCredentials, type ChannelOptions, createChannel, createClient } from 'nice-grpc';
+import {
+  type Channel,
+  ChannelCredentials,
+  type ChannelOptions,
+  ClientError,
+  createChannel,
+  createClient,
+  Status,
+} from 'nice-grpc';
 import type { ControllerDialer } from './link.ts';
 
 export interface TlsFiles {
@@ -73,6 +82,8 @@ export class GrpcDialer implements ControllerDialer {
     this.#channels.add(channel);
     try {
       yield* call(createClient(AgentServiceDefinition, channel));
+    } catch (error) {
+      throw error instanceof ClientError ? plain(error) : error;
     } finally {
       this.#channels.delete(channel);
       channel.close();
@@ -89,4 +100,12 @@ export class GrpcDialer implements ControllerDialer {
       'grpc.default_authority': controller.host,
     });
   }
+}
+
+/** The library's words around the one that matters: they go to the user with each report. */
+const NOISE = /^No connection established\. Last error: (Error: )?|\. Resolution note: *$/g;
+
+function plain(error: ClientError): BusbarError {
+  const message = error.details.replace(NOISE, '') || Status[error.code];
+  return new BusbarError({ kind: 'unavailable', reason: 'CONTROLLER_UNREACHABLE', message });
 }
