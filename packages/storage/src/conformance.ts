@@ -117,9 +117,12 @@ export function storageDriverConformance(name: string, start: () => Promise<Stor
         const volumeId = newVolume();
         await driver.createVolume({ volumeId, sizeBytes: BigInt(4 * MIB) });
         const release = await harness.holdOpen(volumeId);
-        const error = await refused(driver.deleteVolume(volumeId), 'VOLUME_IN_USE');
-        expect(error.kind).toBe('precondition');
-        await release();
+        try {
+          const error = await refused(driver.deleteVolume(volumeId), 'VOLUME_IN_USE');
+          expect(error.kind).toBe('precondition');
+        } finally {
+          await release();
+        }
         await driver.deleteVolume(volumeId);
       });
     });

@@ -8,8 +8,11 @@ import { BASE } from './metadata.ts';
 /** Until every OSD has the map with the new blocklist entry and drops the watch. */
 const FENCE_WAIT_MS = 15_000;
 const RETRY_MS = 200;
-/** Long enough for any orphan to run into it; Ceph's own default. */
-const FENCE_S = 3600;
+/**
+ * Long enough for any orphan to run into it; about Ceph's own default. The fraction is needed: the
+ * monitors want a double here and refuse JSON's integer ("bad or missing field 'expire'").
+ */
+const FENCE_S = 3600.5;
 
 /**
  * Removes an image that no VM ever had. Whoever still has it open is the orphan of a killed import:

@@ -37,6 +37,9 @@ const configOf = (more: object = {}) => ({
   user: ceph.user,
   keyring: ceph.keyring,
   spoolDir: join(scratch, 'spool'),
+  // Patient, because the machine that runs the tests may be busy; tests of deadlines set their own.
+  timeouts: { mountS: 15, monOpS: 15, osdOpS: 20 },
+  deadlines: { callMs: 40_000, diagnoseMs: 5000 },
   ...more,
 });
 const open = (more: object = {}): RbdDriver =>
@@ -48,14 +51,15 @@ const qemuName = (id: VolumeId) =>
 
 /** QEMU's own block layer has the volume open for writing. */
 async function holdOpen(id: VolumeId): Promise<() => Promise<void>> {
-  const child = spawn('qemu-io', ['-f', 'raw', qemuName(id)], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const args = ['--pdeathsig', 'KILL', 'qemu-io', '-f', 'raw', qemuName(id)];
+  const child = spawn('setpriv', args, { stdio: ['pipe', 'pipe', 'ignore'] });
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   let output = '';
   child.stdout.on('data', (text: Buffer) => {
     output += text.toString();
   });
   child.stdin.write('write 0 512\n');
-  await vi.waitFor(() => expect(output).toContain('wrote 512'), { timeout: 10_000 });
+  await vi.waitFor(() => expect(output).toContain('wrote 512'), { timeout: 30_000 });
   return async () => {
     child.stdin.write('quit\n');
     await exited;
@@ -159,7 +163,7 @@ describe('rbd', () => {
   });
 
   test('a child that stands still is replaced at the deadline', async () => {
-    const impatient = open({ deadlines: { callMs: 2000, diagnoseMs: 2000 } });
+    const impatient = open({ deadlines: { callMs: 5000, diagnoseMs: 5000 } });
     await impatient.capacity();
     process.kill(impatient.childPid() as number, 'SIGSTOP');
     await expect(impatient.capacity()).rejects.toMatchObject({ reason: 'STORAGE_TIMEOUT' });
@@ -247,12 +251,12 @@ describe('rbd', () => {
     const lost = open({ cephConf: conf, timeouts: { mountS: 2 } });
     const startedAt = performance.now();
     await expect(lost.capacity()).rejects.toMatchObject({ kind: 'unavailable', reason: 'STORAGE_UNAVAILABLE' });
-    expect(performance.now() - startedAt).toBeLessThan(8000);
+    expect(performance.now() - startedAt).toBeLessThan(12_000);
     await lost.close();
   });
 
   test('PGs that stand still: every call ends in time with the reason, and works again afterwards', async () => {
-    const quick = open({ timeouts: { osdOpS: 2 }, deadlines: { callMs: 6000, diagnoseMs: 2000, importIdleMs: 4000 } });
+    const quick = open({ timeouts: { osdOpS: 3 }, deadlines: { callMs: 8000, diagnoseMs: 4000 } });
     const volumeId = newVolume();
     const sizeBytes = BigInt(8 * MIB);
     await quick.createVolume({ volumeId, sizeBytes });
@@ -266,13 +270,13 @@ describe('rbd', () => {
       const unnoticed = await timed(() => quick.statVolume(volumeId));
       expect(unnoticed.error).toMatchObject({ kind: 'timeout', reason: 'STORAGE_TIMEOUT' });
       expect(unnoticed.error.message).toMatch(/the monitors (answer and )?report HEALTH_/);
-      expect(unnoticed.tookMs).toBeLessThan(9000);
+      expect(unnoticed.tookMs).toBeLessThan(14_000);
       // What the other OSDs of a real cluster would have reported.
       await ceph.ceph('osd', 'down', '0');
       const noticed = await timed(() => quick.createVolume({ volumeId: newVolume(), sizeBytes }));
       expect(noticed.error).toMatchObject({ reason: 'STORAGE_TIMEOUT' });
       expect(noticed.error.message).toContain('OSD_DOWN');
-      expect(noticed.tookMs).toBeLessThan(9000);
+      expect(noticed.tookMs).toBeLessThan(14_000);
       expect((await quick.capacity()).totalBytes).toBeGreaterThan(0n);
     } finally {
       ceph.thawOsd();
