@@ -108,9 +108,8 @@ export async function startMiniCeph(options: { readonly osdBytes?: number } = {}
     return child;
   };
   const stop = async () => {
-    const gone = daemons.map((child) =>
-      child.exitCode === null && child.signalCode === null ? new Promise((done) => child.once('exit', done)) : null,
-    );
+    const running = daemons.filter((child) => child.exitCode === null && child.signalCode === null);
+    const gone = running.map((child) => new Promise((done) => child.once('exit', done)));
     for (const child of daemons) child.kill('SIGKILL');
     await Promise.race([Promise.all(gone), delay(5000)]);
     await rm(dir, { recursive: true, force: true, maxRetries: 3 });
