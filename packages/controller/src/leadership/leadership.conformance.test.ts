@@ -70,7 +70,7 @@ describe('leadership on etcd, one controller beside each of three members', () =
   test('a clean handover takes a moment', async () => {
     const { controller, term } = await elected();
     const tookMs = await takeover('new leader after a resignation', term, () => controller.leadership.resign());
-    expect(tookMs).toBeLessThan(1_000);
+    expect(tookMs).toBeLessThan(2_500);
     expect(current()).not.toBe(controller);
   });
 
@@ -78,7 +78,7 @@ describe('leadership on etcd, one controller beside each of three members', () =
     const { controller, term } = await elected();
     // As if the host had died: no renewal and no resignation reach etcd any more.
     const tookMs = await takeover('new leader after the death of the old one', term, () => controller.store.close());
-    expect(tookMs).toBeLessThan(5_000);
+    expect(tookMs).toBeLessThan(10_000);
     expect(term.isValid()).toBe(false);
     const { controller: next, term: nextTerm } = await elected();
     const write = (fenced: LeaderTerm) =>
@@ -103,7 +103,7 @@ describe('leadership on etcd, one controller beside each of three members', () =
       void both.controller.store.close();
       await etcd.kill(leader);
     });
-    expect(tookMs).toBeLessThan(9_000);
+    expect(tookMs).toBeLessThan(14_000);
     expect(term.isValid()).toBe(false);
     await etcd.restart(leader);
     await etcd.leader();
@@ -113,7 +113,7 @@ describe('leadership on etcd, one controller beside each of three members', () =
     const { controller, term } = await elected();
     const leader = await etcd.leader();
     const frozen = controller.index === leader ? (leader + 1) % 3 : controller.index;
-    etcd.freeze(frozen);
+    await etcd.freeze(frozen);
     const untilMs = systemClock.nowMs() + 3_200;
     await waitUntil(() => systemClock.nowMs() > untilMs);
     expect(controller.leadership.isLeader()).toBe(term);

@@ -10,7 +10,8 @@
  */
 export interface LeadershipTimings {
   /**
-   * Lease of the leader key. etcd's floor is 2 s (1.5 election timeouts, whole seconds). 3 s: a leader
+   * Lease of the leader key. etcd's floor is 1.5 election timeouts in whole seconds: 2 s by default, 3 s
+   * where the election timeout is 2 s. 3 s: a leader
    * survives two lost renewals or the death of the etcd member that it talks to; a dead leader's key
    * goes 3 to 3.5 s after its last renewal (etcd looks every 500 ms). When etcd itself must elect, a
    * leader may lose its term and win the next at once: cheaper than a longer TTL on every host failure.

@@ -60,7 +60,7 @@ export class EtcdStore implements ClusterStore {
   readonly #callDeadlineMs: number;
   readonly #maxBufferedEvents: number;
   readonly #pool: MemberPool;
-  readonly #caller: Caller;
+  readonly #caller: Caller<Member>;
   readonly #closing = new AbortController();
 
   constructor(options: EtcdStoreOptions) {

@@ -3,8 +3,7 @@ import { type Clock, sleep } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import { invalidRequest, leaseGone, outcomeUnknown, storeClosed, storeUnavailable } from '../errors.ts';
 import { CallFailure } from './failure.ts';
-import type { Cancellable, Member } from './member.ts';
-import type { MemberPool } from './pool.ts';
+import type { Cancellable } from './member.ts';
 
 /** A call unanswered for so long makes the store ask whether the member is alive at all. */
 const SILENCE_MS = 400;
@@ -15,6 +14,18 @@ export interface CallOptions {
   readonly deadlineMs: number;
   /** read: does nothing. write: at most once. repeatable write: a second sending does no harm (see mayRepeat). */
   readonly kind: 'read' | 'write' | 'repeatable write';
+}
+
+/** What the caller needs of a Member. */
+export interface Candidate {
+  readonly address: string;
+  probe(): Promise<{ readonly leader: bigint }>;
+  suspect(): void;
+}
+
+/** What the caller needs of a MemberPool. */
+export interface Chooser<M> {
+  pick(endMs: number, signal: AbortSignal): Promise<M>;
 }
 
 export interface Answered<T> {
@@ -30,24 +41,24 @@ export interface Answered<T> {
  * not applied, or may be applied twice, goes on to the next member; any other ends in 'timeout' as
  * soon as its member is known to be silent. A silent member costs SILENCE_MS and a probe, once.
  */
-export class Caller {
-  readonly #pool: MemberPool;
+export class Caller<M extends Candidate> {
+  readonly #pool: Chooser<M>;
   readonly #clock: Clock;
   readonly #closing: AbortSignal;
 
-  constructor(pool: MemberPool, clock: Clock, closing: AbortSignal) {
+  constructor(pool: Chooser<M>, clock: Clock, closing: AbortSignal) {
     this.#pool = pool;
     this.#clock = clock;
     this.#closing = closing;
   }
 
-  async call<T>(options: CallOptions, start: (member: Member) => Cancellable<T>): Promise<Answered<T>> {
+  async call<T>(options: CallOptions, start: (member: M) => Cancellable<T>): Promise<Answered<T>> {
     const { what, kind } = options;
     const endMs = this.#clock.nowMs() + options.deadlineMs;
     let inDoubt: unknown;
     for (;;) {
       if (this.#closing.aborted) throw inDoubt === undefined || kind === 'read' ? storeClosed() : outcomeUnknown(what);
-      let member: Member;
+      let member: M;
       let sentMs: number;
       try {
         member = await this.#pool.pick(endMs, this.#closing);
@@ -74,8 +85,8 @@ export class Caller {
 
   /** One sending to one member. Rejects with CallFailure. */
   async #attempt<T>(
-    member: Member,
-    start: (member: Member) => Cancellable<T>,
+    member: M,
+    start: (member: M) => Cancellable<T>,
     kind: CallOptions['kind'],
     endMs: number,
   ): Promise<T> {

@@ -43,7 +43,9 @@ export class MemberPool {
         return member;
       }
       if (this.#clock.nowMs() + RETRY_MS >= endMs) {
-        const causes = [...failures.values()].map(errorChain).join('; ');
+        const causes = this.#members
+          .map((member) => errorChain(failures.get(member) ?? `${member.address}: no answer yet`))
+          .join('; ');
         throw storeUnavailable('no etcd member is alive and knows a leader', causes);
       }
       await sleep(this.#clock, RETRY_MS, signal);

@@ -3,7 +3,7 @@
 // temporary directory. Nothing of it outlives the test process.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { accessSync, constants, rmSync } from 'node:fs';
-import { mkdtemp, open, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, readdir, readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -109,8 +109,21 @@ export class EtcdTestCluster {
     return this.#process(index).address;
   }
 
-  freeze(index: number): void {
-    this.#process(index).child?.kill('SIGSTOP');
+  /** Returns when the kernel has stopped every thread: on a busy machine that takes a while. */
+  async freeze(index: number): Promise<void> {
+    const { child } = this.#process(index);
+    if (child?.pid === undefined) throw new Error(`etcd member ${index} does not run`);
+    child.kill('SIGSTOP');
+    const tasks = `/proc/${child.pid}/task`;
+    const running = async () => {
+      const states = await Promise.all(
+        (await readdir(tasks)).map((task) => readFile(join(tasks, task, 'stat'), 'utf8').catch(() => ') T')),
+      );
+      return states.some((stat) => !stat.slice(stat.lastIndexOf(')')).startsWith(') T'));
+    };
+    for (const endMs = systemClock.nowMs() + START_DEADLINE_MS; await running(); await pause(1)) {
+      if (systemClock.nowMs() > endMs) throw new Error(`etcd member ${index} does not freeze`);
+    }
   }
 
   thaw(index: number): void {
@@ -241,6 +254,6 @@ async function freePorts(count: number): Promise<number[]> {
   return ports;
 }
 
-function pause(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 50));
+function pause(durationMs = 50): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, durationMs));
 }
