@@ -47,6 +47,20 @@ export interface HostDriver {
   close(): Promise<void>;
 }
 
+/** Where the real driver finds and leaves things. All paths absolute. */
+export interface HostDriverConfig {
+  /** libvirt's, e.g. `qemu:///system`. */
+  readonly uri: string;
+  /** UEFI variables and cloud-init disks; kept across reboots. */
+  readonly stateDir: string;
+  /** Console sockets; may vanish with a reboot. At most 62 characters. */
+  readonly runDir: string;
+  /** Serial logs. */
+  readonly logDir: string;
+  /** How QEMU reaches Ceph; null when this host has none. The key file is a keyring or holds just the key. */
+  readonly rbd: { readonly monitors: readonly string[]; readonly user: string; readonly keyFile: string } | null;
+}
+
 export interface StartRequest {
   readonly vmId: VmId;
   readonly name: string;

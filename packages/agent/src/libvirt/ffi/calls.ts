@@ -87,7 +87,7 @@ export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
 
   async shutdown(args: { untilNs: bigint; uuid: string; acpiOnly: boolean }): Promise<boolean> {
     // No flags: the guest agent when it is connected, then ACPI when it fails.
-    const found = await this.#withDomain('long', args.untilNs, 'ask the guest to shut down', args.uuid, (dom) =>
+    const found = await this.#withDomain('short', args.untilNs, 'ask the guest to shut down', args.uuid, (dom) =>
       this.#libvirt.virDomainShutdownFlags(dom, args.acpiOnly ? SHUTDOWN_ACPI : 0),
     );
     return found !== null;
@@ -111,7 +111,7 @@ export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
 
   /** null when there is no such domain, also when it went away during the call. */
   #withDomain<T extends number | string>(
-    lane: 'short' | 'long' | 'abort',
+    lane: 'short' | 'abort',
     untilNs: bigint,
     what: string,
     uuid: string,

@@ -2,7 +2,13 @@
 import type { RawError } from './signatures.ts';
 
 /** virErrorNumber; only those that Busbar tells apart. */
-export const VIR_ERR = { noSupport: 3, domExist: 28, noDomain: 42, operationInvalid: 55, noDomainMetadata: 80 } as const;
+export const VIR_ERR = {
+  noSupport: 3,
+  domExist: 28,
+  noDomain: 42,
+  operationInvalid: 55,
+  noDomainMetadata: 80,
+} as const;
 
 /** virErrorDomain of what the client library itself says about its connection: RPC and remote driver. */
 const TRANSPORT_DOMAINS: readonly number[] = [7, 13];

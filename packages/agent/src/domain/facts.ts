@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What a domain's XML depends on besides its spec: the host it starts on. */
+export interface HostFacts {
+  /** False means software emulation (TCG). */
+  readonly kvmUsable: boolean;
+  /** How QEMU reaches Ceph; null when this host has none. */
+  readonly rbd: RbdFacts | null;
+  readonly paths: DomainPaths;
+}
+
+export interface RbdFacts {
+  /** `address:port`, IPv6 in brackets; the port may be missing. */
+  readonly monitors: readonly string[];
+  readonly user: string;
+  /** Of the libvirt secret that holds the key; the key itself is in no XML, argument or log. */
+  readonly secretUuid: string;
+}
+
+/** Files of one VM on this host. All absolute. */
+export interface DomainPaths {
+  readonly consoleSocket: string;
+  readonly serialLog: string;
+  /** UEFI's variables. */
+  readonly nvram: string;
+  readonly seedIso: string;
+}

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: Apache-2.0
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Clock, sleep } from '@busbar/core/clock/clock';
+import { BusbarError, errorChain } from '@busbar/core/errors';
+import type { VmId } from '@busbar/core/ids';
+import type { Logger } from '@busbar/core/log';
+import { nativeCode } from '@busbar/native/errors';
+import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import { readLog } from '../console/log-file.ts';
+import { SerialLines } from '../console/serial-line.ts';
+import { buildDomain } from '../domain/build.ts';
+import type { DomainPaths } from '../domain/facts.ts';
+import { METADATA_URI, parseMetadata } from '../domain/metadata.ts';
+import { nicsToChange } from '../domain/nics.ts';
+import { buildSeed } from '../domain/seed.ts';
+import { find, parseXml, serialize, textOf } from '../domain/xml.ts';
+import type {
+  ConsoleLink,
+  DomainEnd,
+  DomainObservation,
+  HostDriver,
+  HostDriverConfig,
+  StartRequest,
+} from '../driver/host-driver.ts';
+import {
+  consoleUnavailable,
+  domainExists,
+  domainNotFound,
+  domainStartFailed,
+  hypervisorTimeout,
+} from '../driver/refusals.ts';
+import { readKvm } from '../inventory/kvm.ts';
+import { readInventory } from '../inventory/read.ts';
+import { Ends } from './ends.ts';
+import type { ListedDomain } from './ffi/methods.ts';
+import { LibvirtLink, type LinkCall } from './link.ts';
+import { readLogEnd, relevantLines } from './qemu-log.ts';
+import { QemuProcesses } from './qemu-process.ts';
+import { CEPH_SECRET_UUID, cephSecretXml, readCephKey } from './secret.ts';
+import { EVENT, stateOf } from './words.ts';
+
+export interface LibvirtDriverDeps {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Where libvirtd writes QEMU's logs [/var/log/libvirt/qemu]. */
+  readonly qemuLogDir?: string;
+  /** The network namespace that this host's QEMUs are in [ours]. */
+  readonly netNamespace?: string;
+  /** Root of /sys, /proc and /etc for the inventory [/]. */
+  readonly fsRoot?: string;
+  /** When a start is given up and undone [50 s]. */
+  readonly startDeadlineMs?: number;
+}
+
+/** Longer than keepalive takes to notice a frozen libvirtd (4 s), so that this is told as what it is. */
+const CALL_DEADLINE_MS = 5000;
+/** Asking every QEMU on the host for its abilities, once after an upgrade. */
+const CAPABILITIES_DEADLINE_MS = 15_000;
+const START_DEADLINE_MS = 50_000;
+/** libvirt's answer to a start that was given up. */
+const START_UNDO_MS = 10_000;
+/** libvirt waits 10 s between SIGTERM and SIGKILL; a host that shall be rid of a VM has not that long. */
+const KILL_AFTER_MS = 3000;
+const DESTROY_DEADLINE_MS = 10_000;
+const KILL_DEADLINE_MS = 5000;
+/** sun_path holds 108 bytes with the final NUL. */
+const SOCKET_PATH_LIMIT = 107;
+
+export class LibvirtHostDriver implements HostDriver {
+  readonly kind = 'libvirt';
+  readonly #config: HostDriverConfig;
+  readonly #deps: LibvirtDriverDeps;
+  readonly #link: LibvirtLink;
+  readonly #lines: SerialLines;
+  readonly #processes: QemuProcesses;
+  readonly #ends = new Ends();
+  readonly #starting = new Set<VmId>();
+  readonly #hints = new Set<() => void>();
+  readonly #closed = new AbortController();
+  #eventsMissed = true;
+  #cpuModel = '';
+
+  constructor(config: HostDriverConfig, deps: LibvirtDriverDeps) {
+    this.#config = config;
+    this.#deps = deps;
+    this.#lines = new SerialLines(deps.clock);
+    this.#processes = new QemuProcesses(deps.clock, {
+      ...(deps.netNamespace === undefined ? {} : { netNamespace: deps.netNamespace }),
+    });
+    this.#link = new LibvirtLink({
+      uri: config.uri,
+      clock: deps.clock,
+      logger: deps.logger,
+      onConnected: (call) => this.#prepare(call),
+      onChange: () => {
+        this.#eventsMissed = true;
+        this.#hint();
+      },
+      onEvent: (event) => {
+        this.#ends.onEvent(event);
+        if (event.type === 'lifecycle' && event.event === EVENT.stopped) this.#ended(event.uuid as VmId);
+        this.#hint();
+      },
+    });
+    const { length } = this.#paths('00000000-0000-0000-0000-000000000000' as VmId).consoleSocket;
+    if (length > SOCKET_PATH_LIMIT) {
+      throw new BusbarError({
+        kind: 'invalid',
+        reason: 'RUN_DIR_TOO_LONG',
+        message: `runDir ${config.runDir} is too long for a socket's path`,
+        hint: `shorten it by ${length - SOCKET_PATH_LIMIT} characters`,
+      });
+    }
+  }
+
+  start(): void {
+    this.#link.start();
+  }
+
+  /** Process id of the child that hosts libvirt; for tests. */
+  get childPid(): number | null {
+    return this.#link.childPid;
+  }
+
+  async inventory(): Promise<HostInventory> {
+    const inventory = await readInventory(this.#deps.fsRoot ?? '/');
+    const { libvirt, hypervisor } = this.#link.versions;
+    if (inventory.versions !== undefined) Object.assign(inventory.versions, { libvirt, qemu: hypervisor });
+    if (inventory.cpu !== undefined) inventory.cpu.libvirtModel = await this.#libvirtCpuModel();
+    return inventory;
+  }
+
+  async listDomains(): Promise<readonly DomainObservation[]> {
+    const missed = this.#eventsMissed;
+    const options = { lane: 'short', deadlineMs: CALL_DEADLINE_MS } as const;
+    const listed = await this.#link.call('list', { metadataUri: METADATA_URI }, options);
+    const domains = listed.flatMap((domain) => this.#observe(domain));
+    this.#ends.listed(domains, missed);
+    if (missed) {
+      this.#eventsMissed = false;
+      await this.#removeSeeds(new Set(domains.map(({ vmId }) => vmId)));
+    }
+    return domains;
+  }
+
+  async startDomain(request: StartRequest): Promise<void> {
+    const { vmId, name, epoch } = request;
+    if (!this.#link.connected) await this.#link.call('list', { metadataUri: METADATA_URI }, SHORT);
+    // Also what libvirt does not know: a QEMU that it lost must not get a twin.
+    if (this.#starting.has(vmId) || (await this.#processes.find(vmId)).length > 0) throw domainExists(vmId, name);
+    this.#starting.add(vmId);
+    this.#ends.starting(vmId, epoch);
+    try {
+      await this.#start(request);
+      this.#ends.started(vmId);
+    } catch (error) {
+      this.#ends.startFailed(vmId);
+      throw error;
+    } finally {
+      this.#starting.delete(vmId);
+    }
+  }
+
+  async shutdownDomain(vmId: VmId): Promise<void> {
+    try {
+      await this.#link.call('shutdown', { uuid: vmId, acpiOnly: false }, SHORT);
+    } catch (error) {
+      // A guest agent that is connected and does not answer; the power button works without it.
+      if (!(error instanceof BusbarError) || error.reason !== 'HYPERVISOR_TIMEOUT') throw this.#inOurWords(error);
+      await this.#link.call('shutdown', { uuid: vmId, acpiOnly: true }, SHORT);
+    }
+  }
+
+  async destroyDomain(vmId: VmId): Promise<void> {
+    this.#ends.destroying(vmId);
+    const options = { lane: 'abort', deadlineMs: DESTROY_DEADLINE_MS } as const;
+    const byLibvirt = this.#link.call('destroy', { uuid: vmId }, options).then(
+      () => 'done' as const,
+      (error: unknown) => error,
+    );
+    const timer = new AbortController();
+    const slow = sleep(this.#deps.clock, KILL_AFTER_MS, timer.signal).then(
+      () => 'slow' as const,
+      () => 'slow' as const,
+    );
+    const outcome = await Promise.race([byLibvirt, slow]);
+    timer.abort();
+    // After libvirt's success too: what it does not know of must end as well.
+    const killed = await this.#kill(vmId);
+    if (outcome === 'done') return;
+    if (killed > 0) this.#deps.logger.warn({ vmId, killed }, 'QEMU was killed, as libvirt did not end it');
+    // libvirt sees its QEMU gone and clears up; without it, the next one to start does.
+    const last = outcome === 'slow' ? await byLibvirt : outcome;
+    if (last !== 'done') this.#deps.logger.warn({ vmId, error: errorChain(last) }, 'libvirt did not end a domain');
+    if (!this.#link.connected && killed > 0) this.#ends.killed(vmId);
+    this.#hint();
+  }
+
+  async setLinks(vmId: VmId, up: boolean): Promise<void> {
+    try {
+      const xml = await this.#link.call('xml', { uuid: vmId }, SHORT);
+      if (xml === null) throw domainNotFound(vmId);
+      const devices = nicsToChange(parseXml(xml), up).map((nic) => serialize(nic));
+      if (devices.length === 0) return;
+      if (!(await this.#link.call('updateDevices', { uuid: vmId, devices }, SHORT))) throw domainNotFound(vmId);
+    } catch (error) {
+      throw this.#inOurWords(error);
+    }
+  }
+
+  onHint(listener: () => void): Disposable {
+    const entry = () => listener();
+    this.#hints.add(entry);
+    return { [Symbol.dispose]: () => this.#hints.delete(entry) };
+  }
+
+  takeEnds(): readonly DomainEnd[] {
+    return this.#ends.take();
+  }
+
+  health(): { readonly healthy: boolean; readonly message: string } {
+    return { healthy: this.#link.connected, message: this.#link.why };
+  }
+
+  async openConsole(vmId: VmId, signal: AbortSignal): Promise<ConsoleLink> {
+    const unavailable = (why: string) => consoleUnavailable(vmId, why);
+    const either = AbortSignal.any([signal, this.#closed.signal]);
+    try {
+      const line = await this.#lines.open(this.#paths(vmId).consoleSocket, either, unavailable);
+      return { output: line.reader.output, write: (input) => line.write(input), close: () => line.reader.close() };
+    } catch (error) {
+      if (error instanceof BusbarError) throw error;
+      // Nobody listens: no such domain, or it has no console. Works without libvirt only while it has one.
+      if ((await this.#link.call('xml', { uuid: vmId }, SHORT)) === null) throw domainNotFound(vmId);
+      throw consoleUnavailable(vmId, 'it has none', error);
+    }
+  }
+
+  async *readSerialLog(
+    vmId: VmId,
+    options: { readonly tailBytes: number; readonly follow: boolean; readonly signal: AbortSignal },
+  ): AsyncIterable<Uint8Array> {
+    const signal = AbortSignal.any([options.signal, this.#closed.signal]);
+    try {
+      yield* readLog(this.#paths(vmId).serialLog, { ...options, signal, clock: this.#deps.clock });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw domainNotFound(vmId);
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed.abort();
+    this.#hints.clear();
+    await Promise.all([this.#link.close(), this.#lines.close()]);
+  }
+
+  async #prepare(call: LinkCall): Promise<void> {
+    const { rbd } = this.#config;
+    if (rbd === null) return;
+    await call('setSecret', { xml: cephSecretXml(), value: await readCephKey(rbd.keyFile) }, SHORT);
+  }
+
+  async #start(request: StartRequest): Promise<void> {
+    const { vmId, name } = request;
+    const deadlineMs = this.#deps.startDeadlineMs ?? START_DEADLINE_MS;
+    let xml: string;
+    try {
+      xml = await this.#prepareStart(request);
+    } catch (error) {
+      throw domainStartFailed(name, errorChain(error), error);
+    }
+    const giveUp = this.#deps.clock.timer(deadlineMs, () => void this.#undoStart(vmId, name));
+    const startedAtMs = this.#deps.clock.nowMs();
+    try {
+      await this.#link.call('create', { xml }, { lane: 'long', deadlineMs: deadlineMs + START_UNDO_MS });
+    } catch (error) {
+      // The driver's own words: libvirt is away, or the outcome is unknown.
+      if (error instanceof BusbarError && error.reason.startsWith('HYPERVISOR_')) throw error;
+      if (/already (active|exists|defined)/.test(errorChain(error)) && (await this.#exists(vmId))) {
+        throw domainExists(vmId, name);
+      }
+      await this.#removeSeed(vmId);
+      const gaveUp = this.#deps.clock.nowMs() - startedAtMs >= deadlineMs;
+      throw domainStartFailed(
+        name,
+        gaveUp ? `it did not start within ${deadlineMs} ms` : await this.#whyFailed(name, error),
+        error,
+      );
+    } finally {
+      giveUp[Symbol.dispose]();
+    }
+  }
+
+  async #prepareStart(request: StartRequest): Promise<string> {
+    const { rbd, runDir, logDir, stateDir } = this.#config;
+    const paths = this.#paths(request.vmId);
+    const { kvmUsable } = await readKvm(this.#deps.fsRoot ?? '/');
+    const facts = { kvmUsable, paths, rbd: rbd === null ? null : { ...rbd, secretUuid: CEPH_SECRET_UUID } };
+    // First, so that a spec that cannot be built leaves nothing behind.
+    const xml = serialize(buildDomain(request, facts));
+    // QEMU's user has to pass through, not to read.
+    for (const dir of [runDir, logDir, stateDir, join(stateDir, 'nvram'), join(stateDir, 'seed')]) {
+      await mkdir(dir, { recursive: true, mode: 0o711 });
+    }
+    const { cloudInit } = request.domain;
+    if (cloudInit !== undefined) await buildSeed(cloudInit, paths.seedIso);
+    return xml;
+  }
+
+  /** Ends a start that takes too long, e.g. because QEMU waits for storage; `create` then returns. */
+  async #undoStart(vmId: VmId, name: string): Promise<void> {
+    this.#deps.logger.warn({ vmId, name }, 'a start takes too long and is undone');
+    await this.destroyDomain(vmId).catch((error: unknown) => {
+      this.#deps.logger.error({ vmId, name, error: errorChain(error) }, 'a start that takes too long cannot be undone');
+    });
+  }
+
+  async #whyFailed(name: string, error: unknown): Promise<string> {
+    const said = error instanceof Error ? error.message : String(error);
+    const log = await readLogEnd(join(this.#deps.qemuLogDir ?? '/var/log/libvirt/qemu', `${name}.log`));
+    // Only when QEMU ran at all: else the log's end is of an earlier start.
+    const more = /monitor|qemu unexpectedly/i.test(said) ? relevantLines(log, said) : [];
+    return [said.trim(), ...more].join('; ');
+  }
+
+  async #exists(vmId: VmId): Promise<boolean> {
+    return (await this.#link.call('xml', { uuid: vmId }, SHORT)) !== null;
+  }
+
+  async #kill(vmId: VmId): Promise<number> {
+    const found = await this.#processes.find(vmId);
+    const dead = await Promise.all(found.map((qemu) => this.#processes.kill(qemu, KILL_DEADLINE_MS)));
+    if (dead.includes(false)) throw hypervisorTimeout('let QEMU die (it hangs in the kernel)', KILL_DEADLINE_MS);
+    return found.length;
+  }
+
+  #observe(domain: ListedDomain): DomainObservation[] {
+    const metadata = domain.metadata === null ? null : parseMetadata(domain.metadata);
+    // Somebody copied our XML for a domain of their own: it is not the VM.
+    if (metadata === null || metadata.vmId !== domain.uuid) return [];
+    const { state, message } = stateOf(domain.state, domain.reason);
+    const ioError = state === 'paused' && message.startsWith('I/O error') ? this.#ends.ioError(metadata.vmId) : '';
+    return [{ ...metadata, state, message: ioError === '' ? message : ioError }];
+  }
+
+  #paths(vmId: VmId): DomainPaths {
+    const { runDir, logDir, stateDir } = this.#config;
+    return {
+      consoleSocket: join(runDir, `${vmId}.console`),
+      serialLog: join(logDir, `${vmId}.serial.log`),
+      nvram: join(stateDir, 'nvram', `${vmId}.fd`),
+      seedIso: join(stateDir, 'seed', `${vmId}.iso`),
+    };
+  }
+
+  #ended(vmId: VmId): void {
+    if (this.#starting.has(vmId)) return;
+    this.#removeSeed(vmId).catch((error: unknown) => {
+      this.#deps.logger.warn({ vmId, error: errorChain(error) }, 'a cloud-init disk cannot be removed');
+    });
+  }
+
+  async #removeSeed(vmId: VmId): Promise<void> {
+    await rm(this.#paths(vmId).seedIso, { force: true });
+  }
+
+  /** Seeds hold passwords: they stay no longer than their domains. */
+  async #removeSeeds(present: ReadonlySet<VmId>): Promise<void> {
+    const dir = join(this.#config.stateDir, 'seed');
+    for (const file of await readdir(dir).catch(() => [])) {
+      const vmId = file.replace(/\.iso$/, '') as VmId;
+      if (file.endsWith('.iso') && !present.has(vmId) && !this.#starting.has(vmId)) await this.#removeSeed(vmId);
+    }
+  }
+
+  async #libvirtCpuModel(): Promise<string> {
+    if (this.#cpuModel !== '' || !this.#link.connected) return this.#cpuModel;
+    try {
+      const xml = await this.#link.call('capabilities', {}, { lane: 'short', deadlineMs: CAPABILITIES_DEADLINE_MS });
+      this.#cpuModel = textOf(find(parseXml(xml), 'host', 'cpu', 'model'));
+    } catch (error) {
+      this.#deps.logger.warn({ error: errorChain(error) }, 'libvirt does not tell its capabilities');
+    }
+    return this.#cpuModel;
+  }
+
+  /** libvirt's own errors have no word of ours: the hypervisor did not do it. */
+  #inOurWords(error: unknown): unknown {
+    if (!(error instanceof BusbarError) || nativeCode(error) === null || error.reason !== 'NATIVE_FAILED') return error;
+    return new BusbarError({
+      kind: 'unavailable',
+      reason: 'HYPERVISOR_UNAVAILABLE',
+      message: `libvirt refused: ${error.message}`,
+      cause: error,
+    });
+  }
+
+  #hint(): void {
+    for (const listener of [...this.#hints]) listener();
+  }
+}
+
+const SHORT = { lane: 'short', deadlineMs: CALL_DEADLINE_MS } as const;

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { type Clock, sleep } from '@busbar/core/clock/clock';
+import type { VmId } from '@busbar/core/ids';
+
+/** The kernel frees a killed QEMU's memory; gigabytes of it take a while. */
+const POLL_MS = 20;
+
+export interface QemuProcess {
+  readonly pid: number;
+  /** In clock ticks since boot: tells a process from a later one of the same id. */
+  readonly startTime: string;
+}
+
+/**
+ * QEMU processes, found without libvirt: for when it does not answer, and to be sure that what it
+ * calls gone is gone. A process counts when it is a QEMU, its `-uuid` is the VM's, and it is in the
+ * host's own network namespace: simulated hosts share one process table.
+ */
+export class QemuProcesses {
+  readonly #procRoot: string;
+  readonly #netNamespace: string;
+  readonly #clock: Clock;
+
+  constructor(clock: Clock, options: { readonly procRoot?: string; readonly netNamespace?: string } = {}) {
+    this.#clock = clock;
+    this.#procRoot = options.procRoot ?? '/proc';
+    this.#netNamespace = options.netNamespace ?? join(this.#procRoot, 'self/ns/net');
+  }
+
+  async find(vmId: VmId): Promise<QemuProcess[]> {
+    const home = await readlink(this.#netNamespace);
+    const found: QemuProcess[] = [];
+    for (const entry of await readdir(this.#procRoot)) {
+      if (!/^\d+$/.test(entry)) continue;
+      const pid = Number(entry);
+      if (!(await this.#isQemuOf(pid, vmId))) continue;
+      const startTime = await this.#startTime(pid);
+      if (startTime === null) continue;
+      if ((await readlink(join(this.#procRoot, entry, 'ns/net')).catch(() => '')) !== home) continue;
+      found.push({ pid, startTime });
+    }
+    return found;
+  }
+
+  /** Kills and waits until it is dead; false when it is not within the deadline (stuck in the kernel). */
+  async kill(process_: QemuProcess, deadlineMs: number): Promise<boolean> {
+    if (!(await this.#isAlive(process_))) return true;
+    try {
+      process.kill(process_.pid, 'SIGKILL');
+    } catch {
+      // It ended by itself.
+    }
+    const untilMs = this.#clock.nowMs() + deadlineMs;
+    while (await this.#isAlive(process_)) {
+      if (this.#clock.nowMs() >= untilMs) return false;
+      await sleep(this.#clock, POLL_MS);
+    }
+    return true;
+  }
+
+  async #isQemuOf(pid: number, vmId: VmId): Promise<boolean> {
+    const argv = (await this.#read(pid, 'cmdline')).split('\0');
+    if (!basename(argv[0] ?? '').includes('qemu')) return false;
+    const at = argv.indexOf('-uuid');
+    return at > 0 && argv[at + 1]?.toLowerCase() === vmId;
+  }
+
+  async #isAlive({ pid, startTime }: QemuProcess): Promise<boolean> {
+    return (await this.#startTime(pid)) === startTime;
+  }
+
+  /** null when there is no such process, or only its zombie. */
+  async #startTime(pid: number): Promise<string | null> {
+    const text = await this.#read(pid, 'stat');
+    // The command's name may hold spaces and parentheses; the fields after it do not.
+    const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+    const state = fields[0] ?? '';
+    if (state === '' || state === 'Z' || state === 'X') return null;
+    return fields[19] ?? null;
+  }
+
+  async #read(pid: number, file: string): Promise<string> {
+    try {
+      return await readFile(join(this.#procRoot, String(pid), file), 'latin1');
+    } catch {
+      return '';
+    }
+  }
+}
