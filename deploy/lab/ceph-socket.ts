@@ -27,19 +27,35 @@ async function ask(socketPath: string, prefix: string): Promise<unknown> {
   });
 }
 
-/** What still keeps the Ceph daemons of a running host from doing their work; empty when nothing does. */
-export async function cephDaemonsWaiting(plan: LabPlan, host: HostPlan): Promise<string[]> {
+async function daemonWaiting(
+  plan: LabPlan,
+  host: HostPlan,
+  daemon: string,
+  prefix: string,
+  good: readonly string[],
+): Promise<string[]> {
   const init = await initPid(plan.spec.name, host.name);
-  if (init === undefined || !plan.spec.ceph) return [];
-  const state = async (daemon: string, prefix: string, good: readonly string[]): Promise<string[]> => {
-    const answer = await ask(`/proc/${init}/root/run/ceph/ceph-${daemon}.asok`, prefix).catch((error: Error) => ({
-      state: error.message,
-    }));
-    const { state: is } = answer as { state?: string };
-    return is !== undefined && good.includes(is) ? [] : [`${daemon} is ${is ?? 'silent'}`];
-  };
+  if (init === undefined) return [`${host.name} is off`];
+  const answer = await ask(`/proc/${init}/root/run/ceph/ceph-${daemon}.asok`, prefix).catch((error: Error) => ({
+    state: error.message,
+  }));
+  const { state } = answer as { state?: string };
+  return state !== undefined && good.includes(state) ? [] : [`${daemon} is ${state ?? 'silent'}`];
+}
+
+const monitorWaiting = async (plan: LabPlan, host: HostPlan): Promise<string[]> =>
+  await daemonWaiting(plan, host, `mon.${host.name}`, 'mon_status', ['leader', 'peon']);
+
+/** Monitors outside the quorum, and why; empty when there is none. */
+export async function monitorsWaiting(plan: LabPlan): Promise<string[]> {
+  return (await Promise.all(plan.voters.map(async (host) => await monitorWaiting(plan, host)))).flat();
+}
+
+/** What still keeps the Ceph daemons of a running host from doing their work; empty when nothing does, or the host is off. */
+export async function cephDaemonsWaiting(plan: LabPlan, host: HostPlan): Promise<string[]> {
+  if (!plan.spec.ceph || (await initPid(plan.spec.name, host.name)) === undefined) return [];
   return [
-    ...(host.voter ? await state(`mon.${host.name}`, 'mon_status', ['leader', 'peon']) : []),
-    ...(host.osd === undefined ? [] : await state(`osd.${host.osd}`, 'status', ['active'])),
+    ...(host.voter ? await monitorWaiting(plan, host) : []),
+    ...(host.osd === undefined ? [] : await daemonWaiting(plan, host, `osd.${host.osd}`, 'status', ['active'])),
   ];
 }

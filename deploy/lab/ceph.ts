@@ -4,7 +4,8 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createSetupCgroup } from './cgroup.ts';
+import { monitorsWaiting } from './ceph-socket.ts';
+import { createSetupCgroups } from './cgroup.ts';
 import { cephDir, hostRoot, JOIN_CGROUPS } from './paths.ts';
 import type { HostPlan, LabPlan } from './plan.ts';
 import {
@@ -33,7 +34,7 @@ export async function ceph(lab: string, args: readonly string[], options: RunOpt
 
 /** In the lab's cgroup, so that it does not outlive the lab when this process is killed. */
 async function inSetup(lab: string, argv: readonly string[]): Promise<string[]> {
-  return ['/bin/sh', JOIN_CGROUPS, await createSetupCgroup(lab), '--', ...argv];
+  return ['/bin/sh', JOIN_CGROUPS, ...(await createSetupCgroups(lab)), '--', ...argv];
 }
 
 /** Everything before the first daemon: keys, monitor map, and the data directories of monitors and OSDs. */
@@ -174,30 +175,34 @@ export function readStatus(json: string): CephHealth {
   };
 }
 
-/** What has to be asked of the running monitors. Every command may be repeated. */
+/**
+ * What has to be asked of the running monitors. Each `ceph` costs half a second of Python, so nothing here asks twice
+ * what an admin socket tells for free. The pool comes last: where it exists, all else does.
+ */
 export async function createOsdsAndPool(plan: LabPlan, progress: (line: string) => void): Promise<void> {
   const lab = plan.spec.name;
   const osds = plan.hosts.filter((host): host is HostPlan & { osd: number } => host.osd !== undefined);
   await until(
     'Ceph monitors forming a quorum',
     async () => {
-      const answer = await ceph(lab, ['quorum_status', '--format', 'json'], { mayFail: true }).catch(
-        (error: Error) => ({ code: 1, stdout: '', stderr: error.message }),
-      );
-      if (answer.code !== 0) return { waiting: answer.stderr.trim() };
-      return { value: undefined };
+      const waiting = await monitorsWaiting(plan);
+      return waiting.length === 0 ? { value: undefined } : { waiting: waiting.join(', ') };
     },
-    { timeoutMs: 60_000 },
+    { timeoutMs: 90_000 },
   );
   progress('Ceph monitors have a quorum');
-  // In order: the monitors give out numbers one after the other, and a gap is not a number they give.
-  for (const host of osds) {
-    const uuid = (await readFile(hostRoot(lab, host.name, `/var/lib/ceph/osd/ceph-${host.osd}/fsid`), 'utf8')).trim();
-    await command(lab, ['osd', 'new', uuid, String(host.osd)]);
+  const pools = JSON.parse((await ceph(lab, ['osd', 'pool', 'ls', '--format', 'json'])).stdout) as string[];
+  if (!pools.includes(POOL)) {
+    // In order: the monitors give out numbers one after the other, and a gap is not a number they give.
+    for (const host of osds) {
+      const uuid = (await readFile(hostRoot(lab, host.name, `/var/lib/ceph/osd/ceph-${host.osd}/fsid`), 'utf8')).trim();
+      await command(lab, ['osd', 'new', uuid, String(host.osd)]);
+    }
+    await command(lab, ['osd', 'pool', 'create', POOL, '32', '32', 'replicated']);
   }
-  await command(lab, ['osd', 'pool', 'create', POOL, '32', '32', 'replicated']);
-  await command(lab, ['osd', 'pool', 'application', 'enable', POOL, 'rbd']);
-  progress(`Ceph has ${osds.length} OSDs and the pool "${POOL}"`);
+  // Needs active placement groups, hence running OSDs; also enables the application "rbd".
+  await run(await inSetup(lab, cephArgv(lab, 'rbd', ['pool', 'init', POOL])), { timeoutMs: 90_000 });
+  progress(`Ceph has ${osds.length} OSDs, and its pool "${POOL}" takes writes`);
 }
 
 /** EAGAIN: the monitors are at the same record already, with an OSD that is booting for example. */
@@ -214,11 +219,6 @@ async function command(lab: string, args: readonly string[]): Promise<void> {
   );
 }
 
-/** Needs active placement groups, hence after the OSDs are up. */
-export async function initPool(lab: string): Promise<void> {
-  await run(await inSetup(lab, cephArgv(lab, 'rbd', ['pool', 'init', POOL])), { timeoutMs: 60_000 });
-}
-
 export async function waitForHealth(lab: string, timeoutMs: number): Promise<void> {
   await until(
     'Ceph becoming HEALTH_OK',
@@ -230,6 +230,6 @@ export async function waitForHealth(lab: string, timeoutMs: number): Promise<voi
             waiting: `it says ${health.health}: ${health.checks.join('; ')} (${health.osdsUp} of ${health.osds} OSDs up)`,
           };
     },
-    { timeoutMs },
+    { timeoutMs, everyMs: 500 },
   );
 }

@@ -9,9 +9,10 @@ const PARENT = 'busbar-lab';
 /** What libvirt manages of a guest, plus freezer, by which a host's processes are found. */
 const WANTED = ['cpu', 'cpuacct', 'cpuset', 'memory', 'devices', 'freezer', 'blkio', 'pids'];
 
-/** A lab competes with the shells and test runners of the machine, each of which weighs 1024 as a process. */
-const LAB_SHARES = 8192;
+/** A lab competes with the test runner and the command line outside it, each of which weighs 1024 as a process. */
+const LAB_SHARES = 4096;
 const HOST_SHARES = 1024;
+const SETUP_SHARES = 2048;
 /** libvirt's partition of a host, all its guests together, against 1024 of each of its daemons. */
 const GUEST_SHARES = 128;
 
@@ -64,11 +65,12 @@ export async function hostCgroups(lab: string, host: string): Promise<string[]> 
   return (await controllers()).map((controller) => path(controller, lab, host));
 }
 
-/** For programs that work for a lab outside its hosts, so that a killed `up` leaves none behind. */
-export async function createSetupCgroup(lab: string): Promise<string> {
-  const directory = path('freezer', lab, 'setup');
-  await mkdir(directory, { recursive: true });
-  return directory;
+/**
+ * For programs that work for a lab outside its hosts: a killed `up` leaves none behind, and the hosts they are waiting
+ * for do not starve them.
+ */
+export async function createSetupCgroups(lab: string): Promise<string[]> {
+  return [await create('freezer', [lab, 'setup'], HOST_SHARES), await create('cpu', [lab, 'setup'], SETUP_SHARES)];
 }
 
 /** A new cpuset is empty and takes no process until it is given processors and memory. */

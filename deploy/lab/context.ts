@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The lab's entry in the configuration file of the `busbar` command.
-import { chmod, readFile } from 'node:fs/promises';
+import { chmod, readFile, rm } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { type Document, parseDocument } from 'yaml';
@@ -63,6 +63,12 @@ export function removeContext(text: string, name: string): string {
   return document.toString();
 }
 
+/** Nothing left but the frame that addContext() made. */
+export function isEmpty(text: string): boolean {
+  const left = (parse(text).toJS() ?? {}) as { contexts?: object };
+  return !text.includes('#') && Object.keys({ ...left, ...left.contexts }).every((key) => key === 'contexts');
+}
+
 async function change(edit: (text: string) => string): Promise<void> {
   const file = contextFile();
   await withLock('context/', async () => {
@@ -72,6 +78,10 @@ async function change(edit: (text: string) => string): Promise<void> {
     });
     const after = edit(before);
     if (after === before) return;
+    if (isEmpty(after)) {
+      await rm(file);
+      return;
+    }
     await writeAtomically(file, after, 0o600);
     await chmod(file, 0o600);
   });

@@ -66,8 +66,9 @@ export async function findDaemons(): Promise<Daemons> {
   const present = async (name: string): Promise<boolean> =>
     (await exists(join(REPOSITORY, 'dist', `busbar-${name}.mjs`))) ||
     (await exists(join(REPOSITORY, 'packages', name, 'src/main.ts')));
+  const here = Number(process.versions.node.split('.')[0]) >= 24;
   return {
-    node: process.execPath,
+    node: here ? process.execPath : join(REPOSITORY, 'node_modules/.bin/node'),
     repository: REPOSITORY,
     controller: await present('controller'),
     agent: await present('agent'),

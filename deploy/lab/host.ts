@@ -45,12 +45,13 @@ export async function cutNetworks(lab: string, host: string): Promise<readonly N
 export async function initPid(lab: string, host: string): Promise<number | undefined> {
   for (const pid of await processes(lab, host)) {
     const namespacePids = await namespacePidsOf(pid);
-    if (namespacePids.length > 1 && namespacePids.at(-1) === 1) return pid;
+    // Exactly one level down: a process 1 further below is of a container inside the host.
+    if (namespacePids.length === 2 && namespacePids[1] === 1) return pid;
   }
   return undefined;
 }
 
-/** Numbers of a process from the outermost to the innermost PID namespace; empty when it is gone or a zombie. */
+/** Numbers of a process from our PID namespace to its own, innermost last; empty when it is gone or a zombie. */
 export async function namespacePidsOf(pid: number): Promise<number[]> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
   if (/^State:\s+[ZX]/m.test(status)) return [];

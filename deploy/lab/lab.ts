@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { access, mkdir, readFile, rm } from 'node:fs/promises';
 import { z } from 'zod';
-import { ceph, createOsdsAndPool, initPool, installCeph, waitForHealth } from './ceph.ts';
+import { ceph, createOsdsAndPool, installCeph, waitForHealth } from './ceph.ts';
 import { cephDaemonsWaiting } from './ceph-socket.ts';
 import { cgroupMembers, killAll, removeCgroups } from './cgroup.ts';
 import { dropContext, writeContext } from './context.ts';
@@ -145,11 +145,8 @@ async function install(name: string, options: UpOptions, progress: (line: string
 
 async function waitForCeph(plan: LabPlan, progress: (line: string) => void): Promise<void> {
   if (!plan.spec.ceph) return;
-  const lab = plan.spec.name;
   await createOsdsAndPool(plan, progress);
-  await initPool(lab);
-  progress('the pool takes writes');
-  await waitForHealth(lab, HEALTH_TIMEOUT_MS);
+  await waitForHealth(plan.spec.name, HEALTH_TIMEOUT_MS);
   progress('Ceph is HEALTH_OK');
 }
 

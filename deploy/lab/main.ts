@@ -19,7 +19,7 @@ import {
   status,
   thawHost,
 } from './lab.ts';
-import type { NetworkName } from './plan.ts';
+import { type NetworkName, SpecError } from './plan.ts';
 import { DeadlineError } from './run.ts';
 import { renderLabs, renderStatus } from './tables.ts';
 
@@ -139,5 +139,5 @@ try {
   if (error instanceof DeadlineError)
     progress('Look at "status"; logs are in /var/log/busbar inside each host ("exec HOST -- ls /var/log/busbar").');
   if (process.env['BUSBAR_DEBUG'] !== undefined && error instanceof Error) progress(error.stack ?? '');
-  process.exitCode = 1;
+  process.exitCode = error instanceof SpecError ? 2 : 1;
 }

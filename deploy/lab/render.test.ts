@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { readStatus } from './ceph.ts';
-import { addContext, removeContext } from './context.ts';
+import { addContext, isEmpty, removeContext } from './context.ts';
 import { ownLinks, renderPartition } from './network.ts';
 import { findHost, type LabSpec, planLab } from './plan.ts';
 import { freeIndex } from './registry.ts';
@@ -196,6 +196,8 @@ describe('context of the command line', () => {
     const added = addContext('', 'lab', context);
     expect(parse(added)).toEqual({ current: 'lab', contexts: { lab: context } });
     expect(parse(removeContext(added, 'lab'))).toEqual({ contexts: {} });
+    expect(isEmpty(removeContext(added, 'lab'))).toBe(true);
+    expect([own, added, `${own}# x`].some(isEmpty)).toBe(false);
     expect(removeContext(own, 'lab')).toBe(own);
     expect(() => addContext('a: [', 'lab', context)).toThrow(/YAML/);
   });
