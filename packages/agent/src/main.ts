@@ -7,13 +7,13 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { sleep, systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
-import type { BootId } from '@busbar/core/ids';
 import { systemRandom } from '@busbar/core/random';
 import { type Logger as PinoLogger, pino, stdTimeFunctions } from 'pino';
 import manifest from '../package.json' with { type: 'json' };
 import { createAgent } from './agent.ts';
 import { type AgentFile, parseAgentFile } from './config/config.ts';
 import { openHost } from './config/host.ts';
+import { readBootId } from './inventory/read.ts';
 import { MemoryFile } from './reconcile/memory-file.ts';
 import { GrpcDialer } from './session/grpc-dialer.ts';
 
@@ -65,18 +65,23 @@ async function run(file: AgentFile, logger: PinoLogger): Promise<void> {
     dialer,
     ...host,
     store: new MemoryFile(join(stateDir, 'agent-memory.json')),
-    bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim() as BootId,
+    bootId: await readBootId(),
     version,
     config: file,
   });
 
   let stopping = false;
   const stop = (signal: NodeJS.Signals) => {
-    if (stopping) process.exit(EXIT.failed);
+    if (stopping) return; // process groups and wrappers deliver it twice
     stopping = true;
     logger.info({ signal }, 'agent stops; VMs go on');
     const work = agent.stop().then(() => Promise.all([host.driver?.close(), dialer.close()]));
-    void Promise.race([work, sleep(systemClock, STOP_DEADLINE_MS)]).then(() => process.exit(0));
+    const ended = work.then(() => 'agent stopped');
+    const overdue = sleep(systemClock, STOP_DEADLINE_MS).then(() => 'agent stopped; something hung');
+    void Promise.race([ended, overdue]).then((message) => {
+      logger.info({ signal }, message);
+      process.exit(0);
+    });
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);

@@ -10,6 +10,7 @@ const WANT = {
   ip: 'an IP address, such as 10.77.0.11',
   address: 'HOST:PORT or [IPv6]:PORT, such as 10.77.0.11:7443',
   path: 'an absolute path, such as /etc/busbar/agent.key',
+  runDir: 'an absolute path of at most 62 characters (names of sockets below it are limited), such as /run/busbar',
   monitor: 'the address of a Ceph monitor, such as 10.77.1.11 or 10.77.1.11:6789',
   word: 'a non-empty word without spaces',
   uri: 'a libvirt URI, such as qemu:///system',
@@ -49,7 +50,7 @@ const common = {
     .refine((list) => isUnique(list.map((entry) => entry.address)), 'each controller address once'),
   tls: z.strictObject({ ca: path, certificate: path, key: path }, 'paths of PEM files: ca, certificate, key'),
   stateDir: path,
-  runDir: path,
+  runDir: path.max(62, WANT.runDir),
   logDir: path,
 };
 

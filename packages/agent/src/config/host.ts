@@ -2,8 +2,9 @@
 import type { Clock } from '@busbar/core/clock/clock';
 import type { Logger } from '@busbar/core/log';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
-import type { HostDriver } from '../driver/host-driver.ts';
-import type { AgentFile } from './config.ts';
+import type { HostDriver, HostDriverConfig } from '../driver/host-driver.ts';
+import { readInventory } from '../inventory/read.ts';
+import type { AgentFile, HypervisorFile } from './config.ts';
 
 export interface HostDeps {
   readonly clock: Clock;
@@ -17,12 +18,17 @@ export interface OpenHost {
   readonly readInventory: () => Promise<HostInventory>;
 }
 
-/**
- * Makes the driver that the configuration asks for. Loaded on demand: a witness must not need
- * libvirt's libraries.
- */
+/** The driver is loaded on demand: a witness must not need libvirt's libraries. */
 export async function openHost(file: AgentFile, deps: HostDeps): Promise<OpenHost> {
-  void file;
-  void deps;
-  return Promise.reject(new Error('not wired yet'));
+  const open: OpenHost = { driver: undefined, readInventory: () => readInventory('/') };
+  if (file.role === 'witness') return open;
+  const { openHostDriver } = await import('../driver/open.ts');
+  return { ...open, driver: openHostDriver(driverConfig(file), deps) };
+}
+
+function driverConfig({ libvirt, stateDir, runDir, logDir, storage }: HypervisorFile): HostDriverConfig {
+  const { uri } = libvirt;
+  if (storage.driver === 'dir') return { uri, stateDir, runDir, logDir, rbd: null };
+  const { monitors, user, keyFile } = storage;
+  return { uri, stateDir, runDir, logDir, rbd: { monitors, user, keyFile } };
 }

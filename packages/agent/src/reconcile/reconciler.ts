@@ -24,6 +24,8 @@ const LIST_EVERY_MS = 5000;
 /** While the hypervisor does not answer, and to keep a burst of hints from becoming a burst of listings. */
 const AFTER_FAILURE_MS = 1000;
 const BETWEEN_TICKS_MS = 10;
+/** The driver connects while the agent starts; until then a refusal is no news. */
+const CONNECT_MS = 2000;
 
 export interface ReconcilerOptions {
   readonly clock: Clock;
@@ -61,6 +63,7 @@ export class Reconciler {
   #observation: Observation | undefined;
   #listProblem = 'domains were not listed yet';
   #triedToList = false;
+  #startedAtMs = 0;
   #step = 0;
   #report: Plan['report'] = { domains: [], notes: [] };
   #reported: string | undefined;
@@ -80,6 +83,7 @@ export class Reconciler {
   }
 
   start(): void {
+    this.#startedAtMs = this.#options.clock.nowMs();
     this.#hints = this.#options.driver.onHint(() => this.wake());
     this.#loop = this.#run();
   }
@@ -189,6 +193,7 @@ export class Reconciler {
       this.#triedToList = true;
       return true;
     } catch (error) {
+      if (this.#observation === undefined && begunAtMs - this.#startedAtMs < CONNECT_MS) return false;
       const problem = errorChain(error);
       if (!this.#stopped && problem !== this.#listProblem) logger.warn({ problem }, 'hypervisor does not answer');
       this.#listProblem = problem;

@@ -137,7 +137,8 @@ export class ControllerSession {
     if (problem === this.#problem) return;
     this.#problem = problem;
     const { logger, controller } = this.#options;
-    if (problem === '') logger.info(controller, 'controller connected');
-    else logger.warn({ ...controller, problem }, 'controller not usable');
+    const fields = { controller: controller.host, address: controller.address };
+    if (problem === '') logger.info(fields, 'controller connected');
+    else logger.warn({ ...fields, problem }, 'controller not usable');
   }
 }
