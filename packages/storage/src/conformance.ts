@@ -99,6 +99,15 @@ export function storageDriverConformance(name: string, start: () => Promise<Stor
         expect(await driver.listVolumes()).not.toContain(volumeId);
       });
 
+      test('asked for several times at once are made once', async () => {
+        const volumeId = newVolume();
+        const sizeBytes = BigInt(4 * MIB);
+        await Promise.all([1, 2, 3, 4].map(() => driver.createVolume({ volumeId, sizeBytes })));
+        expect(await driver.statVolume(volumeId)).toMatchObject({ sizeBytes });
+        await Promise.all([1, 2].map(() => driver.deleteVolume(volumeId)));
+        expect(await driver.statVolume(volumeId)).toBeNull();
+      });
+
       test.each([0n, -512n, 1000n])('of %d bytes are refused', async (sizeBytes) => {
         await refused(driver.createVolume({ volumeId: newVolume(), sizeBytes }), 'VOLUME_SIZE');
       });

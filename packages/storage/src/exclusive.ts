@@ -2,13 +2,30 @@
 import { storageError } from './errors.ts';
 
 /**
- * One import, delete or clone-and-delete of an image at a time in this process: a second one is refused
- * at once rather than queued, because an import may take an hour. Between processes the saga that owns
- * the image sees to it.
+ * One change of an image or volume at a time in this process; between processes the saga that owns it
+ * sees to that. Without it the repeat of a call would take the first one's unfinished work for the
+ * remains of a crash.
  */
 export class Exclusive {
   readonly #held = new Set<string>();
+  readonly #last = new Map<string, Promise<unknown>>();
 
+  /** Runs after what was queued before under that name: for steps that take seconds. */
+  async inTurn<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#last.get(name);
+    const mine = (async () => {
+      await before?.catch(() => {});
+      return await work();
+    })();
+    this.#last.set(name, mine);
+    try {
+      return await mine;
+    } finally {
+      if (this.#last.get(name) === mine) this.#last.delete(name);
+    }
+  }
+
+  /** Refuses a second one at once: an import may take an hour. */
   async run<T>(name: string, work: () => Promise<T>): Promise<T> {
     if (this.#held.has(name)) throw storageError('imageBusy', `${name} is being imported or deleted right now`);
     this.#held.add(name);

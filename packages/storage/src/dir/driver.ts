@@ -101,7 +101,16 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
   }
 
   /** Makes the volume's file by `fill` and publishes it, unless the same one is there. */
-  async function create(
+  function create(
+    id: VolumeId,
+    sizeBytes: bigint,
+    origin: ImageId | null,
+    fill: (path: string) => Promise<void>,
+  ): Promise<void> {
+    return exclusive.inTurn(names.volumeName(id), () => createNow(id, sizeBytes, origin, fill));
+  }
+
+  async function createNow(
     id: VolumeId,
     sizeBytes: bigint,
     origin: ImageId | null,

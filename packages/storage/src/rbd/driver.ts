@@ -56,13 +56,23 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
   };
 
   /** Makes the volume unless the same one is there; what a crash left of it is replaced. */
-  async function createOnce(
+  function createOnce(
     id: VolumeId,
     sizeBytes: bigint,
     origin: ImageId | null,
     make: (name: string) => Promise<void>,
   ): Promise<void> {
     const name = names.volumeName(id);
+    return exclusive.inTurn(name, () => createNow(name, id, sizeBytes, origin, make));
+  }
+
+  async function createNow(
+    name: string,
+    id: VolumeId,
+    sizeBytes: bigint,
+    origin: ImageId | null,
+    make: (name: string) => Promise<void>,
+  ): Promise<void> {
     const existing = await inspect(name);
     if (existing !== null && meta.isCompleteVolume(existing)) {
       const from = meta.volumeOrigin(existing);
@@ -194,7 +204,7 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
       if (sizeBytes < info.sizeBytes) throw names.wouldShrink(volumeId, info.sizeBytes, sizeBytes);
       if (sizeBytes > info.sizeBytes) await client.call('resize', { name, sizeBytes });
     },
-    deleteVolume,
+    deleteVolume: (volumeId) => exclusive.inTurn(names.volumeName(volumeId), () => deleteVolume(volumeId)),
     async statVolume(volumeId): Promise<VolumeStat | null> {
       const name = names.volumeName(volumeId);
       const info = await inspect(name);

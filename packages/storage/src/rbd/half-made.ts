@@ -22,7 +22,10 @@ const FENCE_S = 3600.5;
 export async function removeHalfMade(client: CephClient, clock: Clock, name: string): Promise<void> {
   const info = await client.call('inspect', { name });
   if (info !== null) {
-    for (const { address } of await client.call('watchers', { name })) {
+    const ourselves = await client.call('instanceId', null);
+    for (const watcher of await client.call('watchers', { name })) {
+      if (watcher.client === ourselves) continue;
+      const { address } = watcher;
       const command = { prefix: 'osd blocklist', blocklistop: 'add', addr: address, expire: FENCE_S };
       await client.call('monCommand', { command });
     }

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The dir driver against QEMU's real locks; the rest of the suite runs in driver.test.ts. */
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { VolumeId } from '@busbar/core/ids';
+import { systemRandom } from '@busbar/core/random';
+import { expect, test, vi } from 'vitest';
+import { openStorage } from '../open.ts';
+
+test('a volume that QEMU has open is not deleted', async () => {
+  const path = await mkdtemp(join(tmpdir(), 'busbar-dir-'));
+  const driver = openStorage({ driver: 'dir', path });
+  const volumeId = systemRandom.uuid() as VolumeId;
+  try {
+    await driver.createVolume({ volumeId, sizeBytes: 1048576n });
+    const source = driver.diskSource(volumeId);
+    const file = source.kind === 'file' ? source.path : '';
+    const args = ['--pdeathsig', 'KILL', 'qemu-io', '-f', 'raw', file];
+    const qemu = spawn('setpriv', args, { stdio: ['pipe', 'pipe', 'ignore'] });
+    const exited = new Promise<void>((resolve) => qemu.once('exit', () => resolve()));
+    let output = '';
+    qemu.stdout.on('data', (text: Buffer) => {
+      output += text.toString();
+    });
+    qemu.stdin.write('write 0 512\n');
+    await vi.waitFor(() => expect(output).toContain('wrote 512'), { timeout: 20_000 });
+    await expect(driver.deleteVolume(volumeId)).rejects.toMatchObject({ reason: 'VOLUME_IN_USE' });
+    qemu.stdin.write('quit\n');
+    await exited;
+    await driver.deleteVolume(volumeId);
+    expect(await driver.listVolumes()).toEqual([]);
+  } finally {
+    await driver.close();
+    await rm(path, { recursive: true, force: true });
+  }
+});
