@@ -5,13 +5,22 @@ import type { ImageId } from '@busbar/core/ids';
 import type { ImageRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { ImagePhase } from '@busbar/proto/gen/busbar/v1/image';
 import { operationOf } from '../operation/progress.ts';
-import { DONE, done, NO_WRITES, type Saga, type SagaContext } from '../operation/saga.ts';
+import { DONE, done, NO_WRITES, type Saga, type SagaContext, type StepWrites } from '../operation/saga.ts';
 import { deleteRecord, nameKey, putRecord } from '../records/kinds.ts';
 import { type Entry, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 
 function image(context: SagaContext): Entry<ImageRecord> | undefined {
   return context.view.tables.image.get(operationOf(context.operation).target?.id ?? '');
+}
+
+function forget(context: SagaContext): StepWrites {
+  const entry = image(context);
+  if (entry === undefined) return NO_WRITES;
+  return {
+    compare: [unchanged('image', entry)],
+    writes: [deleteRecord('image', entry.id), { kind: 'delete', key: nameKey('image', entry.record.meta?.name ?? '') }],
+  };
 }
 
 export function clonesOf(imageId: string, view: ClusterView): readonly string[] {
@@ -46,6 +55,8 @@ export const DELETE_IMAGE: Saga = {
       async undo(context) {
         const entry = image(context);
         if (entry?.record.meta === undefined || entry.record.status === undefined) return NO_WRITES;
+        // The pool may have deleted it before the failure: a record without data would be a lie.
+        if ((await context.storage.statImage(entry.id as ImageId)) === null) return forget(context);
         const kept: ImageRecord = {
           ...entry.record,
           meta: { ...entry.record.meta, deleting: false },
@@ -60,15 +71,9 @@ export const DELETE_IMAGE: Saga = {
         const entry = image(context);
         if (entry === undefined) return DONE;
         await context.storage.deleteImage(entry.id as ImageId);
-        return done({
-          compare: [unchanged('image', entry)],
-          writes: [
-            deleteRecord('image', entry.id),
-            { kind: 'delete', key: nameKey('image', entry.record.meta?.name ?? '') },
-          ],
-        });
+        return done(forget(context));
       },
-      // No undo: deleted data does not come back. The pool refuses while clones exist, and then nothing was lost.
+      // No undo: deleted data does not come back. A pool that refuses (clones exist) has lost nothing: "close" is undone.
       undo: null,
     },
   ],

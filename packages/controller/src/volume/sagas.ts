@@ -108,6 +108,8 @@ export const DELETE_VOLUME: Saga = {
       async undo(context) {
         const entry = volume(context);
         if (entry?.record.meta === undefined) return NO_WRITES;
+        // The pool may have deleted it before the failure: a record without data would be a lie.
+        if ((await context.storage.statVolume(entry.id as VolumeId)) === null) return forget(context);
         const kept: VolumeRecord = {
           ...entry.record,
           phase: VolumePhase.READY,
@@ -123,7 +125,7 @@ export const DELETE_VOLUME: Saga = {
         if (entry !== undefined) await context.storage.deleteVolume(entry.id as VolumeId);
         return done(forget(context));
       },
-      // No undo: deleted data does not come back. The pool refuses as long as a client has it open, and then nothing was lost.
+      // No undo: deleted data does not come back. A pool that refuses (a client has it open) has lost nothing: "close" is undone.
       undo: null,
     },
   ],

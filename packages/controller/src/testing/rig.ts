@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+import { VirtualClock } from '@busbar/core/clock/virtual';
+import type { HostId } from '@busbar/core/ids';
+import { silentLogger } from '@busbar/core/log';
+import { seededRandom } from '@busbar/core/random';
+import { ok } from '@busbar/core/result';
+import { DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import type { VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { BridgeKind, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
+import { VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
+import { DEFAULT_POLICY } from '@busbar/scheduler/model';
+import { newSimPool, type SimPool, simDriver } from '@busbar/storage/sim/driver';
+import type { Api, Call } from '../api/call.ts';
+import { pipeline } from '../api/pipeline.ts';
+import { RequestLeases } from '../api/request-leases.ts';
+import { type BoundService, publicServices } from '../api/services.ts';
+import type { Leader } from '../leader/leader.ts';
+import { SAGAS } from '../leader/term.ts';
+import { operationOf } from '../operation/progress.ts';
+import { SagaRunner } from '../operation/runner.ts';
+import type { Saga } from '../operation/saga.ts';
+import { ENDED } from '../operation/state.ts';
+import { putRecord, ROOT } from '../records/kinds.ts';
+import { SessionRegistry } from '../session/registry.ts';
+import { MemoryStoreServer } from '../store/memory.ts';
+import { ClusterView } from '../view/view.ts';
+import { hardwareDigest } from '../vm/domain.ts';
+import { planVm } from '../vm/plan.ts';
+
+const CALL: Call = { caller: { name: 'client/test', role: 'admin' }, signal: new AbortController().signal };
+
+/**
+ * The API and the sagas on a memory store and a simulated pool, with one host that does at once what it is told.
+ * No sessions, no leadership: those are tried in the whole-cluster simulation.
+ */
+export class Rig {
+  readonly clock = new VirtualClock();
+  readonly truth = new MemoryStoreServer({ clock: this.clock });
+  readonly pool: SimPool = newSimPool();
+  readonly view: ClusterView;
+  readonly api: Api;
+  readonly services: readonly BoundService[];
+  readonly #stop = new AbortController();
+  readonly #leader: Leader;
+  #runner: SagaRunner;
+  /** What the host says when a VM starts: null lets it run. */
+  startFailure: string | null = null;
+
+  constructor(seed = 1) {
+    const random = seededRandom(seed);
+    const { clock } = this;
+    const store = this.truth.client({ clock, random });
+    const logger = silentLogger;
+    this.view = new ClusterView({ store, clock, logger });
+    const sessions = new SessionRegistry({ controller: 'host1', controllers: ['host1'], clock, random, logger });
+    this.api = {
+      clusterName: 'test',
+      host: 'host1',
+      controllers: [{ host: 'host1', address: 'host1:7800' }],
+      version: '0.0.0',
+      view: this.view,
+      store,
+      storage: simDriver(this.pool, { clock, random }),
+      sessions,
+      policy: DEFAULT_POLICY,
+      clock,
+      random,
+      logger,
+      requestLeases: new RequestLeases(store, clock),
+      leadership: { leader: () => ({ host: 'host1' }) },
+    };
+    this.services = publicServices(this.api);
+    this.#leader = { term: 1n, signal: this.#stop.signal, txn: (transaction) => store.txn(transaction) };
+    this.#runner = this.#newRunner(SAGAS);
+  }
+
+  async start(): Promise<void> {
+    void this.view.run(this.#stop.signal);
+    const inventory = {
+      managementAddress: '10.0.0.1',
+      storageAddress: '10.0.1.1',
+      numaNodes: [],
+      cpu: { model: 'sim', vendor: 'sim', libvirtModel: 'sim', features: [], onlineCpus: 8 },
+      isolatedCpus: [],
+      memoryBytes: 64n * 1024n ** 3n,
+      pciDevices: [],
+      interfaces: [],
+      bridges: [{ name: 'br-vm', kind: BridgeKind.LINUX }],
+      kvmUsable: true,
+      kvmMessage: '',
+      versions: undefined,
+    };
+    await this.run(
+      this.api.store.txn({
+        compare: [],
+        writes: [
+          putRecord('host', 'host1', {
+            meta: {
+              id: 'host1',
+              name: 'host1',
+              labels: {},
+              createTime: undefined,
+              updateTime: undefined,
+              deleting: false,
+            },
+            spec: { unschedulable: false },
+          }),
+          putRecord('host-status', 'host1', {
+            state: HostState.READY,
+            message: '',
+            role: HostRole.HYPERVISOR,
+            bootId: 'b',
+            inventory,
+          }),
+        ],
+      }),
+    );
+  }
+
+  stop(): void {
+    this.#stop.abort();
+  }
+
+  /** Replaces the runner, as a new leader would: what it remembered is gone. */
+  newLeader(sagas: readonly Saga[] = SAGAS): void {
+    this.#runner = this.#newRunner(sagas);
+  }
+
+  #newRunner(sagas: readonly Saga[]): SagaRunner {
+    const { view, clock } = this;
+    return new SagaRunner({
+      sagas,
+      view,
+      storage: this.api.storage,
+      clock,
+      logger: silentLogger,
+      leader: this.#leader,
+    });
+  }
+
+  /** Lets virtual time pass until the promise has settled. */
+  async run<T>(promise: Promise<T>, limitMs = 60_000): Promise<T> {
+    let settled = false;
+    const mark = () => {
+      settled = true;
+    };
+    promise.then(mark, mark);
+    if (!(await this.clock.advanceUntil(() => settled, limitMs)))
+      throw new Error(`not settled within ${limitMs} virtual ms`);
+    return promise;
+  }
+
+  /** One RPC through the pipeline. */
+  call<Response>(service: string, method: string, request: unknown): Promise<Response> {
+    const bound = this.services.find((each) => each.definition.name === service);
+    const rpc = bound?.definition.methods[method];
+    const handler = bound?.methods[method];
+    if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${service}/${method}`);
+    const handle = pipeline(silentLogger).unary(bound.definition.fullName, rpc, handler);
+    return this.run(handle(request, CALL.caller, CALL.signal) as Promise<Response>);
+  }
+
+  /** Ticks the runner and the host until every operation has ended. */
+  async finish(limitMs = 300_000): Promise<void> {
+    const endMs = this.clock.nowMs() + limitMs;
+    while (this.clock.nowMs() < endMs) {
+      await this.#host();
+      this.#runner.tick(() => {});
+      await this.clock.advance(250);
+      if (this.view.tables.operation.sorted().every((entry) => ENDED.has(operationOf(entry.record).state))) return;
+    }
+    const open = this.view.tables.operation
+      .sorted()
+      .map((entry) => operationOf(entry.record))
+      .filter((o) => !ENDED.has(o.state));
+    throw new Error(`operations did not end: ${open.map((o) => `${o.method} ${o.state} ${o.message}`).join('; ')}`);
+  }
+
+  /** Everything in the store but operations and request ids, for "nothing is left behind". */
+  async stored(): Promise<ReadonlyMap<string, string>> {
+    const { value } = await this.run(this.api.store.list(ROOT));
+    return new Map(
+      value
+        .filter(
+          (kv) =>
+            !kv.key.startsWith(`${ROOT}operation/`) &&
+            !kv.key.startsWith(`${ROOT}request/`) &&
+            !kv.key.startsWith(`${ROOT}guard/`),
+        )
+        .map((kv) => [kv.key, kv.value]),
+    );
+  }
+
+  /** The reconciler's own plan, fed by a host that obeys at once. */
+  async #host(): Promise<void> {
+    for (const vm of this.view.tables.vm.sorted()) {
+      const status = this.view.tables['vm-status'].get(vm.id);
+      if (status === undefined) continue;
+      const plan = planVm(vm.record, status.record, {
+        domain: this.#domain(vm.id, status.record),
+        hostReporting: true,
+        hostMessage: '',
+        phaseAgeMs: 3_600_000,
+        place: () => ok('host1' as HostId),
+        hardware: hardwareDigest(vm.record),
+        revision: vm.modRevision,
+        wallTime: this.clock.wallTime(),
+      });
+      if (plan.status === null) continue;
+      const result = await this.run(
+        this.api.store.txn({
+          compare: [{ target: 'mod', key: `${ROOT}vm-status/${vm.id}`, revision: status.modRevision }],
+          writes: [putRecord('vm-status', vm.id, plan.status)],
+        }),
+      );
+      await this.run(this.view.waitFor(result.revision));
+    }
+  }
+
+  #domain(vmId: string, status: VmStatusRecord) {
+    const base = { vmId, epoch: status.epoch, endReason: EndReason.UNSPECIFIED, message: '' };
+    if (status.phase === VmPhase.STOPPING)
+      return { ...base, state: DomainState.ENDED, endReason: EndReason.GUEST_SHUTDOWN };
+    if (this.startFailure !== null)
+      return { ...base, state: DomainState.ENDED, endReason: EndReason.START_FAILED, message: this.startFailure };
+    return { ...base, state: DomainState.RUNNING };
+  }
+}
