@@ -10,6 +10,9 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error;
 });
 
+// grpc-js names IP addresses in TLS, which Node warns of (DEP0123) with every command: nothing a user can act on.
+process.noDeprecation = true;
+
 let interrupts = 0;
 process.on('SIGINT', () => {
   // The first asks politely (see Session); whoever presses again means it.

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Whole commands: what they print, what they send, how they end. */
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { startLab, type TestLab } from './testing/cli.ts';
+
+// Whole commands on a machine that may be busy with other tests: a limit for hanging, not a measure.
+vi.setConfig({ testTimeout: 60_000 });
 
 let lab: TestLab;
 beforeEach(async () => {

@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type CallOptions, type Client, type CompatServiceDefinition, type Metadata, Status } from 'nice-grpc';
 import type { LastEndpoint } from '../config/last-endpoint.ts';
-import { ConnectError, type Endpoint, explain } from './endpoint.ts';
+import { ConnectError, type Endpoint } from './endpoint.ts';
 import { RpcError, rpcError, UnreachableError } from './rpc-error.ts';
 
 /** Longer than the controllers' own deadlines, so that their explanation wins over our impatience. */
@@ -148,7 +148,7 @@ export class Api {
       }
       const error = rpcError(thrown, trailer, endpoint.address);
       if (!isUnavailable(error)) throw error;
-      return { error: error.info === undefined ? explain(endpoint.address, error.details) : error };
+      return { error: error.info === undefined ? await endpoint.explain(error.details) : error };
     } finally {
       clearTimeout(timer);
     }

@@ -36,12 +36,15 @@ export class ConnectError extends Error {
 export class Endpoint {
   readonly address: string;
   readonly #credentials: ChannelCredentials;
+  /** Finds out what grpc-js does not tell. */
+  readonly #probe: ((address: string) => Promise<string>) | undefined;
   #channel: Channel | undefined;
   readonly #clients = new Map<CompatServiceDefinition, unknown>();
 
-  constructor(address: string, credentials: ChannelCredentials) {
+  constructor(address: string, credentials: ChannelCredentials, probe?: (address: string) => Promise<string>) {
     this.address = address;
     this.#credentials = credentials;
+    this.#probe = probe;
   }
 
   #open(): Channel {
@@ -66,7 +69,7 @@ export class Endpoint {
       signal.throwIfAborted();
       const state = channel.getConnectivityState(true);
       if (state === connectivityState.READY) return;
-      if (state === connectivityState.TRANSIENT_FAILURE) throw explain(this.address, await this.#lastError(channel));
+      if (state === connectivityState.TRANSIENT_FAILURE) throw await this.explain(await this.#lastError(channel));
       const changed = await new Promise<boolean>((done) => {
         const abort = () => done(true);
         signal.addEventListener('abort', abort, { once: true });
@@ -79,6 +82,12 @@ export class Endpoint {
         throw new ConnectError(this.address, `no answer within ${CONNECT_DEADLINE_MS / 1000} s`, false);
       }
     }
+  }
+
+  async explain(details: string): Promise<ConnectError> {
+    const known = /ECONN|UNREACH|ENOTFOUND|ETIMEDOUT|Deadline|TLS|certificate/i.test(details);
+    const probed = known || this.#probe === undefined ? '' : await this.#probe(this.address);
+    return explain(this.address, probed === '' ? details : probed);
   }
 
   /** grpc-js tells the reason of a failed connection only to calls: make one that fails at once. */
@@ -121,7 +130,7 @@ function target(address: string): string {
 }
 
 /** grpc-js words → what an engineer looks for. */
-export function explain(address: string, details: string): ConnectError {
+function explain(address: string, details: string): ConnectError {
   const found = TLS_PROBLEMS.find(([pattern]) => pattern.test(details));
   if (found !== undefined) return new ConnectError(address, found[1], true);
   if (/ECONNREFUSED/.test(details)) return new ConnectError(address, 'connection refused', false);
@@ -130,7 +139,11 @@ export function explain(address: string, details: string): ConnectError {
     return new ConnectError(address, 'its name is not known', false);
   }
   if (/ETIMEDOUT|Deadline exceeded/i.test(details)) return new ConnectError(address, 'no answer', false);
-  return new ConnectError(address, details.replace(/^.*Last error: (Error: )?/, ''), false);
+  return new ConnectError(
+    address,
+    details.replace(/^.*Last error: (Error: )?/, '').replace(/ Resolution note: $/, ''),
+    false,
+  );
 }
 
 const TLS_PROBLEMS: readonly (readonly [RegExp, string])[] = [

@@ -4,9 +4,12 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { Status } from 'nice-grpc';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { startLab, type TestLab } from '../testing/cli.ts';
 import { changes, put } from '../testing/fake-vms.ts';
+
+// Whole commands on a machine that may be busy with other tests: a limit for hanging, not a measure.
+vi.setConfig({ testTimeout: 60_000 });
 
 let lab: TestLab;
 beforeEach(async () => {

@@ -26,9 +26,9 @@ export function openApi(session: Session): Api {
       'add endpoints to the context',
     );
   }
-  const credentials = credentialsOf(context);
+  const { credentials, probe } = credentialsOf(context);
   const api = new Api(
-    [...new Set(addresses)].map((address) => new Endpoint(address, credentials)),
+    [...new Set(addresses)].map((address) => new Endpoint(address, credentials, probe)),
     session.signal,
     lastEndpoint(io, context.name),
   );
@@ -50,8 +50,13 @@ function normalise(endpoint: string): string {
   return `${match[1]}:${port}`;
 }
 
-function credentialsOf(context: ChosenContext): ChannelCredentials {
-  if (context.plaintext === true) return ChannelCredentials.createInsecure();
+interface Credentials {
+  readonly credentials: ChannelCredentials;
+  readonly probe?: (address: string) => Promise<string>;
+}
+
+function credentialsOf(context: ChosenContext): Credentials {
+  if (context.plaintext === true) return { credentials: ChannelCredentials.createInsecure() };
   const read = (key: 'ca' | 'certificate' | 'key') => {
     const path = context[key];
     if (path === undefined) throw incomplete(context.name, `${key} is missing in context ${context.name}`);
@@ -63,7 +68,13 @@ function credentialsOf(context: ChosenContext): ChannelCredentials {
   };
   const [ca, key, certificate] = [read('ca'), read('key'), read('certificate')];
   try {
-    return ChannelCredentials.createSsl(ca, key, certificate, { checkServerIdentity: checkController });
+    return {
+      credentials: ChannelCredentials.createSsl(ca, key, certificate, { checkServerIdentity: checkController }),
+      async probe(address) {
+        const { probeTls } = await import('./tls-probe.ts');
+        return await probeTls(address, { ca, key, cert: certificate, checkServerIdentity: checkController });
+      },
+    };
   } catch (error) {
     throw incomplete(context.name, `TLS: ${(error as Error).message}`);
   }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { startLab, type TestLab } from '../testing/cli.ts';
 
 const example = (name: string) => readFileSync(new URL(`../../../../examples/${name}`, import.meta.url), 'utf8');
 const GUEST = example('guest-vm.yaml');
 const VOLUME = 'apiVersion: busbar.v1\nkind: Volume\nname: archive\nspec: {sizeBytes: 1GiB}\n';
+
+// Whole commands on a machine that may be busy with other tests: a limit for hanging, not a measure.
+vi.setConfig({ testTimeout: 60_000 });
 
 let lab: TestLab;
 beforeEach(async () => {

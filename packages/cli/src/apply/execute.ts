@@ -28,6 +28,7 @@ export interface ApplyResult {
 
 /** Somebody else changes the same resource at the same time: read and compare again this often. */
 const MAX_REPLANS = 4;
+const REPLAN_MS = 200;
 
 export interface ApplyRun {
   readonly results: readonly ApplyResult[];
@@ -94,6 +95,7 @@ async function applyOne(session: Session, api: Api, manifest: Manifest, options:
     } catch (error) {
       const stale = error instanceof RpcError && error.code === Status.ABORTED;
       if (!stale || attempt >= MAX_REPLANS) throw error;
+      await api.pause(REPLAN_MS);
     }
   }
 }

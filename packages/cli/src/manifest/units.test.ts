@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { formatBytes } from '../output/format.ts';
 import { parseBytes, parseMs } from './units.ts';
+
+// Hundreds of generated cases on a machine that may be busy: a limit for hanging, not a measure.
+vi.setConfig({ testTimeout: 60_000 });
 
 describe('sizes', () => {
   test.each<[unknown, bigint]>([
