@@ -3,7 +3,7 @@ import { VirtualClock } from '@busbar/core/clock/virtual';
 import type { VmId } from '@busbar/core/ids';
 import { type Logger, silentLogger } from '@busbar/core/log';
 import { type Random, seededRandom } from '@busbar/core/random';
-import { DesiredRun, type DesiredVm, type DomainReport } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import { DesiredRun, type DesiredVm, type DomainReport, DomainState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { IsolationPolicy } from '@busbar/proto/gen/busbar/v1/vm';
 import { type Agent, createAgent } from './agent.ts';
 import { testSpec } from './driver/domain.fixture.ts';
@@ -136,3 +136,23 @@ export class Rig {
       .map((change) => change.domain.epoch);
   }
 }
+
+/** A rig whose agent holds a lease and whose leader wants VM 1, epoch 1, running; it runs. */
+export async function running(options: ConstructorParameters<typeof Rig>[0] = {}): Promise<Rig> {
+  const rig = new Rig(options);
+  rig.startAgent();
+  await rig.until(() => rig.agent.leaseRemainingMs() > 0, 5000, 'a lease');
+  rig.desire([desiredVm(1, 1n)]);
+  await rig.until(() => rig.reported(1)[0]?.state === DomainState.RUNNING, 10_000, 'VM 1 running');
+  return rig;
+}
+
+export async function ready(): Promise<Rig> {
+  const rig = new Rig();
+  rig.startAgent();
+  await rig.clock.advance(1000);
+  return rig;
+}
+
+/** Epoch, state and end of VM 1 as the leader was told last. */
+export const state = (rig: Rig) => rig.reported(1).map((domain) => [domain.epoch, domain.state, domain.endReason]);
