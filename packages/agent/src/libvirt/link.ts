@@ -13,7 +13,8 @@ import { LANE_CONFIGS, type LaneName, type LibvirtEvent, type LibvirtMethods } f
 const CONNECTION_LOST = 'BUSBAR_CONNECTION_LOST';
 const SOFT_DEADLINE = 'BUSBAR_SOFT_DEADLINE';
 
-const CONNECT_DEADLINE_MS = 5000;
+/** Mostly for libvirtd's first answer: after its start or an upgrade it asks every QEMU for its abilities (5 s seen). */
+const CONNECT_DEADLINE_MS = 30_000;
 /** The child gives up on a call by itself; when not even that happens within this, it is replaced. */
 const CHILD_GRACE_MS = 2000;
 const RETRY_MS = { first: 100, max: 2000 } as const;
