@@ -18,9 +18,9 @@ export async function run(args: readonly string[], io: Io): Promise<number> {
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;
     const shown = await describe(error, session, args);
     // commander has printed the help of a noun without a verb: that says it all.
-    if (!(error instanceof CommanderError && error.code === 'commander.help')) {
-      io.stderr.write(renderError(shown, io, outputOf(args, session)));
-    }
+    const said = error instanceof CommanderError && error.code === 'commander.help';
+    const expected = session.endless && shown.exit === EXIT.interrupted;
+    if (!said && !expected) io.stderr.write(renderError(shown, io, outputOf(args, session)));
     return shown.exit;
   } finally {
     session.end();

@@ -113,7 +113,7 @@ async function carryOut(
   let restartNeeded = false;
   for (const step of planned.steps) {
     const requestId =
-      options.requestId === undefined ? session.requestId({}) : `${options.requestId}/${kind}/${name}/${step.type}`;
+      options.requestId === undefined ? session.requestId({}) : `${options.requestId}:${kind}:${name}:${step.type}`;
     const validateOnly = options.dryRun === true;
     const answer = await callStep(api, { manifest, step, revision, validateOnly, requestId });
     if (!validateOnly) operation = answer.operation ?? operation;

@@ -31,6 +31,8 @@ export class Session {
   doing = '';
   /** Set once an operation runs: Ctrl-C then says how to come back to it. */
   detachHint = '';
+  /** This command goes on until it is interrupted: then that is no error to be told. */
+  endless = false;
   #global: GlobalOptions = {};
   #api: Promise<Api> | undefined;
   readonly #abort = new AbortController();

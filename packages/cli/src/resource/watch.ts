@@ -29,6 +29,7 @@ export async function runWatch<T, F>(
   scope: WatchScope<F>,
 ): Promise<void> {
   session.doing = `watch ${resource.plural}`;
+  session.endless = true;
   const shown = (item: T) =>
     (scope.only === undefined || resource.id(item) === scope.only) && (resource.matches?.(item, scope.filter) ?? true);
   const table = await tableOf(session, api, resource, scope, shown);

@@ -20,6 +20,7 @@ export async function runLog(
   session.doing = `read the log of VM ${vm}`;
   const api = await session.api();
   const follow = options.follow === true;
+  session.endless = follow;
   let tailBytes = options.tail === undefined ? 0n : bytesFlag('--tail', options.tail);
   /** Bytes of a resumed stream that were shown before. */
   let skip = 0;
