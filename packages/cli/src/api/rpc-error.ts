@@ -102,7 +102,10 @@ export function describeError(error: unknown, doing: string): CliError {
       what,
       why: [
         `${message} (${reason})`,
-        ...fields.map((f) => `${f.field}: ${f.problem}${f.expected === '' ? '' : `, expected ${f.expected}`}`),
+        // The controller's message may name them already.
+        ...fields
+          .filter(({ field }) => !message.includes(field))
+          .map((f) => `${f.field}: ${f.problem}${f.expected === '' ? '' : `, expected ${f.expected}`}`),
       ],
       hint: info?.hint || HINT_OF_STATUS[error.code] || '',
       fields,
