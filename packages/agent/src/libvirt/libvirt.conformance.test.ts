@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '@busbar/core/clock/clock';
-import type { VmId } from '@busbar/core/ids';
 import { silentLogger } from '@busbar/core/log';
 import { describe } from 'vitest';
 import { find, parseXml } from '../domain/xml.ts';
@@ -37,7 +36,7 @@ describe('LibvirtHostDriver', () => {
         words: 'nothing.raw',
       }),
       crash: async (vmId) => {
-        process.kill(await qemuOf(libvirtd, vmId), 'SIGKILL');
+        process.kill(await libvirtd.qemuOf(vmId), 'SIGKILL');
       },
       linksUp: async (vmId) => {
         const nic = find(parseXml(await virsh('dumpxml', vmId)), 'devices', 'interface');
@@ -47,10 +46,3 @@ describe('LibvirtHostDriver', () => {
     };
   });
 });
-
-async function qemuOf(libvirtd: PrivateLibvirtd, vmId: VmId): Promise<number> {
-  for (const pid of await libvirtd.qemus()) {
-    if ((await readFile(`/proc/${pid}/cmdline`, 'latin1')).includes(vmId)) return pid;
-  }
-  throw new Error(`no QEMU of ${vmId}`);
-}

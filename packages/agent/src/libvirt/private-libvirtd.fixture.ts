@@ -35,7 +35,7 @@ export class PrivateLibvirtd {
     this.#holder = holder;
   }
 
-  static async create(): Promise<PrivateLibvirtd> {
+  static async create(options: { readonly stopped?: boolean } = {}): Promise<PrivateLibvirtd> {
     if (process.getuid?.() !== 0) throw new Error('this test starts a libvirtd of its own and needs root');
     const missing = Object.entries(NEEDED).filter(([program]) => !onPath(program));
     if (missing.length > 0) {
@@ -66,7 +66,7 @@ export class PrivateLibvirtd {
         '-p',
         join(dir, 'virtlogd.pid'),
       ]);
-      self.start();
+      if (options.stopped !== true) self.start();
       return self;
     } catch (error) {
       await self.destroy();
@@ -119,6 +119,14 @@ export class PrivateLibvirtd {
       if (argv.includes('qemu-system') && argv.includes('\0-uuid\0') && !/\) [ZX] /.test(stat)) found.push(pid);
     }
     return found;
+  }
+
+  /** Process id of the QEMU of one domain. */
+  async qemuOf(uuid: string): Promise<number> {
+    for (const pid of await this.qemus()) {
+      if ((await readFile(`/proc/${pid}/cmdline`, 'latin1')).includes(`\0${uuid}\0`)) return pid;
+    }
+    throw new Error(`no QEMU has the UUID ${uuid}`);
   }
 
   /** Ends everything in the namespaces, which end with it. */
