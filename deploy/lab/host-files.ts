@@ -64,8 +64,7 @@ function asUuid(hex: string): string {
 
 export async function findDaemons(): Promise<Daemons> {
   const present = async (name: string): Promise<boolean> =>
-    (await exists(join(REPOSITORY, 'dist', `busbar-${name}.mjs`))) ||
-    (await exists(join(REPOSITORY, 'packages', name, 'src/main.ts')));
+    await exists(join(REPOSITORY, 'packages', name, 'src/main.ts'));
   const here = Number(process.versions.node.split('.')[0]) >= 24;
   return {
     node: here ? process.execPath : join(REPOSITORY, 'node_modules/.bin/node'),

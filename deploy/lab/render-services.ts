@@ -52,18 +52,15 @@ export function renderServices(plan: LabPlan, host: HostPlan, daemons: Daemons):
   return services;
 }
 
-/** Chosen at every start, so that `npm run build` and `sv restart agent` is all it takes to try a change. */
+/** Always the sources, never a bundle that may be older than they are: `sv restart agent` is all it takes to try a change. */
 function daemon(name: 'controller' | 'agent', daemons: Daemons): string {
-  const bundle = `${daemons.repository}/dist/busbar-${name}.mjs`;
-  const source = `${daemons.repository}/packages/${name}/src/main.ts`;
+  const entry = `${daemons.repository}/packages/${name}/src/main.ts`;
   return [
     '#!/bin/sh',
     'exec 2>&1',
     // Four blocking native calls would freeze file access and DNS with libuv's default of four threads.
     'export UV_THREADPOOL_SIZE=32',
-    `entry=${quote(bundle)}`,
-    `[ -f "$entry" ] || entry=${quote(source)}`,
-    `exec ${quote(daemons.node)} "$entry" --config /etc/busbar/${name}.yaml`,
+    `exec ${quote(daemons.node)} ${quote(entry)} --config /etc/busbar/${name}.yaml`,
     '',
   ].join('\n');
 }

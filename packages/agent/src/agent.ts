@@ -97,6 +97,7 @@ export function createAgent(deps: AgentDeps): Agent {
       const { managementAddress, storageAddress } = config;
       return withAgentVersion({ ...(await read()), managementAddress, storageAddress }, deps.version);
     },
+    isComplete: (found) => driver === undefined || found.versions?.libvirt !== '',
     onChange: () => {
       for (const session of sessions) session.mark('inventory');
     },

@@ -5,14 +5,16 @@ import type { Logger } from '@busbar/core/log';
 import { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 
 const CHECK_EVERY_MS = 30_000;
-/** After a failure, so that a host that just booted is complete soon. */
-const CHECK_AGAIN_MS = 5000;
+/** After a failure, or while something is missing that will come, so that a host that just booted is complete soon. */
+const CHECK_AGAIN_MS = 1000;
 const DEADLINE_MS = 20_000;
 
 export interface InventoryOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   read(): Promise<HostInventory>;
+  /** False while a part is missing that is to be expected, such as the versions of a hypervisor that does not answer yet. */
+  isComplete(inventory: HostInventory): boolean;
   onChange(): void;
 }
 
@@ -45,7 +47,9 @@ export class InventoryWatch {
     const { clock, logger } = this.#options;
     let againMs = CHECK_EVERY_MS;
     try {
-      this.#take(await withDeadline(clock, DEADLINE_MS, 'reading the inventory', () => this.#options.read()));
+      const inventory = await withDeadline(clock, DEADLINE_MS, 'reading the inventory', () => this.#options.read());
+      this.#take(inventory);
+      if (!this.#options.isComplete(inventory)) againMs = CHECK_AGAIN_MS;
     } catch (error) {
       if (!this.#stopped) logger.warn({ error: errorChain(error) }, 'inventory not read');
       againMs = CHECK_AGAIN_MS;

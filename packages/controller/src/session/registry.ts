@@ -232,8 +232,7 @@ export class SessionRegistry {
         accept: (incoming) => {
           timer[Symbol.dispose]();
           resolve();
-          void pump(incoming, output);
-          return responses(input);
+          return responses(input, pump(incoming, output));
         },
       });
     });
@@ -297,8 +296,10 @@ async function pump(incoming: AsyncIterable<AttachRequest>, output: ByteChannel)
   }
 }
 
-async function* responses(input: AsyncIterable<Uint8Array>): AsyncIterable<AttachResponse> {
+/** The user's input, and then the wait for the agent's end: a gRPC call whose responses end is over in both directions. */
+async function* responses(input: AsyncIterable<Uint8Array>, pumped: Promise<void>): AsyncIterable<AttachResponse> {
   for await (const data of input) yield { data: Buffer.from(data) };
+  await pumped;
 }
 
 async function* empty(): AsyncIterable<AttachRequest> {}
