@@ -14,8 +14,8 @@ import { PrivateLibvirtd } from './private-libvirtd.fixture.ts';
 
 const SLOW = { timeout: 60_000, interval: 20 } as const;
 const never = () => new AbortController().signal;
-/** 28 bytes, as Ceph's keys are; fits no cluster. */
-const KEY = 'AQBUSBARTESTKEYxAAAAAAAAAAAAAAAAAAAAAA==';
+/** A well-formed cephx key (type 1, no time, 16 bytes) that fits no cluster. */
+const KEY = Buffer.concat([Buffer.from('010000000000000000001000', 'hex'), Buffer.alloc(16, 7)]).toString('base64');
 
 let libvirtd: PrivateLibvirtd;
 let disk: string;
@@ -55,7 +55,7 @@ async function timed<T>(work: Promise<T>): Promise<{ readonly ms: number; readon
 }
 
 beforeAll(async () => {
-  libvirtd = await PrivateLibvirtd.create({ stopped: true });
+  libvirtd = await PrivateLibvirtd.create();
   disk = join(libvirtd.dir, 'guest.raw');
   await writeFile(disk, bootSectorDisk());
   await writeFile(join(libvirtd.dir, 'keyring'), `[client.busbar]\n\tkey = ${KEY}\n`, { mode: 0o600 });
@@ -71,6 +71,7 @@ afterEach(async () => {
 
 describe('libvirtd', () => {
   test('is not there at start: refused with the reason, and used when it comes', async () => {
+    await libvirtd.crash();
     const driver = newDriver();
     await vi.waitFor(() => expect(driver.health().message).toContain('Failed to connect socket'), SLOW);
     await expect(driver.listDomains()).rejects.toMatchObject({ reason: HOST_DRIVER_REASONS.hypervisorUnavailable });
@@ -160,6 +161,7 @@ describe('QEMU', () => {
     expect(argv).toContain('busbar/v1'.split('/')[1]);
     expect(argv).not.toContain(KEY);
     const { error } = await start;
+   
     expect(error).toMatchObject({
       reason: HOST_DRIVER_REASONS.domainStartFailed,
       message: expect.stringContaining('within 3000 ms'),

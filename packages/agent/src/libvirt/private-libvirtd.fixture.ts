@@ -35,7 +35,7 @@ export class PrivateLibvirtd {
     this.#holder = holder;
   }
 
-  static async create(options: { readonly stopped?: boolean } = {}): Promise<PrivateLibvirtd> {
+  static async create(): Promise<PrivateLibvirtd> {
     if (process.getuid?.() !== 0) throw new Error('this test starts a libvirtd of its own and needs root');
     const missing = Object.entries(NEEDED).filter(([program]) => !onPath(program));
     if (missing.length > 0) {
@@ -66,7 +66,7 @@ export class PrivateLibvirtd {
         '-p',
         join(dir, 'virtlogd.pid'),
       ]);
-      if (options.stopped !== true) self.start();
+      self.start();
       return self;
     } catch (error) {
       await self.destroy();
