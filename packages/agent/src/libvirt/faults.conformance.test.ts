@@ -161,7 +161,7 @@ describe('QEMU', () => {
     expect(argv).toContain('busbar/v1'.split('/')[1]);
     expect(argv).not.toContain(KEY);
     const { error } = await start;
-   
+
     expect(error).toMatchObject({
       reason: HOST_DRIVER_REASONS.domainStartFailed,
       message: expect.stringContaining('within 3000 ms'),

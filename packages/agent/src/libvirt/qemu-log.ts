@@ -11,15 +11,17 @@ const LINES = 5;
 export function relevantLines(log: string, alreadySaid: string): string[] {
   const start = log.lastIndexOf(': starting up libvirt version');
   const lines = (start < 0 ? log : log.slice(start)).split('\n').slice(1);
-  return lines
-    .map((line) => line.trim())
-    .filter((line) => /^(\d{4}-\S+ )?\S*qemu\S*: /.test(line) || /error|failed|denied/i.test(line))
-    .filter((line) => !line.startsWith('-') && !/^[A-Z_]+=/.test(line))
-    // libvirt's own remarks, unlike QEMU's, have a blank in their time stamp.
-    .filter((line) => !/^\d{4}-\d\d-\d\d \d\d:/.test(line))
-    .map((line) => line.replace(/^\d{4}-\d\d-\d\dT[\d:.]+Z /, ''))
-    .filter((line) => !alreadySaid.includes(line))
-    .slice(-LINES);
+  return (
+    lines
+      .map((line) => line.trim())
+      .filter((line) => /^(\d{4}-\S+ )?\S*qemu\S*: /.test(line) || /error|failed|denied/i.test(line))
+      .filter((line) => !line.startsWith('-') && !/^[A-Z_]+=/.test(line))
+      // libvirt's own remarks, unlike QEMU's, have a blank in their time stamp.
+      .filter((line) => !/^\d{4}-\d\d-\d\d \d\d:/.test(line))
+      .map((line) => line.replace(/^\d{4}-\d\d-\d\dT[\d:.]+Z /, ''))
+      .filter((line) => !alreadySaid.includes(line))
+      .slice(-LINES)
+  );
 }
 
 export async function readLogEnd(path: string): Promise<string> {

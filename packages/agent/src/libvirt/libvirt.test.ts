@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Epoch, VmId } from '@busbar/core/ids';
+import { describe, expect, test } from 'vitest';
+import { Ends } from './ends.ts';
+import { relevantLines } from './qemu-log.ts';
+import { EVENT, STOPPED, stateOf } from './words.ts';
+
+const uuid = '6695eb01-f6a4-4304-89aa-000000000001' as VmId;
+const epoch = 4n as Epoch;
+
+describe('ends', () => {
+  function seen(...events: readonly (readonly [event: number, detail: number])[]) {
+    const ends = new Ends();
+    ends.listed([{ vmId: uuid, epoch }], true);
+    for (const [event, detail] of events) ends.onEvent({ type: 'lifecycle', uuid, event, detail });
+    return ends.take().map(({ reason, message }) => `${reason}: ${message}`);
+  }
+
+  test.each([
+    [
+      [
+        [EVENT.shutdown, 1],
+        [EVENT.stopped, STOPPED.shutdown],
+      ],
+      'guest-shutdown: the guest powered off',
+    ],
+    [
+      [
+        [EVENT.shutdown, 2],
+        [EVENT.stopped, STOPPED.shutdown],
+      ],
+      'crashed: QEMU was terminated by a signal',
+    ],
+    [[[EVENT.stopped, STOPPED.failed]], 'crashed: QEMU died'],
+    [[[EVENT.stopped, STOPPED.destroyed]], 'destroyed: its power was taken'],
+    [
+      [
+        [EVENT.crashed, 0],
+        [EVENT.stopped, STOPPED.crashed],
+      ],
+      "crashed: the guest's kernel panicked",
+    ],
+  ] as const)('%j', (events, expected) => {
+    expect(seen(...events)).toEqual([expected]);
+    expect(seen(...events, [EVENT.stopped, STOPPED.failed])).toEqual([expected]);
+  });
+
+  test('of an unknown domain: not told', () => {
+    const ends = new Ends();
+    ends.onEvent({ type: 'lifecycle', uuid, event: EVENT.stopped, detail: 0 });
+    expect(ends.take()).toEqual([]);
+  });
+
+  test('during a start: told by the start alone, or after it when that had succeeded', () => {
+    const ends = new Ends();
+    const stopped = { type: 'lifecycle', uuid, event: EVENT.stopped, detail: STOPPED.failed } as const;
+    ends.starting(uuid, epoch);
+    ends.onEvent(stopped);
+    ends.startFailed(uuid);
+    expect(ends.take()).toEqual([]);
+    ends.starting(uuid, epoch);
+    ends.onEvent(stopped);
+    ends.started(uuid);
+    expect(ends.take()).toMatchObject([{ vmId: uuid, epoch, reason: 'crashed' }]);
+  });
+
+  test('missed: forgotten by the next list', () => {
+    const ends = new Ends();
+    ends.listed([{ vmId: uuid, epoch }], true);
+    ends.listed([], false);
+    ends.onEvent({ type: 'io-error', uuid, path: 'pool/image', reason: 'enospc' });
+    expect(ends.ioError(uuid)).toBe('I/O error on disk pool/image (no space left)');
+    ends.listed([], true);
+    ends.onEvent({ type: 'lifecycle', uuid, event: EVENT.stopped, detail: 0 });
+    expect(ends.take()).toEqual([]);
+  });
+});
+
+test('states in words', () => {
+  expect(stateOf(1, 1)).toEqual({ state: 'running', message: '' });
+  expect(stateOf(3, 5)).toEqual({ state: 'paused', message: 'I/O error on a disk' });
+  expect(stateOf(3, 11)).toEqual({ state: 'paused', message: 'starting up' });
+  expect(stateOf(3, 99)).toEqual({ state: 'paused', message: 'paused' });
+  expect(stateOf(4, 0)).toEqual({ state: 'shutting-down', message: '' });
+});
+
+test('what QEMU said in its last run', () => {
+  const log = [
+    '2026-01-01 10:00:00.000+0000: starting up libvirt version: 9.0.0, qemu version: 7.2.22',
+    '/usr/bin/qemu-system-x86_64 \\',
+    'qemu-system-x86_64: an old story',
+    '2026-01-01 11:00:00.000+0000: starting up libvirt version: 9.0.0, qemu version: 7.2.22',
+    'LC_ALL=C \\',
+    '/usr/bin/qemu-system-x86_64 \\',
+    '-name guest=error,debug-threads=on \\',
+    "2026-01-01T11:00:00.5Z qemu-system-x86_64: -blockdev x: Could not open '/x': Permission denied",
+    '2026-01-01 11:00:00.600+0000: shutting down, reason=failed',
+  ].join('\n');
+  const line = "qemu-system-x86_64: -blockdev x: Could not open '/x': Permission denied";
+  expect(relevantLines(log, '')).toEqual([line]);
+  expect(relevantLines(log, `monitor closed: ${line}`)).toEqual([]);
+  expect(relevantLines('', '')).toEqual([]);
+});
