@@ -27,6 +27,11 @@ export function leaderFor(store: ClusterStore, term: LeaderTerm, signal: AbortSi
   };
 }
 
+/** The store or the leadership is the trouble, not what was asked: no use in asking for the next thing. */
+export function isStoreTrouble(error: unknown): boolean {
+  return error instanceof BusbarError && (error.kind === 'unavailable' || error.kind === 'timeout');
+}
+
 function lost(): BusbarError {
   return new BusbarError({
     kind: 'unavailable',

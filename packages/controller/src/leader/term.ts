@@ -20,7 +20,7 @@ import { desiredFor } from '../vm/desired.ts';
 import { VmReconciler } from '../vm/reconcile.ts';
 import { CREATE_VM, DELETE_VM, RESTART_VM, START_VM, STOP_VM } from '../vm/sagas.ts';
 import { CREATE_VOLUME, DELETE_VOLUME, RESIZE_VOLUME } from '../volume/sagas.ts';
-import type { Leader } from './leader.ts';
+import { isStoreTrouble, type Leader } from './leader.ts';
 
 /**
  * Everything that the controller does alone, and only the leader: this list is the table of contents.
@@ -101,36 +101,47 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
 }
 
 async function reconcileHosts(deps: TermDeps, leader: Leader, leaderSinceMs: number): Promise<void> {
-  const { view, sessions, clock, logger } = deps;
+  const { view, sessions, logger } = deps;
   const known = new Set([...view.tables.host.ids(), ...sessions.hosts()]);
   for (const id of [...known].sort()) {
-    const host = view.tables.host.get(id);
-    const status = view.tables['host-status'].get(id);
-    const next = planHost(status?.record, sessions.observed(id), { nowMs: clock.nowMs(), leaderSinceMs });
-    if (next === null && host !== undefined) continue;
-    const compare = [status === undefined ? absent(recordKey('host-status', id)) : unchanged('host-status', status)];
-    const writes: Write[] = next === null ? [] : [putRecord('host-status', id, next)];
-    if (host === undefined) {
-      const now = clock.wallTime();
-      compare.push(absent(recordKey('host', id)));
-      writes.push(
-        putRecord('host', id, {
-          meta: { id, name: id, labels: {}, createTime: now, updateTime: now, deleting: false },
-          spec: { unschedulable: false },
-        }),
-        { kind: 'put', key: nameKey('host', id), value: id },
-      );
+    try {
+      await reconcileHost(deps, leader, id, leaderSinceMs);
+    } catch (error) {
+      // One host's strange inventory must not keep the leader from the others, nor from the VMs.
+      if (isStoreTrouble(error)) throw error;
+      logger.error({ host: id, err: errorChain(error) }, 'host cannot be recorded');
     }
-    const result = await leader.txn({ compare, writes });
-    if (!result.succeeded) continue;
-    if (next !== null && next.state !== status?.record.state) {
-      logger.info(
-        { host: id, from: status?.record.state ?? 'new', to: next.state, reason: next.message },
-        'host changes state',
-      );
-    }
-    await view.waitFor(result.revision);
   }
+}
+
+async function reconcileHost(deps: TermDeps, leader: Leader, id: string, leaderSinceMs: number): Promise<void> {
+  const { view, sessions, clock, logger } = deps;
+  const host = view.tables.host.get(id);
+  const status = view.tables['host-status'].get(id);
+  const next = planHost(status?.record, sessions.observed(id), { nowMs: clock.nowMs(), leaderSinceMs });
+  if (next === null && host !== undefined) return;
+  const compare = [status === undefined ? absent(recordKey('host-status', id)) : unchanged('host-status', status)];
+  const writes: Write[] = next === null ? [] : [putRecord('host-status', id, next)];
+  if (host === undefined) {
+    const now = clock.wallTime();
+    compare.push(absent(recordKey('host', id)));
+    writes.push(
+      putRecord('host', id, {
+        meta: { id, name: id, labels: {}, createTime: now, updateTime: now, deleting: false },
+        spec: { unschedulable: false },
+      }),
+      { kind: 'put', key: nameKey('host', id), value: id },
+    );
+  }
+  const result = await leader.txn({ compare, writes });
+  if (!result.succeeded) return;
+  if (next !== null && next.state !== status?.record.state) {
+    logger.info(
+      { host: id, from: status?.record.state ?? 'new', to: next.state, reason: next.message },
+      'host changes state',
+    );
+  }
+  await view.waitFor(result.revision);
 }
 
 /** Tells each connected host what it shall run, when that changed or the host has not been told in this term. */

@@ -125,8 +125,12 @@ function planOnHost(vm: VmRecord, status: VmStatusRecord, seen: VmObservation): 
   switch (domain.state) {
     case DomainState.ENDED:
       return ended(vm, status, domain, stop, seen);
-    case DomainState.STARTING:
-      return become(status, stop ? VmPhase.STOPPING : VmPhase.STARTING, domain.message, seen);
+    case DomainState.STARTING: {
+      // What runs is not being started: an agent that looks again may say so for a moment.
+      const begun = status.phase === VmPhase.RUNNING || status.phase === VmPhase.PAUSED;
+      const phase = begun ? (status.phase as LiveVmPhase) : VmPhase.STARTING;
+      return become(status, stop ? VmPhase.STOPPING : phase, domain.message, seen);
+    }
     case DomainState.PAUSED:
       return become(status, stop ? VmPhase.STOPPING : VmPhase.PAUSED, domain.message, seen);
     case DomainState.STOPPING:
@@ -138,7 +142,8 @@ function planOnHost(vm: VmRecord, status: VmStatusRecord, seen: VmObservation): 
   }
 }
 
-function become(status: VmStatusRecord, phase: LiveVmPhase, message: string, seen: VmObservation): VmPlan {
+function become(status: VmStatusRecord, phase: LiveVmPhase, told: string, seen: VmObservation): VmPlan {
+  const message = bounded(told);
   const healthy = phase === VmPhase.RUNNING && status.phase === VmPhase.RUNNING && seen.phaseAgeMs >= HEALTHY_AFTER_MS;
   const failedStarts = healthy ? 0 : status.failedStarts;
   // Only a start begins the run: a VM that comes back from UNKNOWN or PAUSED ran all the time.
@@ -160,7 +165,7 @@ function ended(vm: VmRecord, status: VmStatusRecord, domain: DomainReport, stop:
     ? ''
     : domain.endReason === EndReason.GUEST_SHUTDOWN
       ? 'the guest powered off by itself'
-      : domain.message || domain.endReason.replace('END_REASON_', '').toLowerCase();
+      : bounded(domain.message) || domain.endReason.replace('END_REASON_', '').toLowerCase();
   // A restart stays one failure-free cycle; an end that nobody asked for makes the next start wait.
   const ranWell = status.phase === VmPhase.RUNNING && seen.phaseAgeMs >= HEALTHY_AFTER_MS;
   const failedStarts = byItself ? (ranWell ? 1 : status.failedStarts + 1) : 0;
@@ -173,6 +178,13 @@ function ended(vm: VmRecord, status: VmStatusRecord, domain: DomainReport, stop:
     failedStarts,
   };
   return { status: next, report: shallRun(vm) ? `ended (${message || 'restart'}); starts again` : 'stopped' };
+}
+
+/** What a host says is kept in the cluster store and shown everywhere: long enough for QEMU's reasons, no longer. */
+const MESSAGE_MAX = 1_000;
+
+function bounded(message: string): string {
+  return message.length <= MESSAGE_MAX ? message : `${message.slice(0, MESSAGE_MAX - 3).toWellFormed()}...`;
 }
 
 export function isOnHost(status: VmStatusRecord): boolean {

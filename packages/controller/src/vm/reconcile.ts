@@ -2,6 +2,7 @@
 
 import { assert } from '@busbar/core/assert';
 import type { Clock } from '@busbar/core/clock/clock';
+import { errorChain } from '@busbar/core/errors';
 import type { HostId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { ok, type Result, refuse } from '@busbar/core/result';
@@ -10,7 +11,7 @@ import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1
 import { HostState } from '@busbar/proto/gen/busbar/v1/host';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import { describeRefusal, place } from '@busbar/scheduler/place';
-import type { Leader } from '../leader/leader.ts';
+import { isStoreTrouble, type Leader } from '../leader/leader.ts';
 import { putRecord } from '../records/kinds.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import { type Entry, unchanged } from '../view/table.ts';
@@ -54,7 +55,17 @@ export class VmReconciler {
     for (const entry of this.#view.tables.vm.sorted()) {
       if (this.#leader.signal.aborted) return;
       const status = this.#view.tables['vm-status'].get(entry.id);
-      if (status !== undefined) await this.#one(entry, status);
+      if (status === undefined) continue;
+      try {
+        await this.#one(entry, status);
+      } catch (error) {
+        // The store is everybody's: the round is over. Anything else is this VM's own trouble, and the others go on.
+        if (isStoreTrouble(error)) throw error;
+        this.#log.error(
+          { vmId: entry.id, vm: entry.record.meta?.name, err: errorChain(error) },
+          'VM cannot be planned',
+        );
+      }
     }
     for (const id of this.#since.keys()) if (this.#view.tables.vm.get(id) === undefined) this.#since.delete(id);
   }

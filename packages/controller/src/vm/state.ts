@@ -11,7 +11,8 @@ export const VM_PHASES: StateTable<LiveVmPhase> = {
   [VmPhase.PENDING]: [VmPhase.STARTING, VmPhase.STOPPED, VmPhase.DELETING],
   [VmPhase.STARTING]: [VmPhase.RUNNING, VmPhase.PAUSED, VmPhase.STOPPED, VmPhase.STOPPING, VmPhase.UNKNOWN],
   [VmPhase.RUNNING]: [VmPhase.STOPPING, VmPhase.STOPPED, VmPhase.PAUSED, VmPhase.UNKNOWN],
-  [VmPhase.STOPPING]: [VmPhase.STOPPED, VmPhase.UNKNOWN],
+  // Back to life: the wish was taken back before the guest obeyed.
+  [VmPhase.STOPPING]: [VmPhase.STOPPED, VmPhase.STARTING, VmPhase.RUNNING, VmPhase.PAUSED, VmPhase.UNKNOWN],
   [VmPhase.PAUSED]: [VmPhase.RUNNING, VmPhase.STOPPING, VmPhase.STOPPED, VmPhase.UNKNOWN],
   [VmPhase.UNKNOWN]: [VmPhase.STARTING, VmPhase.RUNNING, VmPhase.STOPPING, VmPhase.STOPPED, VmPhase.PAUSED],
   [VmPhase.DELETING]: [],
