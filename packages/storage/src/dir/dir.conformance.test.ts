@@ -17,15 +17,17 @@ test('a volume that QEMU has open is not deleted', async () => {
     await driver.createVolume({ volumeId, sizeBytes: 1048576n });
     const source = driver.diskSource(volumeId);
     const file = source.kind === 'file' ? source.path : '';
-    const args = ['--pdeathsig', 'KILL', 'qemu-io', '-f', 'raw', file];
+    // A machine that never runs: its disk is opened and locked as that of a VM.
+    const machine = ['-M', 'q35,accel=tcg', '-m', '32', '-display', 'none', '-nodefaults', '-S', '-monitor', 'stdio'];
+    const disk = ['-drive', `if=none,id=a,format=raw,file=${file}`, '-device', 'virtio-blk-pci,drive=a'];
+    const args = ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...machine, ...disk];
     const qemu = spawn('setpriv', args, { stdio: ['pipe', 'pipe', 'ignore'] });
     const exited = new Promise<void>((resolve) => qemu.once('exit', () => resolve()));
     let output = '';
     qemu.stdout.on('data', (text: Buffer) => {
       output += text.toString();
     });
-    qemu.stdin.write('write 0 512\n');
-    await vi.waitFor(() => expect(output).toContain('wrote 512'), { timeout: 20_000 });
+    await vi.waitFor(() => expect(output).toContain('(qemu)'), { timeout: 20_000 });
     await expect(driver.deleteVolume(volumeId)).rejects.toMatchObject({ reason: 'VOLUME_IN_USE' });
     qemu.stdin.write('quit\n');
     await exited;
