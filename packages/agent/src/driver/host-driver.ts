@@ -18,18 +18,25 @@ export interface HostDriver {
   start(): void;
   /** Hardware and software of the host as it is now. Works without the hypervisor (its versions are then empty). */
   inventory(): Promise<HostInventory>;
-  /** Every domain that carries Busbar's metadata. Rejects when the hypervisor does not answer: an empty list means none. */
+  /**
+   * Every domain that carries Busbar's metadata, also one whose start has not returned yet (paused, "starting up").
+   * Rejects when the hypervisor does not answer: an empty list means none.
+   */
   listDomains(): Promise<readonly DomainObservation[]>;
   /**
-   * Starts a domain for an epoch. Refuses DOMAIN_EXISTS when one of that id is there (any epoch), and throws
-   * DOMAIN_START_FAILED with the reason from QEMU's log. When the outcome is unknown (timeout), look at listDomains.
+   * Starts a domain for an epoch. Refuses DOMAIN_EXISTS when one of that id is there (any epoch, also a QEMU that libvirt
+   * lost), and throws DOMAIN_START_FAILED with the reason from QEMU's log, also when it took too long and was undone.
+   * When the outcome is unknown (any HYPERVISOR_ reason), look at listDomains.
    */
   startDomain(request: StartRequest): Promise<void>;
   /** Presses the power button (guest agent first where connected). Succeeds when asked, not when done; absent domain: succeeds. */
   shutdownDomain(vmId: VmId): Promise<void>;
-  /** Takes the power. Succeeds when the domain is gone or was not there. Ends QEMU even if it does not react (SIGKILL). */
+  /**
+   * Takes the power. Succeeds when the domain is gone or was not there. Ends QEMU even if it or libvirt does not react
+   * (SIGKILL), so it also works while `health` is bad. Rejects only when QEMU hangs in the kernel and did not die.
+   */
   destroyDomain(vmId: VmId): Promise<void>;
-  /** Raises or cuts every NIC link of a domain. */
+  /** Raises or cuts every NIC link of a domain. Needs the hypervisor and a QEMU that answers: who must be sure destroys instead. */
   setLinks(vmId: VmId, up: boolean): Promise<void>;
   /** Called when something may have changed (events are hints: the agent lists again). */
   onHint(listener: () => void): Disposable;
@@ -37,9 +44,15 @@ export interface HostDriver {
   takeEnds(): readonly DomainEnd[];
   /** Whether the hypervisor answers now, and if not, why. */
   health(): { readonly healthy: boolean; readonly message: string };
-  /** Opens the serial console. Several may be open at once; each gets all output from now on. */
+  /**
+   * Opens the serial console. Several may be open at once; each gets all output from now on. Output ends when the signal
+   * aborts, on close and with the domain; it throws CONSOLE_UNAVAILABLE when the reader is a megabyte behind.
+   */
   openConsole(vmId: VmId, signal: AbortSignal): Promise<ConsoleLink>;
-  /** The serial log since the last start, beginning `tailBytes` before its end; goes on until aborted when `follow`. */
+  /**
+   * The serial log since the last start, beginning `tailBytes` before its end. With `follow` it goes on until aborted, across
+   * the next starts on this host. It outlives the domain; DOMAIN_NOT_FOUND when the VM never ran here.
+   */
   readSerialLog(
     vmId: VmId,
     options: { readonly tailBytes: number; readonly follow: boolean; readonly signal: AbortSignal },

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Clock, sleep } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
@@ -10,7 +9,6 @@ import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 import { readLog } from '../console/log-file.ts';
 import { SerialLines } from '../console/serial-line.ts';
 import { buildDomain } from '../domain/build.ts';
-import type { DomainPaths } from '../domain/facts.ts';
 import { METADATA_URI, parseMetadata } from '../domain/metadata.ts';
 import { nicsToChange } from '../domain/nics.ts';
 import { buildSeed } from '../domain/seed.ts';
@@ -38,6 +36,7 @@ import { LibvirtLink, type LinkCall } from './link.ts';
 import { readLogEnd, relevantLines } from './qemu-log.ts';
 import { QemuProcesses } from './qemu-process.ts';
 import { CEPH_SECRET_UUID, cephSecretXml, readCephKey } from './secret.ts';
+import { VmFiles } from './vm-files.ts';
 import { EVENT, stateOf } from './words.ts';
 
 export interface LibvirtDriverDeps {
@@ -67,14 +66,13 @@ const START_UNDO_MS = 10_000;
 const KILL_AFTER_MS = 1000;
 const DESTROY_DEADLINE_MS = 10_000;
 const KILL_DEADLINE_MS = 5000;
-/** sun_path holds 108 bytes with the final NUL. */
-const SOCKET_PATH_LIMIT = 107;
 
 export class LibvirtHostDriver implements HostDriver {
   readonly kind = 'libvirt';
   readonly #config: HostDriverConfig;
   readonly #deps: LibvirtDriverDeps;
   readonly #link: LibvirtLink;
+  readonly #files: VmFiles;
   readonly #lines: SerialLines;
   readonly #processes: QemuProcesses;
   readonly #ends = new Ends();
@@ -87,6 +85,7 @@ export class LibvirtHostDriver implements HostDriver {
   constructor(config: HostDriverConfig, deps: LibvirtDriverDeps) {
     this.#config = config;
     this.#deps = deps;
+    this.#files = new VmFiles(config);
     this.#lines = new SerialLines(deps.clock);
     this.#processes = new QemuProcesses(deps.clock, {
       ...(deps.netNamespace === undefined ? {} : { netNamespace: deps.netNamespace }),
@@ -106,15 +105,6 @@ export class LibvirtHostDriver implements HostDriver {
         this.#hint();
       },
     });
-    const { length } = this.#paths('00000000-0000-0000-0000-000000000000' as VmId).consoleSocket;
-    if (length > SOCKET_PATH_LIMIT) {
-      throw new BusbarError({
-        kind: 'invalid',
-        reason: 'RUN_DIR_TOO_LONG',
-        message: `runDir ${config.runDir} is too long for a socket's path`,
-        hint: `shorten it by ${length - SOCKET_PATH_LIMIT} characters`,
-      });
-    }
   }
 
   start(): void {
@@ -142,7 +132,8 @@ export class LibvirtHostDriver implements HostDriver {
     this.#ends.listed(domains, missed);
     if (missed) {
       this.#eventsMissed = false;
-      await this.#removeSeeds(new Set(domains.map(({ vmId }) => vmId)));
+      const present = new Set(domains.map(({ vmId }) => vmId));
+      await this.#files.removeSeedsExcept((vmId) => present.has(vmId) || this.#starting.has(vmId));
     }
     return domains;
   }
@@ -230,7 +221,7 @@ export class LibvirtHostDriver implements HostDriver {
     const unavailable = (why: string) => consoleUnavailable(vmId, why);
     const either = AbortSignal.any([signal, this.#closed.signal]);
     try {
-      const line = await this.#lines.open(this.#paths(vmId).consoleSocket, either, unavailable);
+      const line = await this.#lines.open(this.#files.paths(vmId).consoleSocket, either, unavailable);
       return { output: line.reader.output, write: (input) => line.write(input), close: () => line.reader.close() };
     } catch (error) {
       if (error instanceof BusbarError) throw error;
@@ -246,7 +237,7 @@ export class LibvirtHostDriver implements HostDriver {
   ): AsyncIterable<Uint8Array> {
     const signal = AbortSignal.any([options.signal, this.#closed.signal]);
     try {
-      yield* readLog(this.#paths(vmId).serialLog, { ...options, signal, clock: this.#deps.clock });
+      yield* readLog(this.#files.paths(vmId).serialLog, { ...options, signal, clock: this.#deps.clock });
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw domainNotFound(vmId);
       throw error;
@@ -284,7 +275,7 @@ export class LibvirtHostDriver implements HostDriver {
       if (/already (active|exists|defined)/.test(errorChain(error)) && (await this.#exists(vmId))) {
         throw domainExists(vmId, name);
       }
-      await this.#removeSeed(vmId);
+      await this.#files.removeSeed(vmId);
       const gaveUp = this.#deps.clock.nowMs() - startedAtMs >= deadlineMs;
       throw domainStartFailed(
         name,
@@ -297,16 +288,13 @@ export class LibvirtHostDriver implements HostDriver {
   }
 
   async #prepareStart(request: StartRequest): Promise<string> {
-    const { rbd, runDir, logDir, stateDir } = this.#config;
-    const paths = this.#paths(request.vmId);
+    const { rbd } = this.#config;
+    const paths = this.#files.paths(request.vmId);
     const { kvmUsable } = await readKvm(this.#deps.fsRoot ?? '/');
     const facts = { kvmUsable, paths, rbd: rbd === null ? null : { ...rbd, secretUuid: CEPH_SECRET_UUID } };
     // First, so that a spec that cannot be built leaves nothing behind.
     const xml = serialize(buildDomain(request, facts));
-    // QEMU's user has to pass through, not to read.
-    for (const dir of [runDir, logDir, stateDir, join(stateDir, 'nvram'), join(stateDir, 'seed')]) {
-      await mkdir(dir, { recursive: true, mode: 0o711 });
-    }
+    await this.#files.makeDirectories();
     const { cloudInit } = request.domain;
     if (cloudInit !== undefined) await buildSeed(cloudInit, paths.seedIso);
     return xml;
@@ -348,34 +336,11 @@ export class LibvirtHostDriver implements HostDriver {
     return [{ ...metadata, state, message: ioError === '' ? message : ioError }];
   }
 
-  #paths(vmId: VmId): DomainPaths {
-    const { runDir, logDir, stateDir } = this.#config;
-    return {
-      consoleSocket: join(runDir, `${vmId}.console`),
-      serialLog: join(logDir, `${vmId}.serial.log`),
-      nvram: join(stateDir, 'nvram', `${vmId}.fd`),
-      seedIso: join(stateDir, 'seed', `${vmId}.iso`),
-    };
-  }
-
   #ended(vmId: VmId): void {
     if (this.#starting.has(vmId)) return;
-    this.#removeSeed(vmId).catch((error: unknown) => {
+    this.#files.removeSeed(vmId).catch((error: unknown) => {
       this.#deps.logger.warn({ vmId, error: errorChain(error) }, 'a cloud-init disk cannot be removed');
     });
-  }
-
-  async #removeSeed(vmId: VmId): Promise<void> {
-    await rm(this.#paths(vmId).seedIso, { force: true });
-  }
-
-  /** Seeds hold passwords: they stay no longer than their domains. */
-  async #removeSeeds(present: ReadonlySet<VmId>): Promise<void> {
-    const dir = join(this.#config.stateDir, 'seed');
-    for (const file of await readdir(dir).catch(() => [])) {
-      const vmId = file.replace(/\.iso$/, '') as VmId;
-      if (file.endsWith('.iso') && !present.has(vmId) && !this.#starting.has(vmId)) await this.#removeSeed(vmId);
-    }
   }
 
   async #libvirtCpuModel(): Promise<string> {

@@ -37,19 +37,29 @@ const LOG_LIMIT_BYTES = 256 * 1024;
 /** The serial line of a VM on this machine: it outlives the domain, and is emptied by the next start. */
 export class SimSerial {
   readonly #live: FanOut;
+  readonly #followers: FanOut;
   #log: Uint8Array = new Uint8Array();
 
   constructor(vmId: VmId) {
-    this.#live = new FanOut(() => consoleUnavailable(vmId, 'the reader was too slow'));
+    const tooSlow = () => consoleUnavailable(vmId, 'the reader was too slow');
+    this.#live = new FanOut(tooSlow);
+    this.#followers = new FanOut(tooSlow);
   }
 
+  /** Consoles: they end with the domain. */
   get live(): FanOut {
     return this.#live;
+  }
+
+  /** Followers of the log: they go on with the next start. */
+  get followers(): FanOut {
+    return this.#followers;
   }
 
   print(bytes: Uint8Array): void {
     this.#log = Buffer.concat([this.#log, bytes]).subarray(-LOG_LIMIT_BYTES);
     this.#live.publish(bytes);
+    this.#followers.publish(bytes);
   }
 
   tail(bytes: number): Uint8Array {

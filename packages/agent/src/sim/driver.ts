@@ -131,10 +131,9 @@ export class SimHostDriver implements HostDriver {
     const signal = AbortSignal.any([options.signal, this.#closed.signal]);
     const serial = this.#machine.serial(vmId);
     if (serial === null) throw domainNotFound(vmId);
-    const live = options.follow ? serial.live.subscribe(signal) : null;
+    const live = options.follow ? serial.followers.subscribe(signal) : null;
     const tail = serial.tail(options.tailBytes);
     if (tail.length > 0) yield tail;
-    // The real log goes on with the VM's next start; here a follower's stream ends with the domain.
     if (live !== null) yield* live.output;
   }
 

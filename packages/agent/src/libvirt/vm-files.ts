@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BusbarError } from '@busbar/core/errors';
+import type { VmId } from '@busbar/core/ids';
+import type { DomainPaths } from '../domain/facts.ts';
+import type { HostDriverConfig } from '../driver/host-driver.ts';
+
+/** sun_path holds 108 bytes with the final NUL. */
+const SOCKET_PATH_LIMIT = 107;
+const ANY_VM = '00000000-0000-0000-0000-000000000000' as VmId;
+
+/** Where the files of VMs are on this host. */
+export class VmFiles {
+  readonly #config: HostDriverConfig;
+  readonly #seedDir: string;
+  readonly #nvramDir: string;
+
+  constructor(config: HostDriverConfig) {
+    this.#config = config;
+    this.#seedDir = join(config.stateDir, 'seed');
+    this.#nvramDir = join(config.stateDir, 'nvram');
+    const excess = Buffer.byteLength(this.paths(ANY_VM).consoleSocket) - SOCKET_PATH_LIMIT;
+    if (excess > 0) {
+      throw new BusbarError({
+        kind: 'invalid',
+        reason: 'RUN_DIR_TOO_LONG',
+        message: `runDir ${config.runDir} is too long for a socket's path`,
+        hint: `shorten it by ${excess} characters`,
+      });
+    }
+  }
+
+  paths(vmId: VmId): DomainPaths {
+    return {
+      consoleSocket: join(this.#config.runDir, `${vmId}.console`),
+      serialLog: join(this.#config.logDir, `${vmId}.serial.log`),
+      nvram: join(this.#nvramDir, `${vmId}.fd`),
+      seedIso: join(this.#seedDir, `${vmId}.iso`),
+    };
+  }
+
+  async makeDirectories(): Promise<void> {
+    const { runDir, logDir, stateDir } = this.#config;
+    for (const dir of [runDir, logDir, stateDir, this.#nvramDir, this.#seedDir]) {
+      // QEMU's user has to pass through, not to read.
+      await mkdir(dir, { recursive: true, mode: 0o711 });
+    }
+  }
+
+  async removeSeed(vmId: VmId): Promise<void> {
+    await rm(this.paths(vmId).seedIso, { force: true });
+  }
+
+  /** Seeds hold passwords: they stay no longer than their domains. */
+  async removeSeedsExcept(keep: (vmId: VmId) => boolean): Promise<void> {
+    for (const file of await readdir(this.#seedDir).catch(() => [])) {
+      const vmId = file.replace(/\.iso$/, '') as VmId;
+      if (file.endsWith('.iso') && !keep(vmId)) await this.removeSeed(vmId);
+    }
+  }
+}
