@@ -29,6 +29,7 @@ export default defineConfig({
       {
         test: {
           name: 'e2e',
+          globalSetup: ['e2e/setup.ts'],
           include: ['{e2e,deploy,packages}/**/*.e2e.test.ts'],
           exclude: ['**/node_modules/**'],
           fileParallelism: false,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
+import { createRequire } from 'node:module';
 
-const BIN = fileURLToPath(import.meta.resolve('@busbar/cli/bin'));
+const BIN = createRequire(import.meta.url).resolve('@busbar/cli/bin');
 
 export interface CommandResult {
   readonly code: number;

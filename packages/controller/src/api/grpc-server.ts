@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { AgentServiceDefinition } from '@busbar/proto/gen/busbar/agent/v1/agent';
@@ -87,7 +88,7 @@ export function grpcServer(deps: {
 
   const health = HealthState();
   server.add(HealthDefinition, HealthServiceImpl(health));
-  const descriptors = readFileSync(new URL(import.meta.resolve('@busbar/proto/descriptors')));
+  const descriptors = readFileSync(createRequire(import.meta.url).resolve('@busbar/proto/descriptors'));
   server.add(
     ServerReflectionService,
     ServerReflection(

@@ -19,6 +19,7 @@ import {
 import { deleteRecord, nameKey, putRecord } from '../records/kinds.ts';
 import type { Compare, Write } from '../store/cluster-store.ts';
 import { type Entry, unchanged } from '../view/table.ts';
+import { deleteWhenClosed } from '../volume/delete.ts';
 import { isOnHost } from './plan.ts';
 import { type LiveVmPhase, phaseWord, VM_PHASES } from './state.ts';
 
@@ -83,8 +84,13 @@ async function createVolumes(context: SagaContext): Promise<StepOutcome> {
   return done({ compare, writes });
 }
 
-async function deleteVolumes(context: SagaContext): Promise<void> {
-  for (const { id } of ownedVolumes(context)) await context.storage.deleteVolume(id as VolumeId);
+/** Null when all are gone, else what it waits for. */
+async function deleteVolumes(context: SagaContext): Promise<string | null> {
+  for (const { id } of ownedVolumes(context)) {
+    const waitsFor = await deleteWhenClosed(context, id);
+    if (waitsFor !== null) return waitsFor;
+  }
+  return null;
 }
 
 /** A start that waits longer than this for room or for its host is told as failed; the VM itself stays and is tried on. */
@@ -143,7 +149,7 @@ export const CREATE_VM: Saga = {
       name: 'create-volumes',
       do: createVolumes,
       undo: async (context) => {
-        await deleteVolumes(context);
+        for (const { id } of ownedVolumes(context)) await context.storage.deleteVolume(id as VolumeId);
         return NO_WRITES;
       },
     },
@@ -179,8 +185,8 @@ export const DELETE_VM: Saga = {
     {
       name: 'delete-volumes',
       do: async (context) => {
-        await deleteVolumes(context);
-        return done(withoutVolumes(ownedVolumes(context)));
+        const waitsFor = await deleteVolumes(context);
+        return waitsFor === null ? done(withoutVolumes(ownedVolumes(context))) : { kind: 'wait', message: waitsFor };
       },
       undo: null,
     },

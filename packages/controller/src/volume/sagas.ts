@@ -9,6 +9,7 @@ import { DONE, done, NO_WRITES, type Saga, type SagaContext, type StepWrites } f
 import { deleteRecord, nameKey, putRecord } from '../records/kinds.ts';
 import { type Entry, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
+import { deleteWhenClosed } from './delete.ts';
 
 /** Sagas on volumes that stand on their own. Those of a VM are made and deleted by the VM's sagas. */
 
@@ -122,8 +123,8 @@ export const DELETE_VOLUME: Saga = {
       name: 'delete',
       async do(context) {
         const entry = volume(context);
-        if (entry !== undefined) await context.storage.deleteVolume(entry.id as VolumeId);
-        return done(forget(context));
+        const waitsFor = entry === undefined ? null : await deleteWhenClosed(context, entry.id);
+        return waitsFor === null ? done(forget(context)) : { kind: 'wait', message: waitsFor };
       },
       // No undo: deleted data does not come back. A pool that refuses (a client has it open) has lost nothing: "close" is undone.
       undo: null,
