@@ -27,8 +27,8 @@ export function leaderFor(store: ClusterStore, term: LeaderTerm, signal: AbortSi
   };
 }
 
-/** The store or the leadership is the trouble, not what was asked: no use in asking for the next thing. */
-export function isStoreTrouble(error: unknown): boolean {
+/** Something does not answer now (or this controller leads no more); nothing is wrong with what was asked of it. */
+export function isTransient(error: unknown): boolean {
   return error instanceof BusbarError && (error.kind === 'unavailable' || error.kind === 'timeout');
 }
 

@@ -20,7 +20,7 @@ import { desiredFor } from '../vm/desired.ts';
 import { VmReconciler } from '../vm/reconcile.ts';
 import { CREATE_VM, DELETE_VM, RESTART_VM, START_VM, STOP_VM } from '../vm/sagas.ts';
 import { CREATE_VOLUME, DELETE_VOLUME, RESIZE_VOLUME } from '../volume/sagas.ts';
-import { isStoreTrouble, type Leader } from './leader.ts';
+import { isTransient, type Leader } from './leader.ts';
 
 /**
  * Everything that the controller does alone, and only the leader: this list is the table of contents.
@@ -108,7 +108,7 @@ async function reconcileHosts(deps: TermDeps, leader: Leader, leaderSinceMs: num
       await reconcileHost(deps, leader, id, leaderSinceMs);
     } catch (error) {
       // One host's strange inventory must not keep the leader from the others, nor from the VMs.
-      if (isStoreTrouble(error)) throw error;
+      if (isTransient(error)) throw error;
       logger.error({ host: id, err: errorChain(error) }, 'host cannot be recorded');
     }
   }

@@ -57,13 +57,21 @@ export function newOperation(
   return { id, write: putRecord('operation', id, record) };
 }
 
-/** Asks every live operation on a target to stop, in the transaction that makes the one that replaces them. */
-export function supersede(api: Api, targetId: string): { readonly compare: Compare[]; readonly writes: Write[] } {
+/**
+ * Asks the live operations on a target to stop, in the transaction that makes the one that replaces them. Its
+ * creation is only given up for its deletion: whatever else is asked for comes after it.
+ */
+export function supersede(
+  api: Api,
+  targetId: string,
+  by: Saga,
+): { readonly compare: Compare[]; readonly writes: Write[] } {
   const compare: Compare[] = [];
   const writes: Write[] = [];
   for (const entry of api.view.tables.operation.sorted()) {
     const operation = operationOf(entry.record);
     if (operation.target?.id !== targetId || ENDED.has(operation.state) || operation.cancelRequested) continue;
+    if (entry.record.saga.startsWith('create-') && !by.name.startsWith('delete-')) continue;
     compare.push(unchanged('operation', entry));
     writes.push(
       putRecord('operation', entry.id, { ...entry.record, operation: { ...operation, cancelRequested: true } }),

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { Clock } from '@busbar/core/clock/clock';
-import { BusbarError, errorChain } from '@busbar/core/errors';
+import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { OperationRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import type { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
 import { OperationState } from '@busbar/proto/gen/busbar/v1/operation';
 import type { StorageDriver } from '@busbar/storage/driver';
 import { toErrorInfo } from '../api/error-info.ts';
-import type { Leader } from '../leader/leader.ts';
+import { isTransient, type Leader } from '../leader/leader.ts';
 import { putRecord } from '../records/kinds.ts';
 import { type Entry, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import * as progress from './progress.ts';
-import { NO_WRITES, type Saga, type SagaContext, type SagaStep, type StepWrites } from './saga.ts';
+import { NO_WRITES, type Saga, type SagaContext, type SagaStep, type StepOutcome, type StepWrites } from './saga.ts';
 import { ENDED } from './state.ts';
 
 /**
@@ -37,6 +37,8 @@ interface Attempt {
   step: number;
   undoing: boolean;
   readonly firstTryMs: number;
+  /** Since when every try of the step failed; null when the last one did not. */
+  failingSinceMs: number | null;
   failures: number;
   notBeforeMs: number;
 }
@@ -120,33 +122,53 @@ export class SagaRunner {
 
   async #do(entry: Entry<OperationRecord>, saga: Saga, step: SagaStep): Promise<void> {
     const attempt = this.#attempt(entry, false);
-    if (progress.operationOf(entry.record).cancelRequested) return this.#turnAround(entry, saga, progress.CANCELLED);
+    const tooLate = saga.steps.slice(0, entry.record.step + 1).some((each) => each.onlyForward);
+    if (progress.operationOf(entry.record).cancelRequested && !tooLate)
+      return this.#turnAround(entry, saga, progress.CANCELLED);
+    let outcome: StepOutcome;
     try {
-      const outcome = await step.do(this.#context(entry, attempt));
-      if (outcome.kind === 'done') {
-        const next = progress.stepDone(entry.record, outcome.facts ?? {}, this.#clock.wallTime());
-        return await this.#commit(entry, outcome.writes, next);
-      }
-      attempt.failures = 0;
-      if (outcome.message !== progress.operationOf(entry.record).message) {
-        return await this.#commit(entry, NO_WRITES, progress.waiting(entry.record, outcome.message));
-      }
+      outcome = await step.do(this.#context(entry, attempt));
+    } catch (error) {
+      return this.#failed(entry, saga, step, attempt, error);
+    }
+    attempt.failures = 0;
+    attempt.failingSinceMs = null;
+    if (outcome.kind === 'wait') {
+      if (outcome.message !== progress.operationOf(entry.record).message)
+        return this.#commit(entry, NO_WRITES, progress.waiting(entry.record, outcome.message));
       // Woken by the next change of the view or the leader's timer.
       attempt.notBeforeMs = this.#clock.nowMs() + RETRY_FIRST_MS;
-    } catch (error) {
-      if (this.#leader.signal.aborted) return;
-      const tooLong = this.#clock.nowMs() - attempt.firstTryMs > RETRY_LIMIT_MS;
-      if (!isTransient(error) || tooLong) return this.#turnAround(entry, saga, toErrorInfo(error));
-      this.#log.warn(
-        { operationId: entry.id, step: step.name, err: errorChain(error) },
-        'saga step failed; will retry',
-      );
-      this.#backOff(entry);
-      const message = `${step.name}: ${errorChain(error)}; retrying`;
-      if (message !== progress.operationOf(entry.record).message) {
-        await this.#commit(entry, NO_WRITES, progress.waiting(entry.record, message));
-      }
+      return;
     }
+    try {
+      const next = progress.stepDone(entry.record, outcome.facts ?? {}, this.#clock.wallTime());
+      await this.#commit(entry, outcome.writes, next);
+    } catch (error) {
+      // What the store cannot take now, or may have taken, says nothing about the step: it is done again on what the
+      // view then shows. What the store refuses for good (too large, say) does.
+      if (isTransient(error)) throw error;
+      await this.#turnAround(entry, saga, toErrorInfo(error));
+    }
+  }
+
+  async #failed(
+    entry: Entry<OperationRecord>,
+    saga: Saga,
+    step: SagaStep,
+    attempt: Attempt,
+    error: unknown,
+  ): Promise<void> {
+    if (this.#leader.signal.aborted) return;
+    const now = this.#clock.nowMs();
+    attempt.failingSinceMs ??= now;
+    // Only failures in a row count: a step may wait for hours before its first one.
+    const tooLong = now - attempt.failingSinceMs > RETRY_LIMIT_MS;
+    if (!isTransient(error) || tooLong) return this.#turnAround(entry, saga, toErrorInfo(error));
+    this.#log.warn({ operationId: entry.id, step: step.name, err: errorChain(error) }, 'saga step failed; will retry');
+    this.#backOff(entry);
+    const message = `${step.name}: ${errorChain(error)}; retrying`;
+    if (message !== progress.operationOf(entry.record).message)
+      await this.#commit(entry, NO_WRITES, progress.waiting(entry.record, message));
   }
 
   async #undo(entry: Entry<OperationRecord>, saga: Saga, step: SagaStep): Promise<void> {
@@ -183,7 +205,14 @@ export class SagaRunner {
   #attempt(entry: Entry<OperationRecord>, undoing: boolean): Attempt {
     const known = this.#attempts.get(entry.id);
     if (known !== undefined && known.step === entry.record.step && known.undoing === undoing) return known;
-    const fresh = { step: entry.record.step, undoing, firstTryMs: this.#clock.nowMs(), failures: 0, notBeforeMs: 0 };
+    const fresh: Attempt = {
+      step: entry.record.step,
+      undoing,
+      firstTryMs: this.#clock.nowMs(),
+      failingSinceMs: null,
+      failures: 0,
+      notBeforeMs: 0,
+    };
     this.#attempts.set(entry.id, fresh);
     return fresh;
   }
@@ -207,8 +236,4 @@ export class SagaRunner {
       signal: this.#leader.signal,
     };
   }
-}
-
-function isTransient(error: unknown): boolean {
-  return error instanceof BusbarError && (error.kind === 'unavailable' || error.kind === 'timeout');
 }

@@ -14,7 +14,7 @@ import type { ClusterView } from '../view/view.ts';
  *  - effects outside the store come first, what `do` returns as `writes` is committed in one fenced
  *    transaction with the step's completion: either both are seen or neither;
  *  - a step that waits for the world returns `wait` and is asked again; it blocks nothing;
- *  - a thrown error of kind unavailable or timeout is retried for RETRY_LIMIT_MS; any other error, or the
+ *  - a thrown error of kind unavailable or timeout is retried for RETRY_LIMIT_MS in a row; any other error, or the
  *    limit, or a cancellation, turns the saga around: undo of every step begun, last first;
  *  - `undo: null` needs a reason beside it in the table.
  */
@@ -25,6 +25,8 @@ export interface SagaStep {
   readonly undo: ((context: SagaContext) => Promise<StepWrites>) | null;
   /** Once this step has begun, what was done stays: failure or cancellation ends the operation without undoing. */
   readonly pointOfNoReturn?: boolean;
+  /** Once this step has begun, cancellation comes too late and is ignored: to stop here would leave half of something. */
+  readonly onlyForward?: boolean;
 }
 
 export interface Saga {

@@ -11,7 +11,7 @@ import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1
 import { HostState } from '@busbar/proto/gen/busbar/v1/host';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import { describeRefusal, place } from '@busbar/scheduler/place';
-import { isStoreTrouble, type Leader } from '../leader/leader.ts';
+import { isTransient, type Leader } from '../leader/leader.ts';
 import { putRecord } from '../records/kinds.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import { type Entry, unchanged } from '../view/table.ts';
@@ -60,7 +60,7 @@ export class VmReconciler {
         await this.#one(entry, status);
       } catch (error) {
         // The store is everybody's: the round is over. Anything else is this VM's own trouble, and the others go on.
-        if (isStoreTrouble(error)) throw error;
+        if (isTransient(error)) throw error;
         this.#log.error(
           { vmId: entry.id, vm: entry.record.meta?.name, err: errorChain(error) },
           'VM cannot be planned',

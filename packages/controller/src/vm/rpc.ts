@@ -113,7 +113,7 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
           revision: 0n,
         });
         const placement = request.validateOnly
-          ? previewPlacement(api, find(api.view.tables.vm, request.vm).record)
+          ? previewPlacement(api, toRun(find(api.view.tables.vm, request.vm).record))
           : undefined;
         return { ...response, placement };
       },
@@ -257,7 +257,7 @@ function changeRun(
         target,
         saga: change.saga,
       });
-      const former = supersede(api, entry.id);
+      const former = supersede(api, entry.id, change.saga);
       const next = {
         ...entry.record,
         meta: { ...meta, deleting: change.deleting, updateTime: api.clock.wallTime() },
@@ -305,7 +305,7 @@ function restartVm(api: Api, request: RestartVmRequest, call: Call) {
         saga: RESTART_VM,
         facts,
       });
-      const former = supersede(api, entry.id);
+      const former = supersede(api, entry.id, RESTART_VM);
       return {
         compare: [unchanged('vm', entry), ...former.compare],
         writes: [operation.write, ...former.writes],
@@ -316,6 +316,11 @@ function restartVm(api: Api, request: RestartVmRequest, call: Call) {
     preview: () => ({ operation: undefined }),
     respond: (ids) => ({ operation: operationById(ids.operationId, api.view) }),
   });
+}
+
+/** The VM as it would be once its start is accepted. */
+function toRun(vm: VmRecord): VmRecord {
+  return vm.spec === undefined ? vm : { ...vm, spec: { ...vm.spec, runPolicy: RunPolicy.RUNNING } };
 }
 
 function unreadable(vm: string): BusbarError {

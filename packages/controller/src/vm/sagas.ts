@@ -16,6 +16,7 @@ import {
   type StepOutcome,
   type StepWrites,
 } from '../operation/saga.ts';
+import { ENDED } from '../operation/state.ts';
 import { deleteRecord, nameKey, putRecord } from '../records/kinds.ts';
 import type { Compare, Write } from '../store/cluster-store.ts';
 import { type Entry, unchanged } from '../view/table.ts';
@@ -168,7 +169,8 @@ export const DELETE_VM: Saga = {
       do: async () => DONE,
       undo: async (context) => {
         const vm = context.view.tables.vm.get(targetId(context));
-        if (vm?.record.meta === undefined) return NO_WRITES;
+        // Replaced by another deletion (with force, say): the VM stays marked for that one.
+        if (vm?.record.meta === undefined || replaced(context)) return NO_WRITES;
         const kept = { ...vm.record, meta: { ...vm.record.meta, deleting: false } };
         return { compare: [unchanged('vm', vm)], writes: [putRecord('vm', vm.id, kept)] };
       },
@@ -181,6 +183,7 @@ export const DELETE_VM: Saga = {
       do: async (context) => done(setPhase(context, VmPhase.DELETING)),
       undo: null,
       pointOfNoReturn: true,
+      onlyForward: true,
     },
     {
       name: 'delete-volumes',
@@ -193,6 +196,21 @@ export const DELETE_VM: Saga = {
     { name: 'forget', do: async (context) => done(withoutVm(context)), undo: null },
   ],
 };
+
+/** Another deletion of the same VM waits for this one to end. */
+function replaced(context: SagaContext): boolean {
+  const own = operationOf(context.operation);
+  return context.view.tables.operation.sorted().some(({ id, record }) => {
+    const other = operationOf(record);
+    return (
+      id !== own.id &&
+      record.saga === DELETE_VM.name &&
+      other.target?.id === own.target?.id &&
+      !ENDED.has(other.state) &&
+      !other.cancelRequested
+    );
+  });
+}
 
 /** A start asked for by the user does not wait out the pauses of earlier failures. */
 async function forgetFailures(context: SagaContext): Promise<StepOutcome> {
@@ -227,7 +245,8 @@ export const RESTART_VM: Saga = {
         const entry = context.view.tables['vm-status'].get(targetId(context));
         if (entry === undefined) return DONE;
         const facts = { afterEpoch: String(entry.record.epoch) };
-        if (!isOnHost(entry.record)) return done(NO_WRITES, facts);
+        // Off its host it is about to be started anyway: as for a start, earlier failures are forgotten.
+        if (!isOnHost(entry.record)) return { ...(await forgetFailures(context)), facts };
         const next = {
           ...entry.record,
           restartEpoch: entry.record.epoch,
