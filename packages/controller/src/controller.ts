@@ -91,7 +91,7 @@ export function createController(deps: ControllerDeps): Controller {
           // A view that has not seen the store yet must not decide; the fence alone would let it try.
           await view.waitFor(term.createRevision, LEADER_VIEW_DEADLINE_MS);
           await lead(
-            { view, sessions, storage: deps.storage, policy, clock, logger },
+            { store, view, sessions, storage: deps.storage, policy, clock, logger },
             leaderFor(store, term, term.signal),
           );
         })().catch((error: unknown) => {

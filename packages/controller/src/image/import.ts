@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { sleep, withDeadline } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
-import type { ImageId } from '@busbar/core/ids';
+import type { ImageId, Revision } from '@busbar/core/ids';
 import type { ImageRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import {
   ImageFormat,
@@ -12,6 +12,7 @@ import {
   type ImportImageRequest,
   type ImportImageResponse,
 } from '@busbar/proto/gen/busbar/v1/image';
+import type { ImageStat } from '@busbar/storage/driver';
 import type { Api, Call } from '../api/call.ts';
 import { nameTaken } from '../api/refusals.ts';
 import { invalid, parse } from '../api/validation.ts';
@@ -20,20 +21,22 @@ import {
   deleteRecord,
   encodeRecord,
   encodeRequest,
+  importKey,
   nameKey,
   putRecord,
   recordKey,
   requestKey,
 } from '../records/kinds.ts';
-import type { StoreLease } from '../store/cluster-store.ts';
+import type { StoreLease, Transaction } from '../store/cluster-store.ts';
 import { absent } from '../view/table.ts';
-import { presentImage } from './present.ts';
+import { presentImage, presentRecord } from './present.ts';
 import { headerSchema } from './schema.ts';
 
 /**
  * An import is worked on by the controller that holds the caller's stream; no other could go on without the bytes. So its
  * record lives under a store lease of this controller until the image is ready: when the controller dies, record and name vanish by
- * themselves, and the leader's clean-up removes the bytes from the pool. The last transaction detaches the record from the lease.
+ * themselves, and the leader's clean-up removes the bytes from the pool (a note, importKey, says that there may be some). The last
+ * transaction detaches the record from the lease.
  *
  * Races: two imports of one name – the second one's transaction fails on the name. Lease lost while importing (controller
  * frozen) – the last transaction compares the record's creation and fails; nothing becomes visible.
@@ -67,6 +70,7 @@ export async function* importImage(
   if (requestRecord !== null) {
     const former = (await api.store.get(requestRecord)).value;
     if (former !== null) {
+      await api.view.waitFor(former.modRevision);
       const record = decodeRequest(former.value);
       if (record.digest !== digest) {
         throw new BusbarError({
@@ -104,13 +108,16 @@ export async function* importImage(
       writes: [
         { kind: 'put', key: recordKey('image', id), value: encodeRecord('image', record), lease: lease.id },
         { kind: 'put', key: nameKey('image', header.name), value: id, lease: lease.id },
+        { kind: 'put', key: importKey(id), value: header.name },
       ],
     });
     if (!claimed.succeeded) throw nameTaken('image', header.name);
     const renewing = keepAlive(api, lease, abort);
+    let stat: Promise<ImageStat> | null = null;
+    let ended = false;
     try {
       const progress = new Progress(api);
-      const stat = progress.during(
+      stat = progress.during(
         api.storage.importImage({
           imageId: id as ImageId,
           format: header.spec?.format === ImageFormat.QCOW2 ? 'qcow2' : 'raw',
@@ -132,11 +139,12 @@ export async function* importImage(
           sha256: found.sha256,
         },
       };
-      const sealed = await api.store.txn({
+      const sealed = await seal(api, id, ready, {
         compare: [{ target: 'create', key: recordKey('image', id), revision: claimed.revision }],
         writes: [
           putRecord('image', id, ready),
           { kind: 'put', key: nameKey('image', header.name), value: id },
+          { kind: 'delete', key: importKey(id) },
           ...(requestRecord === null
             ? []
             : [
@@ -156,19 +164,19 @@ export async function* importImage(
           message: 'this controller lost its claim on the import',
           hint: 'import it again',
         });
-      await api.view.waitFor(sealed.revision);
-      yield {
-        phase: 'seal',
-        doneBytes: header.spec?.fileSizeBytes ?? 0n,
-        image: presentImage(id, api.view) ?? undefined,
-      };
-    } catch (error) {
-      abort.abort(error);
-      await forget(api, id, header.name);
-      throw error;
+      ended = true;
+      // The image is there, whatever happens to this answer.
+      await api.view.waitFor(sealed.revision).catch(() => {});
+      const image = presentImage(id, api.view) ?? presentRecord(ready, sealed.revision);
+      yield { phase: 'seal', doneBytes: header.spec?.fileSizeBytes ?? 0n, image };
     } finally {
       abort.abort();
       await renewing;
+      // Also when the caller just stopped listening: then no error comes this way.
+      if (!ended) {
+        await stat?.catch(() => {});
+        await forget(api, id, header.name);
+      }
     }
   } finally {
     call.signal.removeEventListener('abort', onHangUp);
@@ -197,16 +205,46 @@ function newRecord(api: Api, id: string, header: ImportImageHeader): ImageRecord
   };
 }
 
-/** Removes what the import wrote, bytes and records; the lease and the leader's clean-up do it when this cannot. */
+/** The transaction that makes the image visible. When its answer is lost, the record itself tells whether it was applied. */
+async function seal(
+  api: Api,
+  id: string,
+  ready: ImageRecord,
+  transaction: Transaction,
+): Promise<{ readonly succeeded: boolean; readonly revision: Revision }> {
+  try {
+    return await api.store.txn(transaction);
+  } catch (error) {
+    if (!(error instanceof BusbarError && error.kind === 'timeout')) throw error;
+    const found = (await api.store.get(recordKey('image', id))).value;
+    if (found?.value !== encodeRecord('image', ready)) throw error;
+    return { succeeded: true, revision: found.modRevision };
+  }
+}
+
+/**
+ * Removes what the import wrote: the records first, and the bytes only once the store has confirmed that no record names
+ * them – the last transaction may still be applied after its answer was lost. The lease and the leader's clean-up do it when
+ * this cannot.
+ */
 async function forget(api: Api, id: string, name: string): Promise<void> {
   try {
+    const key = recordKey('image', id);
+    const record = (await api.store.get(key)).value;
+    if (record !== null) {
+      const owner = (await api.store.get(nameKey('image', name))).value;
+      const removed = await api.store.txn({
+        compare: [{ target: 'mod', key, revision: record.modRevision }],
+        writes: [
+          deleteRecord('image', id),
+          ...(owner?.value === id ? [{ kind: 'delete', key: owner.key } as const] : []),
+        ],
+      });
+      // It was sealed just now after all: it stays.
+      if (!removed.succeeded) return;
+    }
     await api.storage.deleteImage(id as ImageId);
-    const current = (await api.store.get(nameKey('image', name))).value;
-    if (current?.value !== id) return;
-    await api.store.txn({
-      compare: [{ target: 'mod', key: current.key, revision: current.modRevision }],
-      writes: [{ kind: 'delete', key: current.key }, deleteRecord('image', id)],
-    });
+    await api.store.txn({ compare: [absent(key)], writes: [{ kind: 'delete', key: importKey(id) }] });
   } catch (error) {
     api.logger.warn({ imageId: id, err: errorChain(error) }, 'a failed import is left to the clean-up');
   }

@@ -1,25 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, sleep } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
-import type { ImageId, VolumeId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
 import { planHost } from '../host/plan.ts';
 import { DELETE_IMAGE } from '../image/sagas.ts';
-import { expired } from '../operation/create.ts';
 import { SagaRunner } from '../operation/runner.ts';
 import type { Saga } from '../operation/saga.ts';
 import { nameKey, putRecord, recordKey } from '../records/kinds.ts';
 import type { SessionRegistry } from '../session/registry.ts';
-import type { Write } from '../store/cluster-store.ts';
+import type { ClusterStore, Write } from '../store/cluster-store.ts';
 import { absent, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import { desiredFor } from '../vm/desired.ts';
 import { VmReconciler } from '../vm/reconcile.ts';
 import { CREATE_VM, DELETE_VM, RESTART_VM, START_VM, STOP_VM } from '../vm/sagas.ts';
 import { CREATE_VOLUME, DELETE_VOLUME, RESIZE_VOLUME } from '../volume/sagas.ts';
+import { CleanUp } from './clean-up.ts';
 import { isTransient, type Leader } from './leader.ts';
 
 /**
@@ -42,10 +41,9 @@ export const SAGAS: readonly Saga[] = [
 const TICK_MS = 500;
 /** Leftovers in pool and store do no harm meanwhile. */
 const CLEAN_UP_EVERY_MS = 60_000;
-/** etcd's limit of operations per transaction is 128. */
-const BATCH = 100;
 
 export interface TermDeps {
+  readonly store: ClusterStore;
   readonly view: ClusterView;
   readonly sessions: SessionRegistry;
   readonly storage: StorageDriver;
@@ -161,40 +159,12 @@ function contentOf(desired: DesiredState): string {
 }
 
 async function cleanUpRegularly(deps: TermDeps, leader: Leader): Promise<void> {
+  const cleanUp = new CleanUp(deps, leader);
   while (!leader.signal.aborted) {
     await sleep(deps.clock, CLEAN_UP_EVERY_MS, leader.signal).catch(() => {});
     if (leader.signal.aborted) return;
-    await cleanUp(deps, leader).catch((error: unknown) => {
+    await cleanUp.round().catch((error: unknown) => {
       deps.logger.warn({ err: errorChain(error) }, 'clean-up failed; tried again in a minute');
     });
-  }
-}
-
-/**
- * Removes ended operations that are no longer kept, and what a crash left in the pool: images and volumes without a
- * record. Something is a leftover only when it was one a round ago as well (a minute): records are written before
- * bytes, so what is being made now has a record.
- */
-const suspects = new WeakMap<ClusterView, ReadonlySet<string>>();
-
-async function cleanUp(deps: TermDeps, leader: Leader): Promise<void> {
-  const { view, storage, logger } = deps;
-  const old = expired(deps);
-  for (let i = 0; i < old.length; i += BATCH) await leader.txn({ compare: [], writes: old.slice(i, i + BATCH) });
-  const before = suspects.get(view) ?? new Set();
-  const now = new Set<string>();
-  for (const { imageId } of await storage.listImages())
-    if (view.tables.image.get(imageId) === undefined) now.add(`image/${imageId}`);
-  for (const volumeId of await storage.listVolumes())
-    if (view.tables.volume.get(volumeId) === undefined) now.add(`volume/${volumeId}`);
-  suspects.set(view, now);
-  await view.fresh();
-  for (const key of now) {
-    if (!before.has(key) || leader.signal.aborted) continue;
-    const [kind, id] = key.split('/') as ['image' | 'volume', string];
-    if (view.tables[kind].get(id) !== undefined) continue;
-    logger.warn({ kind, id }, 'removing a leftover from the pool');
-    if (kind === 'image') await storage.deleteImage(id as ImageId);
-    else await storage.deleteVolume(id as VolumeId);
   }
 }

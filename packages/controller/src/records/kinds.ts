@@ -54,6 +54,11 @@ export function guardKey(kind: NamedKind, id: string): string {
   return `${ROOT}guard/${kind}/${id}`;
 }
 
+/** Notes that an import writes bytes for this image; stays when the import's records vanish with its controller. */
+export function importKey(id: string): string {
+  return `${ROOT}import/${id}`;
+}
+
 export function requestKey(caller: string, requestId: string): string {
   return `${ROOT}request/${encodeURIComponent(caller)}/${encodeURIComponent(requestId)}`;
 }
@@ -80,7 +85,7 @@ export function parseRecordKey(key: string): { readonly kind: Kind; readonly id:
   const slash = key.indexOf('/', ROOT.length);
   if (slash < 0) return null;
   const kind = key.slice(ROOT.length, slash);
-  return kind in CODECS ? { kind: kind as Kind, id: key.slice(slash + 1) } : null;
+  return Object.hasOwn(CODECS, kind) ? { kind: kind as Kind, id: key.slice(slash + 1) } : null;
 }
 
 export function putRecord<K extends Kind>(kind: K, id: string, record: RecordOf<K>): Write {
