@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash } from 'node:crypto';
 import { BusbarError } from '@busbar/core/errors';
-import type { RequestRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import type { Revision } from '@busbar/core/ids';
 import { decodeRequest, encodeRequest, requestKey } from '../records/kinds.ts';
-import type { Compare, Write } from '../store/cluster-store.ts';
+import type { Compare, KeyValue, TransactionResult, Write } from '../store/cluster-store.ts';
 import { absent } from '../view/table.ts';
 import type { Api, Call } from './call.ts';
 
@@ -51,35 +51,19 @@ export async function mutate<Ids, Response>(
   const digest = createHash('sha256').update(mutation.method).update('\0').update(mutation.content).digest('hex');
   if (key !== null && !mutation.validateOnly) {
     const former = (await api.store.get(key)).value;
-    if (former !== null) return replay(mutation, decodeRequest(former.value), digest);
+    if (former !== null) return replay(api, mutation, former, digest);
   }
   for (let race = 0; race < RACES_MAX; race++) {
     const plan = mutation.plan();
     if (mutation.validateOnly) return mutation.preview(plan);
-    const request: { compare: Compare[]; writes: Write[] } = { compare: [], writes: [] };
-    if (key !== null) {
-      request.compare.push(absent(key));
-      request.writes.push({
-        kind: 'put',
-        key,
-        value: encodeRequest({ digest, ...plan.ids }),
-        lease: await api.requestLeases.current(),
-      });
-    }
-    const result = await api.store.txn({
-      compare: [...plan.compare, ...request.compare],
-      writes: [...plan.writes, ...request.writes],
-    });
+    const result = key === null ? await api.store.txn(plan) : await withRequest(api, plan, key, digest);
     if (result.succeeded) {
-      await api.view.waitFor(result.revision);
+      await caughtUp(api, result.revision, plan.ids);
       return mutation.respond(plan.ids);
     }
     if (key !== null) {
       const former = (await api.store.get(key)).value;
-      if (former !== null) {
-        await api.view.fresh();
-        return replay(mutation, decodeRequest(former.value), digest);
-      }
+      if (former !== null) return replay(api, mutation, former, digest);
     }
     await api.view.fresh();
   }
@@ -91,7 +75,60 @@ export async function mutate<Ids, Response>(
   });
 }
 
-function replay<Ids, Response>(mutation: Mutation<Ids, Response>, former: RequestRecord, digest: string): Response {
+/** The plan's transaction, and in it the answer to the request id. */
+async function withRequest(api: Api, plan: Plan<unknown>, key: string, digest: string): Promise<TransactionResult> {
+  const value = encodeRequest({ digest, ...plan.ids });
+  for (let attempt = 0; ; attempt++) {
+    const lease = await api.requestLeases.current();
+    try {
+      return await api.store.txn({
+        compare: [...plan.compare, absent(key)],
+        writes: [...plan.writes, { kind: 'put', key, value, lease }],
+      });
+    } catch (error) {
+      // The store was restored, or this controller stood still for an hour: nothing was written, take another lease.
+      if (!(error instanceof BusbarError && error.reason === 'LEASE_GONE') || attempt > 0) throw error;
+      api.requestLeases.renew();
+    }
+  }
+}
+
+/** The write is done. A view that lags must not make that look like a failure that invites a repeat. */
+export async function caughtUp(api: Api, revision: Revision, ids: StoredIds): Promise<void> {
+  await api.view.waitFor(revision).catch((cause: unknown) => {
+    const what = ids.operationId === '' ? `resource ${ids.resourceId}` : `operation ${ids.operationId}`;
+    throw new BusbarError({
+      kind: 'timeout',
+      reason: 'DONE_BUT_NOT_SEEN',
+      message: `the request was carried out (${what}), but this controller is behind the cluster store and cannot show it`,
+      hint: 'do not send it again without its request id; look at the resource in a moment, or ask another controller',
+      cause,
+    });
+  });
+}
+
+/** What a request is, independent of the order in which a client happened to encode its maps (Go shuffles them). */
+export function contentOf<T extends object>(
+  codec: { encode(message: T): { finish(): Uint8Array } },
+  request: T,
+): Uint8Array {
+  return codec.encode(ordered({ ...request, requestId: '' }) as T).finish();
+}
+
+function ordered(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(ordered);
+  if (value === null || typeof value !== 'object' || value instanceof Date || ArrayBuffer.isView(value)) return value;
+  const entries = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(entries.map(([key, item]) => [key, ordered(item)]));
+}
+
+async function replay<Ids, Response>(
+  api: Api,
+  mutation: Mutation<Ids, Response>,
+  kept: KeyValue,
+  digest: string,
+): Promise<Response> {
+  const former = decodeRequest(kept.value);
   if (former.digest !== digest) {
     throw new BusbarError({
       kind: 'already-exists',
@@ -100,5 +137,7 @@ function replay<Ids, Response>(mutation: Mutation<Ids, Response>, former: Reques
       hint: 'use a new request id (a UUID) for each request, and the same one only to repeat it',
     });
   }
+  // It may have been written, by another controller, after this one's view was brought up to date.
+  await caughtUp(api, kept.modRevision, former);
   return mutation.respond(former);
 }

@@ -45,8 +45,10 @@ export function pipeline(logger: Logger): Pipeline {
       target: targetOf(request),
       result: error === null ? 'ok' : error instanceof BusbarError ? error.reason : 'INTERNAL',
     };
+    const refused = error instanceof BusbarError && (error.kind === 'unauthenticated' || error.kind === 'forbidden');
     if (error !== null && !(error instanceof BusbarError))
       logger.error({ ...entry, err: errorChain(error), stack: stackOf(error) }, 'call failed');
+    else if (refused) logger.warn(entry, 'call without the right to it');
     else if (method.access === 'write') logger.info(entry, 'mutating call');
     else if (error !== null) logger.debug(entry, 'call refused');
   }
@@ -66,24 +68,45 @@ export function pipeline(logger: Logger): Pipeline {
     },
     stream: (service, definition, method) =>
       async function* (request, caller, signal) {
+        // Of a request stream, the first message says what it is about.
+        let subject = definition.requestStream ? undefined : request;
+        // Whoever stops listening ends the stream without an error and without an end: the usual end of a console.
+        let outcome: unknown = HUNG_UP;
         try {
           const call = { caller: authorise(caller, method.access, definition), signal };
           let input = request;
-          if (definition.requestStream) input = validated(request as AsyncIterable<unknown>, method.schema);
-          else parse(method.schema, request);
+          if (definition.requestStream) {
+            input = validated(request as AsyncIterable<unknown>, method.schema, (first) => {
+              subject = first;
+              // A console may be open for days: who opened it must be known before it ends.
+              if (method.access === 'write') audit(service, definition, method, caller, first, BEGUN);
+            });
+          } else parse(method.schema, request);
           yield* method.handle(input as never, call) as AsyncIterable<unknown>;
-          audit(service, definition, method, caller, request, null);
+          outcome = null;
         } catch (error) {
-          audit(service, definition, method, caller, request, error);
+          outcome = error;
           throw error;
+        } finally {
+          audit(service, definition, method, caller, subject, outcome);
         }
       },
   };
 }
 
-async function* validated(messages: AsyncIterable<unknown>, schema: z.ZodType): AsyncIterable<unknown> {
+const BEGUN = new BusbarError({ kind: 'cancelled', reason: 'BEGUN', message: 'the stream began' });
+const HUNG_UP = new BusbarError({ kind: 'cancelled', reason: 'CALLER_GONE', message: 'the caller ended the stream' });
+
+async function* validated(
+  messages: AsyncIterable<unknown>,
+  schema: z.ZodType,
+  onFirst: (message: unknown) => void,
+): AsyncIterable<unknown> {
+  let first = true;
   for await (const message of messages) {
     parse(schema, message);
+    if (first) onFirst(message);
+    first = false;
     yield message;
   }
 }
@@ -112,6 +135,8 @@ function authorise(caller: Caller | null, access: Access, definition: MethodDefi
 function targetOf(request: unknown): string {
   if (request === null || typeof request !== 'object') return '';
   const fields = request as Record<string, unknown>;
+  const part = fields.part as { readonly $case?: string; readonly value?: unknown } | undefined;
+  if (part?.$case === 'header') return targetOf(part.value);
   for (const key of ['vm', 'volume', 'image', 'network', 'host', 'operation', 'name']) {
     if (typeof fields[key] === 'string') return fields[key].slice(0, 253);
   }

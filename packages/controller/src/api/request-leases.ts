@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
+import { BusbarError } from '@busbar/core/errors';
 import type { ClusterStore, LeaseId } from '../store/cluster-store.ts';
 
 /** Answers to request ids are kept for an hour: longer than any automation retries one call. */
@@ -21,12 +22,27 @@ export class RequestLeases {
   current(): Promise<LeaseId> {
     const now = this.#clock.nowMs();
     if (this.#current === null || now >= this.#current.untilMs) {
-      const id = this.#store.grantLease(KEEP_MS + SHARE_MS).then((lease) => lease.id);
-      id.catch(() => {
-        this.#current = null;
-      });
+      const id = this.#store.grantLease(KEEP_MS + SHARE_MS).then(
+        (lease) => lease.id,
+        (cause: unknown) => {
+          if (this.#current?.id === id) this.#current = null;
+          // Whatever became of the lease, nothing of the request was written: not "outcome unknown".
+          throw new BusbarError({
+            kind: 'unavailable',
+            reason: 'STORE_UNAVAILABLE',
+            message: 'the cluster store did not take note of the request id; nothing was changed',
+            hint: 'send it again',
+            cause,
+          });
+        },
+      );
       this.#current = { untilMs: now + SHARE_MS, id };
     }
     return this.#current.id;
+  }
+
+  /** The store does not know the present lease any more. */
+  renew(): void {
+    this.#current = null;
   }
 }

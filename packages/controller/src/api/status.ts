@@ -3,6 +3,7 @@ import { BusbarError, type ErrorKind } from '@busbar/core/errors';
 import { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
 import { Status } from 'nice-grpc-common';
 import { toErrorInfo } from './error-info.ts';
+import { cut } from './validation.ts';
 
 /** The one place where an error becomes a gRPC status. */
 const STATUS: Readonly<Record<ErrorKind, Status>> = {
@@ -30,19 +31,31 @@ export function statusOf(error: unknown): {
 } {
   const info = toErrorInfo(error);
   const code = error instanceof BusbarError ? STATUS[error.kind] : Status.INTERNAL;
-  return { code, message: `${info.reason}: ${info.message}`.slice(0, MESSAGE_MAX), info: encodeBounded(info) };
+  return { code, message: cut(`${info.reason}: ${info.message}`, MESSAGE_MAX), info: encodeBounded(info) };
 }
 
-/** HTTP/2 header blocks are limited to 16 KiB in many stacks; an error must never be lost to its own length. */
-const MESSAGE_MAX = 2_000;
-const INFO_MAX = 6_000;
+/**
+ * HTTP/2 header blocks are limited to 16 KiB in many stacks, 8 KiB in some; an error must never be lost to its own
+ * length. The message travels percent-encoded (up to nine bytes a character), the trailer in base64.
+ */
+const MESSAGE_MAX = 500;
+const INFO_MAX = 4_000;
 
 function encodeBounded(info: ErrorInfo): Uint8Array {
   const whole = ErrorInfo.encode(info).finish();
   if (whole.length <= INFO_MAX) return whole;
-  return ErrorInfo.encode({
-    ...info,
-    message: info.message.slice(0, MESSAGE_MAX),
-    fields: info.fields.slice(0, 5),
-  }).finish();
+  const shortened = (messageMax: number, fieldsMax: number) =>
+    ErrorInfo.encode({
+      reason: cut(info.reason, 64),
+      message: cut(info.message, messageMax),
+      hint: cut(info.hint, 200),
+      fields: info.fields.slice(0, fieldsMax).map((f) => ({
+        field: cut(f.field, 160),
+        problem: cut(f.problem, 120),
+        expected: cut(f.expected, 120),
+      })),
+    }).finish();
+  const most = shortened(2_000, 4);
+  // At worst three bytes a character: 3 × (64 + 500 + 200 + 160 + 2 × 120) = 3.5 KB.
+  return most.length <= INFO_MAX ? most : shortened(500, 1);
 }

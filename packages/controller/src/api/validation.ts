@@ -9,12 +9,17 @@ import { z } from 'zod';
 export function parse<T>(schema: z.ZodType<T>, input: unknown): T {
   const result = schema.safeParse(input);
   if (result.success) return result.data;
-  const fields: FieldViolation[] = result.error.issues.map((issue) => ({
-    field: fieldPath(issue.path),
-    problem: `is ${show(valueAt(input, issue.path))}`,
-    expected: issue.message,
-  }));
-  throw invalid(fields);
+  throw invalid(result.error.issues.slice(0, VIOLATIONS_MAX).map((issue) => violation(issue, input)));
+}
+
+/** Enough to correct a request by; a hostile one has a million. */
+const VIOLATIONS_MAX = 20;
+
+function violation(issue: z.core.$ZodIssue, input: unknown): FieldViolation {
+  const field = fieldPath(issue.path);
+  if (issue.code === 'invalid_key')
+    return { field, problem: `has the key ${show(issue.path.at(-1))}`, expected: issue.issues[0]?.message ?? '' };
+  return { field, problem: `is ${show(valueAt(input, issue.path))}`, expected: issue.message };
 }
 
 export function invalid(fields: readonly FieldViolation[]): BusbarError {
@@ -29,11 +34,17 @@ export function invalid(fields: readonly FieldViolation[]): BusbarError {
 }
 
 export function fieldPath(path: readonly PropertyKey[]): string {
-  return path.reduce<string>(
-    (text, part) =>
-      typeof part === 'number' ? `${text}[${part}]` : text === '' ? String(part) : `${text}.${String(part)}`,
+  const text = path.reduce<string>(
+    (before, part) =>
+      typeof part === 'number' ? `${before}[${part}]` : before === '' ? String(part) : `${before}.${String(part)}`,
     '',
   );
+  return cut(text, 160);
+}
+
+/** Shortens without leaving half a character behind. */
+export function cut(text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length - 3).replace(/[\ud800-\udbff]$/, '')}...`;
 }
 
 function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
@@ -41,16 +52,26 @@ function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
 }
 
 /** A value as a person reads it in an error, cut so that a hostile one cannot flood a terminal. */
-function show(value: unknown): string {
-  const text =
-    typeof value === 'bigint' ? String(value) : typeof value === 'undefined' ? 'missing' : JSON.stringify(value);
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+export function show(value: unknown): string {
+  if (value === undefined) return 'missing';
+  if (value instanceof Uint8Array) return `${value.length} bytes`;
+  try {
+    const text = JSON.stringify(value, (_, item: unknown) => (typeof item === 'bigint' ? String(item) : item));
+    return cut(typeof value === 'bigint' ? String(value) : (text ?? typeof value), 80);
+  } catch {
+    return `an unreadable ${typeof value}`;
+  }
 }
 
 /** RFC 1035 label: usable as host name in the guest, in file names and in XML without quoting. */
 export const NAME_RULE =
   '1 to 63 lower-case letters, digits and hyphens, beginning with a letter, not ending in a hyphen';
-export const name = z.string().regex(/^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$/, NAME_RULE);
+/** What a reference takes for an id: a name like that would stand for another resource. */
+const UUID_SHAPE = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+export const name = z
+  .string()
+  .regex(/^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$/, NAME_RULE)
+  .refine((value) => !UUID_SHAPE.test(value), 'a name that does not look like an id (UUID)');
 
 export const INNER_NAME_RULE =
   '1 to 20 lower-case letters, digits and hyphens, beginning with a letter, not ending in a hyphen';

@@ -30,18 +30,22 @@ export async function* watchTable<Resource, Message>(
 ): AsyncIterable<Message> {
   await api.view.fresh();
   const bell = new Bell(api, call.signal);
+  const { era } = api.view.changes;
   try {
     let sent = after as Revision;
+    let toldMs = api.clock.nowMs();
     if (after === 0n) {
-      sent = api.view.revision;
+      const listed = api.view.revision;
       for (const id of [...source.ids()]) {
         const resource = source.present(id);
-        if (resource !== null) yield message(source.put(resource), sent);
+        // Whoever is cut off within the list has to begin it again.
+        if (resource !== null) yield message(source.put(resource), 0n);
       }
+      sent = listed;
       yield source.mark(ChangeKind.PROGRESS, { revision: sent });
     }
     while (!call.signal.aborted) {
-      const changes = api.view.changes.since(sent);
+      const changes = api.view.changes.era === era ? api.view.changes.since(sent) : null;
       if (changes === null) {
         yield source.mark(ChangeKind.RESYNC, { revision: 0n });
         return;
@@ -54,13 +58,21 @@ export async function* watchTable<Resource, Message>(
           touched.set(change.id, goneName);
         }
       }
+      let left = touched.size;
       for (const [id, goneName] of touched) {
         const resource = source.present(id);
-        if (resource !== null) yield message(source.put(resource), upTo);
-        else yield message(source.gone(id, goneName ?? ''), upTo);
+        // "Everything up to here has been sent" is true of the last message of a round alone.
+        const progress = --left === 0 ? upTo : sent;
+        if (resource !== null) yield message(source.put(resource), progress);
+        else yield message(source.gone(id, goneName ?? ''), progress);
       }
       sent = upTo;
-      if (!(await bell.rung(PROGRESS_EVERY_MS))) yield source.mark(ChangeKind.PROGRESS, { revision: sent });
+      const now = api.clock.nowMs();
+      if (touched.size === 0 && now - toldMs >= PROGRESS_EVERY_MS) {
+        yield source.mark(ChangeKind.PROGRESS, { revision: sent });
+        toldMs = now;
+      } else if (touched.size > 0) toldMs = now;
+      await bell.rung(PROGRESS_EVERY_MS - (now - toldMs));
     }
   } finally {
     bell[Symbol.dispose]();
@@ -88,23 +100,21 @@ class Bell {
     });
   }
 
-  /** True when something changed, false when `timeoutMs` passed or the caller hung up. */
-  async rung(timeoutMs: number): Promise<boolean> {
+  /** Returns when something changed, `timeoutMs` passed or the caller hung up. */
+  async rung(timeoutMs: number): Promise<void> {
     if (!this.#pending && !this.#signal.aborted) {
       await new Promise<void>((resolve) => {
-        const timer = this.#clock.timer(timeoutMs, () => resolve());
         const wake = () => {
           timer[Symbol.dispose]();
           this.#signal.removeEventListener('abort', wake);
           resolve();
         };
+        const timer = this.#clock.timer(timeoutMs, wake);
         this.#ring = wake;
         this.#signal.addEventListener('abort', wake, { once: true });
       });
     }
-    const rung = this.#pending;
     this.#pending = false;
-    return rung;
   }
 
   [Symbol.dispose](): void {

@@ -6,11 +6,11 @@ import type { Host, WatchHostsResponse } from '@busbar/proto/gen/busbar/v1/host'
 import { type HostServiceDefinition, UpdateHostRequest } from '@busbar/proto/gen/busbar/v1/host';
 import { z } from 'zod';
 import type { Api } from '../api/call.ts';
-import { mutate, type Plan } from '../api/mutate.ts';
+import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import { assertRevision, find } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
-import { invalid, labels, reference, requestId, revision } from '../api/validation.ts';
+import { invalid, labels, reference, requestId, revision, show } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
 import { putRecord } from '../records/kinds.ts';
 import { unchanged } from '../view/table.ts';
@@ -57,7 +57,7 @@ export function hostService(api: Api): Service<typeof HostServiceDefinition> {
       handle: (request, call) =>
         mutate(api, call, {
           method: 'UpdateHost',
-          content: UpdateHostRequest.encode({ ...request, requestId: '' }).finish(),
+          content: contentOf(UpdateHostRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,
           plan: () => planUpdate(api, request),
@@ -97,7 +97,7 @@ function planUpdate(api: Api, request: UpdateHostRequest): Plan<HostRecord> {
   request.updateMask.forEach((path, index) => {
     if (!MASK.includes(path))
       throw invalid([
-        { field: `updateMask[${index}]`, problem: `is ${JSON.stringify(path)}`, expected: `one of ${MASK.join(', ')}` },
+        { field: `updateMask[${index}]`, problem: `is ${show(path)}`, expected: `one of ${MASK.join(', ')}` },
       ]);
   });
   const changes = (...paths: string[]) =>

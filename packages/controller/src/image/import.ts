@@ -14,6 +14,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/image';
 import type { ImageStat } from '@busbar/storage/driver';
 import type { Api, Call } from '../api/call.ts';
+import { contentOf } from '../api/mutate.ts';
 import { nameTaken } from '../api/refusals.ts';
 import { invalid, parse } from '../api/validation.ts';
 import {
@@ -65,7 +66,7 @@ export async function* importImage(
   const requestRecord = header.requestId === '' ? null : requestKey(call.caller.name, header.requestId);
   const digest = createHash('sha256')
     .update('ImportImage\0')
-    .update(ImportImageHeader.encode({ ...header, requestId: '' }).finish())
+    .update(contentOf(ImportImageHeader, header))
     .digest('hex');
   if (requestRecord !== null) {
     const former = (await api.store.get(requestRecord)).value;

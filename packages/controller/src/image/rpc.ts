@@ -6,7 +6,7 @@ import type { Image, WatchImagesResponse } from '@busbar/proto/gen/busbar/v1/ima
 import { DeleteImageRequest, ImagePhase, type ImageServiceDefinition } from '@busbar/proto/gen/busbar/v1/image';
 import { z } from 'zod';
 import type { Api, Call } from '../api/call.ts';
-import { mutate, type Plan } from '../api/mutate.ts';
+import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import { assertRevision, find } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
@@ -72,7 +72,7 @@ export function imageService(api: Api): Service<typeof ImageServiceDefinition> {
       handle: (request, call) =>
         mutate(api, call, {
           method: 'DeleteImage',
-          content: DeleteImageRequest.encode({ ...request, requestId: '' }).finish(),
+          content: contentOf(DeleteImageRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,
           plan: () => planDelete(api, request, call),

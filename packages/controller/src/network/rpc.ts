@@ -14,7 +14,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/network';
 import { z } from 'zod';
 import type { Api } from '../api/call.ts';
-import { mutate, type Plan } from '../api/mutate.ts';
+import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import { assertRevision, find, nameTaken } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
@@ -67,7 +67,7 @@ export function networkService(api: Api): Service<typeof NetworkServiceDefinitio
       handle: (request, call) =>
         mutate(api, call, {
           method: 'CreateNetwork',
-          content: CreateNetworkRequest.encode({ ...request, requestId: '' }).finish(),
+          content: contentOf(CreateNetworkRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,
           plan: () => planCreate(api, request),
@@ -106,7 +106,7 @@ export function networkService(api: Api): Service<typeof NetworkServiceDefinitio
       handle: (request, call) =>
         mutate(api, call, {
           method: 'UpdateNetwork',
-          content: UpdateNetworkRequest.encode({ ...request, requestId: '' }).finish(),
+          content: contentOf(UpdateNetworkRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,
           plan: () => planUpdate(api, request),
@@ -124,7 +124,7 @@ export function networkService(api: Api): Service<typeof NetworkServiceDefinitio
         const guard = known === undefined ? null : (await api.store.get(guardKey('network', known.id))).value;
         return mutate(api, call, {
           method: 'DeleteNetwork',
-          content: DeleteNetworkRequest.encode({ ...request, requestId: '' }).finish(),
+          content: contentOf(DeleteNetworkRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,
           plan: () => planDelete(api, request, guard),

@@ -6,6 +6,7 @@ import type { WatchOperationsResponse } from '@busbar/proto/gen/busbar/v1/operat
 import { type Operation, type OperationServiceDefinition, OperationState } from '@busbar/proto/gen/busbar/v1/operation';
 import { z } from 'zod';
 import type { Api, Call } from '../api/call.ts';
+import { caughtUp } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import { notFound } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
@@ -102,6 +103,7 @@ async function waitOperation(api: Api, id: string, timeoutMs: number, call: Call
       if (now === undefined || ENDED.has(now.state)) finish();
     });
     call.signal.addEventListener('abort', finish, { once: true });
+    if (call.signal.aborted) finish();
   });
   last = operationById(id, api.view) ?? last;
   return { operation: last };
@@ -129,7 +131,7 @@ async function cancelOperation(api: Api, id: string): Promise<{ operation: Opera
       writes: [putRecord('operation', id, next)],
     });
     if (result.succeeded) {
-      await api.view.waitFor(result.revision);
+      await caughtUp(api, result.revision, { operationId: id, resourceId: '' });
       return { operation: operationById(id, api.view) };
     }
   }

@@ -11,6 +11,11 @@ export class ByteChannel {
   #arrived = () => {};
   #ended = false;
   #error: Error | null = null;
+  #close = () => {};
+  /** Resolves when either side has ended the stream. */
+  readonly closed: Promise<void> = new Promise((resolve) => {
+    this.#close = resolve;
+  });
 
   async push(chunk: Uint8Array): Promise<void> {
     while (this.#chunk !== null && !this.#ended) {
@@ -30,6 +35,7 @@ export class ByteChannel {
     this.#error = error;
     this.#arrived();
     this.#taken();
+    this.#close();
   }
 
   async *read(): AsyncIterable<Uint8Array> {

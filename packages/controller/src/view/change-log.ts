@@ -18,6 +18,9 @@ export class ChangeLog {
   #kept: Change[] = [];
   /** Changes up to and including this revision may be missing from `#kept`. */
   #forgottenUpTo = 0n as Revision;
+  /** The newest revision that the view has stood at. */
+  #upTo = 0n as Revision;
+  #era = 0;
   #first = true;
   #pending = 0;
   readonly #listeners = new Set<() => void>();
@@ -37,6 +40,7 @@ export class ChangeLog {
 
   /** Called when the view stands at `revision`: wakes the listeners when anything was added. */
   flush(revision: Revision): void {
+    this.#upTo = revision;
     if (this.#first) {
       // What the first listing brought is state, not history.
       this.#first = false;
@@ -48,9 +52,21 @@ export class ChangeLog {
     for (const listener of [...this.#listeners]) listener();
   }
 
-  /** The changes after `revision` in order; null when they are no longer all known. */
+  /** Counts how often history began anew. Revisions of different eras cannot be compared. */
+  get era(): number {
+    return this.#era;
+  }
+
+  /** The store went back in time (restored from a backup): what follows is another history. */
+  restart(): void {
+    this.#era++;
+    this.#first = true;
+    this.#pending++;
+  }
+
+  /** The changes after `revision` in order; null when they are not all known (forgotten, or not of this history). */
   since(revision: Revision): readonly Change[] | null {
-    if (revision < this.#forgottenUpTo) return null;
+    if (revision < this.#forgottenUpTo || revision > this.#upTo) return null;
     let start = this.#kept.length;
     while (start > 0 && (this.#kept[start - 1] as Change).revision > revision) start--;
     return this.#kept.slice(start);

@@ -8,6 +8,9 @@ import type { ClusterStore, KeyValue } from '../store/cluster-store.ts';
 import { ChangeLog } from './change-log.ts';
 import { Table } from './table.ts';
 
+/** A read of the store takes milliseconds; within this time all callers share one. */
+const FRESH_JOIN_MS = 250;
+
 /**
  * The whole store in memory, kept current by list-then-watch. A controller never decides on a
  * single event: it looks at this view, at one revision, and every write it derives from it compares the mod
@@ -101,7 +104,9 @@ export class ClusterView {
       started: false,
     };
     mine.promise = (async () => {
-      await running?.promise.catch(() => {});
+      // Join what comes within this time, but do not wait out a store that hangs: the deadlines would add up.
+      if (running !== null)
+        await withDeadline(this.#clock, FRESH_JOIN_MS, 'the read before', () => running.promise).catch(() => {});
       mine.started = true;
       try {
         return (await this.#store.get(`${ROOT}leader`)).revision;
@@ -115,6 +120,12 @@ export class ClusterView {
 
   async #relist(): Promise<void> {
     const { value: items, revision } = await this.#store.list(ROOT);
+    if (revision < this.#revision) {
+      const [from, to] = [String(this.#revision), String(revision)];
+      this.#log.error({ from, to }, 'the cluster store went back in time: was it restored from a backup?');
+      this.#revision = revision;
+      this.changes.restart();
+    }
     const seen = new Map<Kind, Set<string>>(KINDS.map((kind) => [kind, new Set<string>()]));
     // In the order in which they were written, as a watch would have told them: the change log relies on it.
     for (const kv of items.toSorted((a, b) => (a.modRevision < b.modRevision ? -1 : 1))) {

@@ -87,7 +87,7 @@ export function planCreate(api: Api, request: CreateVmRequest, call: Call): Plan
  * Names become ids; what they refer to must exist and be usable, and the transaction makes sure that it still is:
  *  - a volume has one user: its record is compared and rewritten, so that of two takers one fails;
  *  - a network's guard key is rewritten, which fails a deletion that looked for users just before;
- *  - an image may be taken by many at once: its deletion looks for volumes again after it closed the image.
+ *  - an image may be taken by many at once: its record changes only when it is closed for deletion.
  */
 export function resolveReferences(
   api: Api,
@@ -97,6 +97,8 @@ export function resolveReferences(
 ): VmSpec {
   const { compare, writes } = transaction;
   const { image, network, volume, host } = api.view.tables;
+  const taken = new Map<string, string>();
+  const guarded = new Set<string>();
   const disks = spec.disks.map((disk, index): Disk => {
     if (disk.volume !== '') {
       const entry = volume.find(disk.volume);
@@ -117,6 +119,17 @@ export function resolveReferences(
           }),
         );
       }
+      const other = taken.get(entry.id);
+      if (other !== undefined) {
+        throw invalid([
+          {
+            field: `spec.disks[${index}].volume`,
+            problem: `is "${disk.volume}", which is disk "${other}" already`,
+            expected: 'each volume used once',
+          },
+        ]);
+      }
+      taken.set(entry.id, disk.name);
       compare.push(unchanged('volume', entry));
       writes.push(putRecord('volume', entry.id, entry.record));
       return { ...disk, volume: entry.id };
@@ -146,14 +159,16 @@ export function resolveReferences(
       ]);
     }
     assertNotDeleting('image', entry);
-    compare.push(exists('image', entry));
+    compare.push(unchanged('image', entry));
     return { ...disk, image: entry.id, sizeBytes: disk.sizeBytes || status.virtualSizeBytes };
   });
   const nics = spec.nics.map((nic, index) => {
     const entry = network.find(nic.network);
     if (entry === undefined) throw at(`spec.nics[${index}].network`, notFound('network', nic.network));
     compare.push(exists('network', entry));
-    writes.push({ kind: 'put', key: guardKey('network', entry.id), value: vmId });
+    // Several NICs in one network are fine, writing a key twice is not.
+    if (!guarded.has(entry.id)) writes.push({ kind: 'put', key: guardKey('network', entry.id), value: vmId });
+    guarded.add(entry.id);
     return { ...nic, network: entry.id };
   });
   const pinned = spec.placement?.pinnedHost ?? '';

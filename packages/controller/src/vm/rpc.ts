@@ -18,7 +18,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/vm';
 import { z } from 'zod';
 import type { Api, Call } from '../api/call.ts';
-import { mutate, type Plan } from '../api/mutate.ts';
+import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import { assertNotDeleting, assertRevision, find } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
@@ -89,7 +89,7 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
       access: 'write',
       schema: z.object({ vm: reference, revision, force: z.boolean(), ...flags }),
       handle: (request, call) =>
-        changeRun(api, call, DeleteVmRequest.encode(request).finish(), request, {
+        changeRun(api, call, contentOf(DeleteVmRequest, request), request, {
           method: 'DeleteVm',
           saga: DELETE_VM,
           force: request.force,
@@ -103,7 +103,7 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
       access: 'write',
       schema: z.object({ vm: reference, ...flags }),
       async handle(request, call) {
-        const response = await changeRun(api, call, StartVmRequest.encode(request).finish(), request, {
+        const response = await changeRun(api, call, contentOf(StartVmRequest, request), request, {
           method: 'StartVm',
           saga: START_VM,
           force: false,
@@ -122,7 +122,7 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
       access: 'write',
       schema: z.object({ vm: reference, force: z.boolean(), timeoutMs: timeout, ...flags }),
       handle: (request, call) =>
-        changeRun(api, call, StopVmRequest.encode(request).finish(), request, {
+        changeRun(api, call, contentOf(StopVmRequest, request), request, {
           method: 'StopVm',
           saga: STOP_VM,
           force: request.force,
@@ -190,7 +190,7 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
 function createVm(api: Api, request: CreateVmRequest, call: Call): Promise<CreateVmResponse> {
   return mutate<VmRecord, CreateVmResponse>(api, call, {
     method: 'CreateVm',
-    content: CreateVmRequest.encode({ ...request, requestId: '' }).finish(),
+    content: contentOf(CreateVmRequest, request),
     requestId: request.requestId,
     validateOnly: request.validateOnly,
     plan: () => planCreate(api, request, call),
@@ -210,7 +210,7 @@ function createVm(api: Api, request: CreateVmRequest, call: Call): Promise<Creat
 function updateVm(api: Api, request: UpdateVmRequest, call: Call): Promise<UpdateVmResponse> {
   return mutate(api, call, {
     method: 'UpdateVm',
-    content: UpdateVmRequest.encode({ ...request, requestId: '' }).finish(),
+    content: contentOf(UpdateVmRequest, request),
     requestId: request.requestId,
     validateOnly: request.validateOnly,
     plan: () => planUpdate(api, request),
@@ -281,7 +281,7 @@ function changeRun(
 function restartVm(api: Api, request: RestartVmRequest, call: Call) {
   return mutate(api, call, {
     method: 'RestartVm',
-    content: RestartVmRequest.encode({ ...request, requestId: '' }).finish(),
+    content: contentOf(RestartVmRequest, request),
     requestId: request.requestId,
     validateOnly: request.validateOnly,
     plan: (): Plan<null> => {

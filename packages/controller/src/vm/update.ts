@@ -5,7 +5,7 @@ import { z } from 'zod';
 import type { Api } from '../api/call.ts';
 import type { Plan } from '../api/mutate.ts';
 import { assertNotDeleting, assertRevision, find } from '../api/refusals.ts';
-import { invalid, parse } from '../api/validation.ts';
+import { invalid, parse, show } from '../api/validation.ts';
 import { putRecord } from '../records/kinds.ts';
 import type { Compare, Write } from '../store/cluster-store.ts';
 import { unchanged } from '../view/table.ts';
@@ -58,6 +58,8 @@ export function planUpdate(api: Api, request: UpdateVmRequest): Plan<VmRecord> {
     ...entry.record,
     meta: { ...meta, labels: mask.labels ? request.labels : meta.labels, updateTime: api.clock.wallTime() },
     spec: nextSpec,
+    // How the last stop was to be done says nothing about this one.
+    ...(nextSpec.runPolicy === spec.runPolicy ? {} : { stopByForce: false, stopTimeoutMs: 0 }),
   };
   return {
     compare,
@@ -84,7 +86,7 @@ function readMask(paths: readonly string[]): { readonly labels: boolean; readonl
       throw invalid([
         {
           field: `updateMask[${index}]`,
-          problem: `is ${JSON.stringify(path)}`,
+          problem: `is ${show(path)}`,
           expected: `"labels", "spec" or one of ${all.map((f) => `spec.${f}`).join(', ')}`,
         },
       ]);

@@ -15,7 +15,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/volume';
 import { z } from 'zod';
 import type { Api, Call } from '../api/call.ts';
-import { mutate, type Plan } from '../api/mutate.ts';
+import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import { assertNotDeleting, assertRevision, find, nameTaken } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
@@ -25,7 +25,7 @@ import { newOperation } from '../operation/create.ts';
 import { operationById } from '../operation/present.ts';
 import { nameKey, putRecord } from '../records/kinds.ts';
 import type { Compare } from '../store/cluster-store.ts';
-import { absent, exists, unchanged } from '../view/table.ts';
+import { absent, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import { presentMeta } from '../vm/present.ts';
 import { VOLUME_MAX_BYTES, VOLUME_MIN_BYTES } from '../vm/spec.ts';
@@ -68,7 +68,7 @@ export function volumeService(api: Api): Service<typeof VolumeServiceDefinition>
       handle: (request, call) =>
         mutate(api, call, {
           method: 'CreateVolume',
-          content: CreateVolumeRequest.encode({ ...request, requestId: '' }).finish(),
+          content: contentOf(CreateVolumeRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,
           plan: () => planCreate(api, request, call),
@@ -110,7 +110,7 @@ export function volumeService(api: Api): Service<typeof VolumeServiceDefinition>
       handle: (request, call) =>
         mutate(api, call, {
           method: 'ResizeVolume',
-          content: ResizeVolumeRequest.encode({ ...request, requestId: '' }).finish(),
+          content: contentOf(ResizeVolumeRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,
           plan: () => planResize(api, request, call),
@@ -124,7 +124,7 @@ export function volumeService(api: Api): Service<typeof VolumeServiceDefinition>
       handle: (request, call) =>
         mutate(api, call, {
           method: 'DeleteVolume',
-          content: DeleteVolumeRequest.encode({ ...request, requestId: '' }).finish(),
+          content: contentOf(DeleteVolumeRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,
           plan: () => planDelete(api, request, call),
@@ -178,7 +178,7 @@ function planCreate(api: Api, request: CreateVolumeRequest, call: Call): Plan<Vo
         },
       ]);
     }
-    compare.push(exists('image', entry));
+    compare.push(unchanged('image', entry));
     image = entry.id;
     sizeBytes = sizeBytes || virtual;
   }
