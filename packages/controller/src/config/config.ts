@@ -3,11 +3,21 @@ import { BusbarError } from '@busbar/core/errors';
 import { StorageConfig } from '@busbar/storage/config';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
+import { cut, show } from '../api/validation.ts';
 
-const absolutePath = z.string().regex(/^\//, 'an absolute path');
-const hostName = z.string().regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, 'a lower-case host name (DNS label)');
-const address = z.string().regex(/^\S+:\d{1,5}$/, 'an address host:port');
-const tls = z.strictObject({ ca: absolutePath, certificate: absolutePath, key: absolutePath });
+const absolutePath = z.string('an absolute path').regex(/^\//, 'an absolute path');
+const hostName = z
+  .string('a lower-case host name (DNS label)')
+  .regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, 'a lower-case host name (DNS label)');
+const port = (value: string) => Number(value.slice(value.lastIndexOf(':') + 1)) <= 65_535;
+const address = z
+  .string('an address host:port')
+  .regex(/^\S+:\d{1,5}$/, 'an address host:port')
+  .refine(port, 'a port up to 65535');
+const tls = z.strictObject(
+  { ca: absolutePath, certificate: absolutePath, key: absolutePath },
+  'ca, certificate and key',
+);
 
 const schema = z.strictObject({
   cluster: hostName,
@@ -43,7 +53,7 @@ export function parseControllerFile(text: string, fileName: string): ControllerF
     });
   let raw: unknown;
   try {
-    raw = parseYaml(text);
+    raw = parseYaml(text, { logLevel: 'error' });
   } catch (error) {
     throw fail(['is not YAML'], error);
   }
@@ -63,12 +73,16 @@ export function parseControllerFile(text: string, fileName: string): ControllerF
 }
 
 function problemsOf(error: z.ZodError, input: unknown): readonly string[] {
-  return error.issues.map((issue) => {
+  return error.issues.flatMap((issue) => {
+    const path = issue.path.map(String).join('.');
+    if (issue.code === 'unrecognized_keys')
+      return issue.keys.map(
+        (key) => `${path === '' ? '' : `${path}.`}${cut(key, 80)} is unknown, expected no such field`,
+      );
     const value = issue.path.reduce<unknown>(
       (v, part) => (v as Record<PropertyKey, unknown> | undefined)?.[part],
       input,
     );
-    const shown = value === undefined ? 'missing' : (JSON.stringify(value) ?? '').slice(0, 80);
-    return `${issue.path.map(String).join('.') || 'the file'} is ${shown}, expected ${issue.message}`;
+    return `${path || 'the file'} is ${show(value)}, expected ${issue.message}`;
   });
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { HostStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
+import { cut } from '../api/validation.ts';
 import type { HostObservation } from '../session/registry.ts';
 
 /**
@@ -12,6 +13,9 @@ import type { HostObservation } from '../session/registry.ts';
 export const UNREACHABLE_AFTER_MS = 3_000;
 /** What a new leader grants agents to find it before it calls a host unreachable. */
 export const LEADER_GRACE_MS = 5_000;
+
+/** An agent reports as soon as it has looked around; this much it may take. */
+export const REPORT_GRACE_MS = 10_000;
 
 export function planHost(
   status: HostStatusRecord | undefined,
@@ -40,9 +44,14 @@ function judge(
     if (now.nowMs - now.leaderSinceMs < LEADER_GRACE_MS) return { state: HostState.UNKNOWN, message: '' };
     return { state: HostState.UNREACHABLE, message: 'the leader does not hear its agent' };
   }
-  if (seen?.report == null || seen.inventory === null) return { state: HostState.UNKNOWN, message: '' };
+  if (seen?.report == null || seen.inventory === null) {
+    // Alive, but blind: nothing may be placed there on the strength of what it said in a former life.
+    if (seen !== null && now.nowMs - seen.openedMs > REPORT_GRACE_MS)
+      return { state: HostState.DEGRADED, message: 'its agent is connected but has not reported' };
+    return { state: HostState.UNKNOWN, message: '' };
+  }
   if (!seen.report.hypervisorHealthy && seen.hello.role !== HostRole.WITNESS) {
-    return { state: HostState.DEGRADED, message: seen.report.message || 'libvirt does not answer' };
+    return { state: HostState.DEGRADED, message: cut(seen.report.message, 1_000) || 'libvirt does not answer' };
   }
   return { state: HostState.READY, message: '' };
 }

@@ -31,6 +31,8 @@ export interface HostObservation {
   /** Monotonic time of the last message heard. */
   readonly heardMs: number;
   readonly heardWall: Date;
+  /** Monotonic time at which the present (or last) session began. */
+  readonly openedMs: number;
   readonly connected: boolean;
 }
 
@@ -40,6 +42,7 @@ interface Session {
   inventory: HostInventory | null;
   heardMs: number;
   heardWall: Date;
+  openedMs: number;
   outbox: Outbox | null;
 }
 
@@ -170,6 +173,7 @@ export class SessionRegistry {
       inventory: former?.inventory ?? null,
       heardMs: this.#clock.nowMs(),
       heardWall: this.#clock.wallTime(),
+      openedMs: this.#clock.nowMs(),
       outbox,
     };
     this.#sessions.set(host, session);
@@ -222,28 +226,34 @@ export class SessionRegistry {
     // Two UUIDs: 244 random bits that only the agent of this host is told.
     const ticket = `${this.#random.uuid()}${this.#random.uuid()}`;
     const output = new ByteChannel();
+    let late = () => {};
+    const timer = this.#clock.timer(ATTACH_DEADLINE_MS, () => late());
     const opened = new Promise<void>((resolve, reject) => {
-      const timer = this.#clock.timer(ATTACH_DEADLINE_MS, () => {
-        this.#tickets.delete(ticket);
-        reject(unreachableHost(host, 'its agent did not open the stream in time'));
-      });
+      late = () => reject(unreachableHost(host, 'its agent did not open the stream in time'));
       this.#tickets.set(ticket, {
         host,
         accept: (incoming) => {
-          timer[Symbol.dispose]();
           resolve();
-          return responses(input, pump(incoming, output));
+          void pump(incoming, output);
+          return responses(input, output);
         },
       });
     });
-    if (outbox == null || !outbox.order({ ...order, ticket })) {
-      this.#tickets.get(ticket)?.accept(empty());
-      this.#tickets.delete(ticket);
+    const hangUp = () => output.end();
+    signal.addEventListener('abort', hangUp, { once: true });
+    if (signal.aborted) hangUp();
+    try {
+      const given = outbox != null && outbox.order({ ...order, ticket });
+      if (!given) throw unreachableHost(host, 'its agent is not connected to this controller');
+      await Promise.race([opened, output.closed]);
+    } catch (error) {
       output.end();
-      throw unreachableHost(host, 'its agent is not connected to this controller');
+      throw error;
+    } finally {
+      // Given up or taken: nobody may come with it any more.
+      timer[Symbol.dispose]();
+      this.#tickets.delete(ticket);
     }
-    signal.addEventListener('abort', () => output.end(), { once: true });
-    await opened;
     return output.read();
   }
 
@@ -296,13 +306,26 @@ async function pump(incoming: AsyncIterable<AttachRequest>, output: ByteChannel)
   }
 }
 
-/** The user's input, and then the wait for the agent's end: a gRPC call whose responses end is over in both directions. */
-async function* responses(input: AsyncIterable<Uint8Array>, pumped: Promise<void>): AsyncIterable<AttachResponse> {
-  for await (const data of input) yield { data: Buffer.from(data) };
-  await pumped;
+/**
+ * The user's input, and then the wait for the end of the output: a gRPC call whose responses end is over in both
+ * directions. Ends with the output even while the input is silent, so that a user who hung up keeps no stream of the agent.
+ */
+async function* responses(input: AsyncIterable<Uint8Array>, output: ByteChannel): AsyncIterable<AttachResponse> {
+  const iterator = input[Symbol.asyncIterator]();
+  const closed = output.closed.then(() => null);
+  try {
+    for (;;) {
+      const next = await Promise.race([iterator.next(), closed]);
+      if (next === null) return;
+      if (next.done) break;
+      yield { data: Buffer.from(next.value) };
+    }
+    await closed;
+  } finally {
+    // Not awaited: an input that waits for its caller would not let go.
+    void iterator.return?.().catch(() => {});
+  }
 }
-
-async function* empty(): AsyncIterable<AttachRequest> {}
 
 function unreachableHost(host: string, why: string): BusbarError {
   return new BusbarError({

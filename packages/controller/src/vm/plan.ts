@@ -4,6 +4,7 @@ import type { Result } from '@busbar/core/result';
 import { type DomainReport, DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
+import { cut } from '../api/validation.ts';
 import type { LiveVmPhase } from './state.ts';
 import { ON_HOST, phaseWord } from './state.ts';
 
@@ -184,7 +185,7 @@ function ended(vm: VmRecord, status: VmStatusRecord, domain: DomainReport, stop:
 const MESSAGE_MAX = 1_000;
 
 function bounded(message: string): string {
-  return message.length <= MESSAGE_MAX ? message : `${message.slice(0, MESSAGE_MAX - 3).toWellFormed()}...`;
+  return cut(message, MESSAGE_MAX);
 }
 
 export function isOnHost(status: VmStatusRecord): boolean {

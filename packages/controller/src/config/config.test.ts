@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+import { BusbarError } from '@busbar/core/errors';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { stringify } from 'yaml';
+import { parseControllerFile } from './config.ts';
+
+const tls = { ca: '/pki/ca.pem', certificate: '/pki/c.pem', key: '/pki/c.key' };
+const good = {
+  cluster: 'plant-7',
+  host: 'host1',
+  listen: '10.0.0.1:7800',
+  tls,
+  etcd: { endpoints: ['https://10.0.0.1:2379'], tls },
+  controllers: [{ host: 'host1', address: '10.0.0.1:7800' }],
+  storage: { driver: 'dir', path: '/srv/busbar' },
+  stateDir: '/var/lib/busbar',
+};
+
+const parse = (value: unknown) => parseControllerFile(typeof value === 'string' ? value : stringify(value), 'c.yaml');
+function messageOf(value: unknown): string {
+  try {
+    parse(value);
+  } catch (error) {
+    expect(error).toBeInstanceOf(BusbarError);
+    expect(error).toMatchObject({ kind: 'invalid', reason: 'CONFIG_INVALID' });
+    return (error as Error).message;
+  }
+  throw new Error('was taken');
+}
+
+describe('controller file', () => {
+  it('takes a good one', () => {
+    expect(parse(good)).toMatchObject({ cluster: 'plant-7', storage: { driver: 'dir' } });
+  });
+
+  it.each([
+    ['cluster', { ...good, cluster: 'Plant 7' }, 'cluster is "Plant 7", expected a lower-case host name (DNS label)'],
+    ['host missing', { ...good, host: undefined }, 'host is missing, expected a lower-case host name (DNS label)'],
+    ['listen', { ...good, listen: '10.0.0.1' }, 'listen is "10.0.0.1", expected an address host:port'],
+    ['port', { ...good, listen: '10.0.0.1:99999' }, 'listen is "10.0.0.1:99999", expected a port up to 65535'],
+    ['tls', { ...good, tls: { ...tls, key: 'c.key' } }, 'tls.key is "c.key", expected an absolute path'],
+    ['etcd', { ...good, etcd: { endpoints: [], tls } }, 'etcd.endpoints is [], expected at least one endpoint'],
+    [
+      'plain etcd',
+      { ...good, etcd: { endpoints: ['http://h:2379'], tls } },
+      'etcd.endpoints.0 is "http://h:2379", expected an address https://host:port',
+    ],
+    ['typo', { ...good, sotrage: {} }, 'sotrage is unknown, expected no such field'],
+    ['inner typo', { ...good, tls: { ...tls, cert: '/x' } }, 'tls.cert is unknown, expected no such field'],
+    ['driver', { ...good, storage: { driver: 'nfs' } }, 'storage.driver is "nfs", expected "rbd" or "dir"'],
+    [
+      'not among the controllers',
+      { ...good, host: 'host9' },
+      'controllers: names host1, expected "host9" (host) among them',
+    ],
+  ])('%s: field, value and what would be right', (_name, value, expected) => {
+    expect(messageOf(value)).toContain(expected);
+    expect(messageOf(value).startsWith('c.yaml: ')).toBe(true);
+  });
+
+  it('tells every mistake at once', () => {
+    const message = messageOf({ ...good, cluster: '', listen: 'x', stateDir: 'var' });
+    for (const field of ['cluster', 'listen', 'stateDir']) expect(message).toContain(`${field} is`);
+  });
+
+  it('names the storage driver’s own mistakes', () => {
+    expect(messageOf({ ...good, storage: { driver: 'dir' } })).toContain('storage.');
+  });
+
+  it.each(['', '[', 'a: b: c', '&a [*a]', '*x', '- 1', 'null', '{"tls": &t {ca: *t}}', '!!binary x', '%YAML 9.9'])(
+    'refuses %j with a reason',
+    (text) => {
+      expect(messageOf(text)).toMatch(/^c\.yaml: /);
+    },
+  );
+
+  it('refuses anything with a reason, whatever it is', () => {
+    fc.assert(
+      fc.property(
+        fc.oneof(
+          fc.string(),
+          fc.anything().map((value) => JSON.stringify(value) ?? ''),
+        ),
+        (text) => {
+          messageOf(text);
+        },
+      ),
+      { numRuns: 300 },
+    );
+    fc.assert(
+      fc.property(fc.constantFrom(...Object.keys(good)), fc.jsonValue(), (key, value) => {
+        try {
+          parse({ ...good, [key]: value });
+        } catch (error) {
+          expect(error).toBeInstanceOf(BusbarError);
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+});
