@@ -243,8 +243,8 @@ export class SessionRegistry {
     signal.addEventListener('abort', hangUp, { once: true });
     if (signal.aborted) hangUp();
     try {
-      const given = outbox != null && outbox.order({ ...order, ticket });
-      if (!given) throw unreachableHost(host, 'its agent is not connected to this controller');
+      if (!outbox?.order({ ...order, ticket }))
+        throw unreachableHost(host, 'its agent is not connected to this controller');
       await Promise.race([opened, output.closed]);
     } catch (error) {
       output.end();

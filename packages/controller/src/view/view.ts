@@ -105,8 +105,9 @@ export class ClusterView {
     };
     mine.promise = (async () => {
       // Join what comes within this time, but do not wait out a store that hangs: the deadlines would add up.
-      if (running !== null)
-        await withDeadline(this.#clock, FRESH_JOIN_MS, 'the read before', () => running.promise).catch(() => {});
+      const before = running?.promise;
+      if (before === undefined) await null;
+      else await withDeadline(this.#clock, FRESH_JOIN_MS, 'the read before', () => before).catch(() => {});
       mine.started = true;
       try {
         return (await this.#store.get(`${ROOT}leader`)).revision;
