@@ -22,6 +22,8 @@ export interface CephCalls {
   }): Promise<void>;
   resize(args: { readonly name: string; readonly sizeBytes: bigint }): Promise<void>;
   remove(args: { readonly name: string }): Promise<void>;
+  /** Also while somebody watches it. */
+  rename(args: { readonly from: string; readonly to: string }): Promise<void>;
   setMetadata(args: { readonly name: string; readonly metadata: Metadata }): Promise<void>;
   /** Creates the snapshot and protects it; one that is there already is only protected. */
   protectSnapshot(args: { readonly name: string; readonly snapshot: string }): Promise<void>;

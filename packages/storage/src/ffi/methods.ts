@@ -88,6 +88,10 @@ export function cephMethods(ceph: Ceph, onSession: (session: Session) => void): 
       if (code !== -ERRNO.ENOENT) check(`removing ${name}`, code);
     },
 
+    async rename({ from, to }) {
+      check(`renaming ${from}`, await ceph.renameImage(session().io, from, to));
+    },
+
     setMetadata: ({ name, metadata }) => write(name, (image) => setMetadata(ceph, image, metadata)),
 
     protectSnapshot: ({ name, snapshot }) =>

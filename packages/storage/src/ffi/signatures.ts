@@ -101,6 +101,10 @@ export function loadLibraries() {
       'int rbd_clone3(void *p_io, const char *p_name, const char *p_snap, void *c_io, const char *c_name, void *opts)',
     ),
     removeImage: pooled<[Ioctx, string], number>(rbd, 'int rbd_remove(void *io, const char *name)'),
+    renameImage: pooled<[Ioctx, string, string], number>(
+      rbd,
+      'int rbd_rename(void *io, const char *from, const char *to)',
+    ),
     open: pooled<[Ioctx, string, Out<Image>, string | null], number>(
       rbd,
       'int rbd_open(void *io, const char *name, _Out_ void **image, const char *snap)',

@@ -26,7 +26,7 @@ import { fileSpool } from '../image/spool.ts';
 import * as names from '../names.ts';
 import { CephClient } from './client.ts';
 import { diffTarget } from './diff-target.ts';
-import { removeHalfMade } from './half-made.ts';
+import { removeHalfMade, sweepLost } from './half-made.ts';
 import * as meta from './metadata.ts';
 import { poolCapacity } from './monitors.ts';
 
@@ -92,7 +92,9 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
 
   async function deleteVolume(id: VolumeId): Promise<void> {
     const name = names.volumeName(id);
-    if ((await inspect(name)) !== null) {
+    const info = await inspect(name);
+    if (info !== null && !meta.isCompleteVolume(info)) return await removeHalfMade(client, clock, name);
+    if (info !== null) {
       const watchers = await client.call('watchers', { name });
       if (watchers.length > 0) throw names.volumeInUse(id, watchers.map(({ address }) => address).join(', '));
     }
@@ -214,7 +216,9 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
       return { sizeBytes: info.sizeBytes, allocatedBytes, parentImageId };
     },
     async listVolumes() {
-      const ids = (await client.call('list', null)).map(names.volumeIdOf);
+      const all = await client.call('list', null);
+      await sweepLost(client, all);
+      const ids = all.map(names.volumeIdOf);
       return ids.filter((id) => id !== null).sort();
     },
     importImage: (request) => exclusive.run(names.imageName(request.imageId), () => importImage(request)),
