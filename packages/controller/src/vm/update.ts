@@ -81,7 +81,7 @@ function readMask(paths: readonly string[]): { readonly labels: boolean; readonl
     const field = path.replace(/^spec\./, '').replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
     if (path === 'labels') labels = true;
     else if (path === 'spec') for (const each of all) spec.add(each);
-    else if (path.startsWith('spec.') && field in SPEC_FIELDS) spec.add(field as keyof VmSpec);
+    else if (path.startsWith('spec.') && Object.hasOwn(SPEC_FIELDS, field)) spec.add(field as keyof VmSpec);
     else {
       throw invalid([
         {

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+import { BusbarError } from '@busbar/core/errors';
+import type { Logger } from '@busbar/core/log';
+import { CreateVmRequest } from '@busbar/proto/gen/busbar/v1/vm';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { z } from 'zod';
+import { Rig } from '../testing/rig.ts';
+import { pipeline } from './pipeline.ts';
+import type { MethodDefinition } from './service.ts';
+
+const services = new Rig().services;
+const rpcs = services.flatMap(({ definition, methods }) =>
+  Object.entries(definition.methods).map(([key, rpc]) => ({
+    name: `${definition.name}/${key}`,
+    definition,
+    rpc,
+    method: methods[key],
+    key,
+  })),
+);
+const signal = new AbortController().signal;
+
+let lines: { level: string; fields: Record<string, unknown>; message: string }[];
+let logger: Logger;
+beforeEach(() => {
+  lines = [];
+  const write = (level: string) => (fields: object, message: string) =>
+    void lines.push({ level, fields: fields as Record<string, unknown>, message });
+  logger = { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };
+});
+
+async function invoke(
+  entry: (typeof rpcs)[number],
+  role: 'viewer' | 'admin' | null,
+  request: unknown = {},
+): Promise<unknown> {
+  const caller = role === null ? null : { name: `client/${role}`, role };
+  if (entry.method === undefined) throw new Error(`${entry.name} is not served`);
+  if (!entry.rpc.requestStream && !entry.rpc.responseStream)
+    return pipeline(logger).unary(entry.definition.fullName, entry.rpc, entry.method)(request, caller, signal);
+  const stream = pipeline(logger).stream(entry.definition.fullName, entry.rpc, entry.method);
+  async function* one() {
+    yield request;
+  }
+  for await (const message of stream(entry.rpc.requestStream ? one() : request, caller, signal)) return message;
+  return undefined;
+}
+
+describe('every RPC of every service', () => {
+  it('is served', () => {
+    expect(rpcs.length).toBeGreaterThan(30);
+    for (const { method, name } of rpcs) expect(method, name).toBeDefined();
+  });
+
+  it.each(rpcs.map((entry) => [entry.name, entry] as const))(
+    '%s: nobody and, if it changes something, viewers are refused',
+    async (_name, entry) => {
+      await expect(invoke(entry, null)).rejects.toMatchObject({ kind: 'unauthenticated' });
+      expect(lines.at(-1)).toMatchObject({
+        level: 'warn',
+        fields: { audit: true, caller: 'nobody', result: 'CLIENT_CERTIFICATE_REQUIRED' },
+      });
+      const reads = /^(get|list|watch|wait)/.test(entry.key);
+      expect(entry.method?.access).toBe(reads ? 'read' : 'write');
+      if (!reads)
+        await expect(invoke(entry, 'viewer')).rejects.toMatchObject({ kind: 'forbidden', reason: 'ROLE_TOO_LOW' });
+    },
+  );
+
+  it.each(
+    rpcs.filter((entry) => entry.name !== 'ClusterService/getCluster').map((entry) => [entry.name, entry] as const),
+  )('%s refuses nonsense as invalid', async (_name, entry) => {
+    for (const nonsense of [null, 7, 'x', [], { revision: -1n, pageSize: -1, operation: 7, timeoutMs: -1, vm: {} }]) {
+      await expect(invoke(entry, 'admin', nonsense)).rejects.toMatchObject({
+        kind: 'invalid',
+        reason: 'INVALID_REQUEST',
+      });
+    }
+  });
+});
+
+describe('audit', () => {
+  let rig: Rig;
+  beforeEach(async () => {
+    rig = new Rig();
+    await rig.start();
+  });
+  afterEach(() => rig.stop());
+
+  it('tells who did what to which, and keeps secrets out', async () => {
+    const bound = rig.services.find((each) => each.definition.name === 'VmService');
+    const rpc = bound?.definition.methods.createVm;
+    const method = bound?.methods.createVm;
+    if (bound === undefined || rpc === undefined || method === undefined) throw new Error('no CreateVm');
+    const run = pipeline(logger).unary(bound.definition.fullName, rpc, method);
+    const caller = { name: 'client/anna', role: 'admin' } as const;
+    const request = (name: string, memoryBytes: bigint) =>
+      CreateVmRequest.fromPartial({
+        name,
+        spec: { cpu: { vcpus: 1 }, memoryBytes, cloudInit: { userData: 'password: hunter2' } },
+      });
+    await rig.run(run(request('relay', 64n * 1024n ** 2n), caller, signal));
+    await expect(rig.run(run(request('relay', 7n), caller, signal))).rejects.toMatchObject({ kind: 'invalid' });
+    expect(
+      lines.map(({ level, fields }) => [level, fields.caller, fields.method, fields.target, fields.result]),
+    ).toEqual([
+      ['info', 'client/anna', 'busbar.v1.VmService/CreateVm', 'relay', 'ok'],
+      ['info', 'client/anna', 'busbar.v1.VmService/CreateVm', 'relay', 'INVALID_REQUEST'],
+    ]);
+    expect(JSON.stringify(lines)).not.toContain('hunter2');
+  });
+
+  const definition = { name: 'Import', requestStream: true, responseStream: true } as unknown as MethodDefinition;
+  const caller = { name: 'client/anna', role: 'admin' } as const;
+  async function* part() {
+    yield { part: { $case: 'header', value: { name: 'debian' } } };
+  }
+
+  it.each([
+    [
+      'ends',
+      'ok',
+      async function* (incoming: AsyncIterable<unknown>) {
+        for await (const _ of incoming) yield 1;
+      },
+    ],
+    [
+      'is left by its caller',
+      'CALLER_GONE',
+      async function* (incoming: AsyncIterable<unknown>) {
+        for await (const _ of incoming) for (;;) yield 1;
+      },
+    ],
+    [
+      'fails',
+      'BROKEN',
+      async function* (incoming: AsyncIterable<unknown>) {
+        for await (const _ of incoming) throw new BusbarError({ kind: 'unavailable', reason: 'BROKEN', message: '' });
+        yield 1;
+      },
+    ],
+  ])('a stream that %s is told at its beginning and at its end', async (_name, result, handle) => {
+    const method = { access: 'write', schema: z.unknown(), handle: handle as never } as const;
+    try {
+      for await (const _ of pipeline(logger).stream('s', definition, method)(part(), caller, signal))
+        if (result === 'CALLER_GONE') break;
+    } catch {}
+    expect(lines.map(({ fields }) => [fields.target, fields.result])).toEqual([
+      ['debian', 'BEGUN'],
+      ['debian', result],
+    ]);
+  });
+});
