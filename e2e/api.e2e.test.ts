@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { openLab } from '@busbar/deploy/lab/lab';
+import { hostRoot, pkiDir } from '@busbar/deploy/lab/paths';
+import { CONTROLLER_PORT } from '@busbar/deploy/lab/plan';
+import { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
+import { type ChannelCredentials, credentials, type ServiceError, status } from '@grpc/grpc-js';
+import reflection from 'grpc-js-reflection-client';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { json, LAB } from './lab.ts';
+
+/**
+ * Goal: a stranger's gRPC client, knowing nothing but an address and a client certificate, can find and use the API;
+ * without the right certificate nobody gets in. Method: a reflection client from another hand, no code generated from our proto.
+ */
+let address: string;
+const OPTIONS = { 'grpc.ssl_target_name_override': 'host1' };
+
+beforeAll(async () => {
+  const plan = await openLab(LAB);
+  address = `${plan.hosts[0]?.management}:${CONTROLLER_PORT}`;
+});
+
+function certificate(certificateFile: string, keyFile: string): ChannelCredentials {
+  return credentials.createSsl(
+    readFileSync(join(pkiDir(LAB), 'ca.crt')),
+    readFileSync(keyFile),
+    readFileSync(certificateFile),
+  );
+}
+
+const admin = () => certificate(join(pkiDir(LAB), 'admin.crt'), join(pkiDir(LAB), 'admin.key'));
+const hostPki = (file: string) => hostRoot(LAB, 'host1', `etc/busbar/pki/${file}`);
+
+type Callback = (error: ServiceError | null, response: Record<string, unknown>) => void;
+type DynamicClient = Record<string, (request: object, callback: Callback) => void>;
+
+/** A client made from what the server tells about itself, without any proto file. */
+async function dynamicClient(service: string, trust: ChannelCredentials): Promise<DynamicClient> {
+  const server = new reflection.GrpcReflection(address, admin(), OPTIONS, 'v1');
+  const descriptor = await server.getDescriptorBySymbol(service);
+  const found = service
+    .split('.')
+    .reduce<unknown>(
+      (at, part) => (at as Record<string, unknown>)[part],
+      descriptor.getPackageObject({ enums: String, longs: String }),
+    );
+  const Constructor = found as new (address: string, credentials: ChannelCredentials, options: object) => DynamicClient;
+  return new Constructor(address, trust, OPTIONS);
+}
+
+function call(client: DynamicClient, method: string, request: object = {}): Promise<Record<string, unknown>> {
+  return new Promise((resolve, reject) => {
+    client[method]?.(request, (error, response) => (error === null ? resolve(response) : reject(error)));
+  });
+}
+
+const refusal = (work: Promise<unknown>): Promise<ServiceError> =>
+  work.then(
+    () => {
+      throw new Error('it was not refused');
+    },
+    (error: ServiceError) => error,
+  );
+
+describe('a reflection client with a client certificate', () => {
+  it('lists the services', async () => {
+    const server = new reflection.GrpcReflection(address, admin(), OPTIONS, 'v1');
+    const services = await server.listServices();
+    for (const name of ['Cluster', 'Host', 'Vm', 'Image', 'Volume', 'Network', 'Operation']) {
+      expect(services).toContain(`busbar.v1.${name}Service`);
+    }
+    const methods = await server.listMethods('busbar.v1.VmService');
+    expect(methods.map((method) => method.name)).toEqual(
+      expect.arrayContaining(['CreateVm', 'ListVms', 'WatchVms', 'OpenConsole']),
+    );
+  });
+
+  it('calls them and gets what the busbar command shows', async () => {
+    const answer = await call(await dynamicClient('busbar.v1.HostService', admin()), 'listHosts');
+    const { hosts } = await json<{ hosts: { meta: { name: string } }[] }>(['host', 'list']);
+    expect((answer.hosts as { meta: { name: string } }[]).map((host) => host.meta.name)).toEqual(
+      hosts.map((host) => host.meta.name),
+    );
+    const health = await call(await dynamicClient('busbar.v1.ClusterService', admin()), 'getCluster');
+    expect(health.cluster).toMatchObject({ name: LAB, store: { healthy: true }, storage: { healthy: true } });
+  });
+
+  it('gets errors with a status, a reason and the field', async () => {
+    const error = await refusal(
+      call(await dynamicClient('busbar.v1.VmService', admin()), 'createVm', {
+        name: 'Not A Name',
+        spec: { memoryBytes: '1' },
+      }),
+    );
+    expect(error.code).toBe(status.INVALID_ARGUMENT);
+    const info = ErrorInfo.decode(error.metadata.get('busbar-error-bin')[0] as Buffer);
+    expect(info.reason).toBe('INVALID_REQUEST');
+    expect(info.fields.map((field) => field.field)).toEqual(expect.arrayContaining(['name', 'spec.memoryBytes']));
+  });
+});
+
+describe('without the right certificate', () => {
+  it('no client certificate: refused', async () => {
+    const nobody = credentials.createSsl(readFileSync(join(pkiDir(LAB), 'ca.crt')));
+    const error = await refusal(call(await dynamicClient('busbar.v1.VmService', nobody), 'listVms'));
+    expect(error.code).toBe(status.UNAVAILABLE);
+    const lister = new reflection.GrpcReflection(address, nobody, OPTIONS, 'v1');
+    await expect(lister.listServices()).rejects.toThrow();
+  });
+
+  it("an agent's certificate does not open the API", async () => {
+    const agent = certificate(hostPki('agent.crt'), hostPki('agent.key'));
+    const error = await refusal(call(await dynamicClient('busbar.v1.VmService', agent), 'listVms'));
+    expect(error.code).toBe(status.UNAUTHENTICATED);
+  });
+
+  it('plain text is not spoken', async () => {
+    const error = await refusal(
+      call(await dynamicClient('busbar.v1.VmService', credentials.createInsecure()), 'listVms'),
+    );
+    expect(error.code).toBe(status.UNAVAILABLE);
+  });
+});
