@@ -217,9 +217,9 @@ async function seal(
     return await api.store.txn(transaction);
   } catch (error) {
     if (!(error instanceof BusbarError && error.kind === 'timeout')) throw error;
-    const found = (await api.store.get(recordKey('image', id))).value;
-    if (found?.value !== encodeRecord('image', ready)) throw error;
-    return { succeeded: true, revision: found.modRevision };
+    const found = await api.store.get(recordKey('image', id)).catch(() => null);
+    if (found?.value?.value !== encodeRecord('image', ready)) throw error;
+    return { succeeded: true, revision: found.value.modRevision };
   }
 }
 
