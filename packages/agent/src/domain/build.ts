@@ -94,7 +94,7 @@ function devicesElement(spec: DomainSpec, host: HostFacts): XmlElement {
     'devices',
     {},
     ...disks,
-    spec.cloudInit === undefined ? null : seedElement(spec.machineType, names, host.paths.seedIso),
+    spec.cloudInit === undefined ? null : seedElement(spec, names, host.paths.seedIso),
     spec.disks.some(({ bus }) => bus === DiskBus.SCSI)
       ? element('controller', { type: 'scsi', model: 'virtio-scsi' })
       : null,
@@ -126,15 +126,23 @@ function serialElement(paths: DomainPaths): XmlElement {
   );
 }
 
-function seedElement(machine: MachineType, names: DeviceNames, iso: string): XmlElement {
-  // The old machine has IDE built in, and its guests may know nothing newer.
-  const pc = machine === MachineType.PC;
+/**
+ * A guest that boots from virtio gets the seed as one more virtio disk, the last: cloud-init finds it by its label on any
+ * disk, and a small guest kernel need not have AHCI for a CD-ROM (finding one costs seconds under emulation).
+ */
+function seedElement(spec: DomainSpec, names: DeviceNames, iso: string): XmlElement {
+  const virtio = spec.disks.some(({ bus }) => bus === DiskBus.VIRTIO);
+  const target = () => {
+    if (virtio) return { dev: names.next('virtio'), bus: 'virtio' };
+    // The old machine has IDE built in, and its guests may know nothing newer.
+    return spec.machineType === MachineType.PC ? { dev: 'hdc', bus: 'ide' } : { dev: names.next('sata'), bus: 'sata' };
+  };
   return element(
     'disk',
-    { type: 'file', device: 'cdrom' },
+    { type: 'file', device: virtio ? 'disk' : 'cdrom' },
     element('driver', { name: 'qemu', type: 'raw' }),
     element('source', { file: iso }),
-    element('target', pc ? { dev: 'hdc', bus: 'ide' } : { dev: names.next('sata'), bus: 'sata' }),
+    element('target', target()),
     element('readonly'),
   );
 }

@@ -150,6 +150,8 @@ describe('a domain', () => {
     expect(written).toContain('<watchdog model="i6300esb" action="pause"/>');
     expect(written).toContain('<target dev="sda" bus="sata"/>');
     expect(xml({ machineType: MachineType.PC, cloudInit })).toContain('<target dev="hdc" bus="ide"/>');
+    const onVirtio = xml({ disks: [fileDisk('/a.raw'), fileDisk('/b.raw')], cloudInit });
+    expect(onVirtio).toMatch(/<disk type="file" device="disk">[\s\S]*<target dev="vdc" bus="virtio"\/>\s*<readonly\/>/);
     expect(xml({})).not.toMatch(/<graphics|<video|<watchdog|<nvram/);
   });
 });
