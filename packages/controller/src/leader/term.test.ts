@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+import { settle } from '@busbar/core/clock/virtual';
+import { silentLogger } from '@busbar/core/log';
+import {
+  HostReport,
+  type SessionRequest,
+  type SessionResponse,
+  SessionRequest as Up,
+} from '@busbar/proto/gen/busbar/agent/v1/agent';
+import { HostInventory, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
+import { CreateVmRequest } from '@busbar/proto/gen/busbar/v1/vm';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { putRecord } from '../records/kinds.ts';
+import { Rig } from '../testing/rig.ts';
+import type { Leader } from './leader.ts';
+import { lead } from './term.ts';
+
+let rig: Rig;
+let over: AbortController;
+let leading: Promise<void>;
+let writes: number;
+let away: boolean;
+
+beforeEach(async () => {
+  rig = new Rig();
+  await rig.start();
+  over = new AbortController();
+  writes = 0;
+  away = false;
+});
+afterEach(async () => {
+  over.abort();
+  await rig.clock.advance(10_000);
+  await leading;
+  rig.stop();
+});
+
+function begin(): void {
+  const { store, sessions, storage, policy } = rig.api;
+  const leader: Leader = {
+    term: 5n,
+    signal: over.signal,
+    txn: async (transaction) => {
+      if (away) throw Object.assign(new Error('away'), {});
+      writes++;
+      return store.txn(transaction);
+    },
+  };
+  leading = lead({ store, sessions, storage, policy, view: rig.view, clock: rig.clock, logger: silentLogger }, leader);
+}
+
+/** An agent that says hello, sends its inventory and beats. */
+function agent(
+  host: string,
+  inventory: HostInventory,
+): { received: SessionResponse[]; report: (message: string) => void } {
+  const queue: SessionRequest[] = [
+    Up.fromPartial({
+      message: { $case: 'hello', value: { host, role: HostRole.HYPERVISOR, bootId: 'b', agentInstanceId: 'i' } },
+    }),
+    { message: { $case: 'inventory', value: inventory } },
+  ];
+  let wake = () => {};
+  let sequence = 0n;
+  const send = (message: SessionRequest['message']) => {
+    queue.push({ message });
+    wake();
+  };
+  const report = (message: string) =>
+    send({
+      $case: 'report',
+      value: HostReport.fromPartial({ sequence: ++sequence, hypervisorHealthy: message === '', message }),
+    });
+  report('');
+  const beat = () => {
+    send({ $case: 'heartbeat', value: { number: 1n } });
+    rig.clock.timer(250, beat);
+  };
+  rig.clock.timer(250, beat);
+  async function* up() {
+    for (;;) {
+      const next = queue.shift();
+      if (next !== undefined) yield next;
+      else await new Promise<void>((resolve) => (wake = resolve));
+    }
+  }
+  const received: SessionResponse[] = [];
+  void (async () => {
+    for await (const message of rig.api.sessions.session(host, up(), over.signal)) received.push(message);
+  })();
+  return { received, report };
+}
+const inventory = HostInventory.fromPartial({ memoryBytes: 64n * 1024n ** 3n, cpu: { onlineCpus: 8 } });
+const desires = (received: SessionResponse[]) => received.filter(({ message }) => message?.$case === 'desired').length;
+const stateOf = (host: string) => rig.view.tables['host-status'].get(host)?.record.state;
+
+describe('a term', () => {
+  it('makes records of hosts, publishes what changes and only that, and then is quiet', async () => {
+    const { received, report } = agent('host2', inventory);
+    begin();
+    await rig.clock.advance(2_000);
+    expect(stateOf('host2')).toBe(HostState.READY);
+    expect(rig.view.tables.host.get('host2')?.record.meta?.name).toBe('host2');
+    expect(desires(received)).toBe(1);
+    await rig.clock.advance(10_000);
+    const quiet = writes;
+    report('');
+    await rig.clock.advance(60_000);
+    expect(desires(received)).toBe(1);
+    expect(writes - quiet).toBeLessThanOrEqual(3);
+    // host1 of the rig has no agent: everything can only go to host2.
+    const request = CreateVmRequest.fromPartial({
+      name: 'relay',
+      spec: { cpu: { vcpus: 1 }, memoryBytes: 1024n ** 3n },
+    });
+    await rig.call('VmService', 'createVm', request);
+    await rig.clock.advance(2_000);
+    expect(desires(received)).toBe(2);
+  });
+
+  it('is not stopped by one host that cannot be recorded', async () => {
+    const huge = HostInventory.fromPartial({ isolatedCpus: Array.from({ length: 300_000 }, (_, i) => i) });
+    agent('host0', huge);
+    const { report } = agent('host2', inventory);
+    begin();
+    await rig.clock.advance(3_000);
+    expect(stateOf('host0')).not.toBe(HostState.READY);
+    expect(stateOf('host2')).toBe(HostState.READY);
+    report('libvirtd is gone');
+    await rig.clock.advance(1_000);
+    expect(stateOf('host2')).toBe(HostState.DEGRADED);
+  });
+
+  it('is not stopped by one VM that cannot be planned', async () => {
+    agent('host2', inventory);
+    begin();
+    await rig.clock.advance(8_000);
+    const request = (name: string) =>
+      CreateVmRequest.fromPartial({ name, spec: { cpu: { vcpus: 1 }, memoryBytes: 1024n ** 3n } });
+    await rig.call('VmService', 'createVm', request('a-broken'));
+    await rig.clock.advance(1_000);
+    const broken = rig.view.tables.vm.find('a-broken');
+    if (broken === undefined) throw new Error('no VM');
+    const record = {
+      ...broken.record,
+      spec: {
+        ...broken.record.spec,
+        get nics(): never {
+          throw new Error('bad record');
+        },
+      },
+    };
+    rig.view.tables.vm.set({ ...broken, record: record as never });
+    await rig.call('VmService', 'createVm', request('good')).catch(() => {});
+    await settle();
+    await rig.clock.advance(2_000);
+    expect(stateOf('host2')).toBe(HostState.READY);
+  });
+
+  it('goes on after the store was away, and stops when it is over', async () => {
+    agent('host2', inventory);
+    begin();
+    away = true;
+    await rig.clock.advance(20_000);
+    away = false;
+    await rig.clock.advance(2_000);
+    expect(stateOf('host2')).toBe(HostState.READY);
+    over.abort();
+    await rig.clock.advance(10_000);
+    await leading;
+    expect(rig.api.sessions.published('host2')).toBeNull();
+    const before = writes;
+    await rig.run(
+      rig.api.store.txn({
+        compare: [],
+        writes: [
+          putRecord('volume', 'x', { meta: undefined, spec: undefined, phase: 'VOLUME_PHASE_READY', ownerVmId: '' }),
+        ],
+      }),
+    );
+    await rig.clock.advance(10_000);
+    expect(writes).toBe(before);
+  });
+});

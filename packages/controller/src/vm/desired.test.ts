@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+import { DesiredRun, DomainState, HostReport } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { Rig } from '../testing/rig.ts';
+import type { ClusterView } from '../view/view.ts';
+import { desiredFor } from './desired.ts';
+import { ON_HOST } from './state.ts';
+
+/** What one host is told of one VM. */
+const position = { term: 3n, generation: 9n };
+const storage = new Rig().api.storage;
+
+function viewOf(
+  vm: Parameters<typeof VmRecord.fromPartial>[0],
+  status: Parameters<typeof VmStatusRecord.fromPartial>[0],
+): ClusterView {
+  const { view } = new Rig();
+  const place = { id: 'v', createRevision: 1n, modRevision: 1n } as const;
+  const meta = { id: 'v', name: 'relay', ...vm.meta };
+  view.tables.vm.set({ ...place, record: VmRecord.fromPartial({ ...vm, meta }) } as never);
+  view.tables['vm-status'].set({ ...place, record: VmStatusRecord.fromPartial(status) } as never);
+  return view;
+}
+const running = { spec: { runPolicy: RunPolicy.RUNNING, cpu: { vcpus: 1 }, shutdownTimeoutMs: 60_000 } };
+const stopped = { spec: { ...running.spec, runPolicy: RunPolicy.STOPPED } };
+const here = { phase: VmPhase.RUNNING, host: 'host1', epoch: 5n };
+const report = (...epochs: bigint[]) =>
+  HostReport.fromPartial({ domains: epochs.map((epoch) => ({ vmId: 'v', epoch, state: DomainState.RUNNING })) });
+const told = (view: ClusterView, host = 'host1', seen: HostReport | null = null) =>
+  desiredFor(host, position, view, seen, storage);
+
+describe('desired state', () => {
+  it.each<[string, Parameters<typeof viewOf>[0], Parameters<typeof viewOf>[1], DesiredRun, number]>([
+    ['run', running, here, DesiredRun.RUNNING, 60_000],
+    ['stop', stopped, here, DesiredRun.SHUTDOWN, 60_000],
+    ['stop in its own time', { ...stopped, stopTimeoutMs: 7 }, here, DesiredRun.SHUTDOWN, 7],
+    ['stop by force', { ...stopped, stopByForce: true }, here, DesiredRun.POWER_OFF, 60_000],
+    ['delete', { ...running, meta: { deleting: true } }, here, DesiredRun.SHUTDOWN, 60_000],
+    [
+      'delete by force',
+      { ...running, meta: { deleting: true }, stopByForce: true },
+      here,
+      DesiredRun.POWER_OFF,
+      60_000,
+    ],
+    ['restart', running, { ...here, restartEpoch: 5n }, DesiredRun.SHUTDOWN, 60_000],
+    ['restart by force', running, { ...here, restartEpoch: 5n, restartByForce: true }, DesiredRun.POWER_OFF, 60_000],
+    [
+      'restart of an earlier epoch',
+      running,
+      { ...here, restartEpoch: 4n, restartByForce: true },
+      DesiredRun.RUNNING,
+      60_000,
+    ],
+    ['force of an earlier stop', { ...running, stopByForce: true }, here, DesiredRun.RUNNING, 60_000],
+  ])('%s', (_name, vm, status, run, shutdownTimeoutMs) => {
+    expect(told(viewOf(vm, status))).toMatchObject({
+      position,
+      vms: [{ vmId: 'v', epoch: 5n, run, shutdownTimeoutMs }],
+      destroy: [],
+    });
+    expect(told(viewOf(vm, status), 'host2')).toMatchObject({ vms: [], destroy: [] });
+  });
+
+  it('destroys older epochs everywhere, the current one only where it is not owned', () => {
+    const view = viewOf(running, here);
+    expect(told(view, 'host1', report(4n)).destroy).toEqual([{ vmId: 'v', epochMax: 4n }]);
+    expect(told(view, 'host1', report(5n)).destroy).toEqual([]);
+    expect(told(view, 'host2', report(5n)).destroy).toEqual([{ vmId: 'v', epochMax: 5n }]);
+    expect(told(viewOf(stopped, { phase: VmPhase.STOPPED, epoch: 5n }), 'host1', report(5n)).destroy).toEqual([
+      { vmId: 'v', epochMax: 5n },
+    ]);
+  });
+
+  it('leaves alone what it does not know: other VMs, newer epochs, what has ended', () => {
+    const view = viewOf(running, here);
+    expect(
+      told(view, 'host1', HostReport.fromPartial({ domains: [{ vmId: 'x', epoch: 1n, state: DomainState.RUNNING }] }))
+        .destroy,
+    ).toEqual([]);
+    expect(told(view, 'host2', report(6n)).destroy).toEqual([]);
+    expect(
+      told(view, 'host2', HostReport.fromPartial({ domains: [{ vmId: 'v', epoch: 1n, state: DomainState.ENDED }] }))
+        .destroy,
+    ).toEqual([]);
+  });
+
+  it('never destroys the current epoch on its host, and names a VM to no other', () => {
+    const phases = fc.constantFrom(...(Object.values(VmPhase) as VmPhase[]));
+    const epochs = fc.array(fc.bigInt(0n, 8n), { maxLength: 4 });
+    fc.assert(
+      fc.property(phases, fc.bigInt(0n, 6n), epochs, fc.boolean(), (phase, epoch, domains, wanted) => {
+        const status = { phase, epoch, host: ON_HOST.has(phase) ? 'host1' : '' };
+        const view = viewOf(wanted ? running : stopped, status);
+        const owner = told(view, 'host1', report(...domains));
+        if (ON_HOST.has(phase)) for (const order of owner.destroy) expect(order.epochMax).toBeLessThan(epoch);
+        expect(owner.vms.length).toBe(ON_HOST.has(phase) ? 1 : 0);
+        expect(told(view, 'host2', report(...domains)).vms).toEqual([]);
+      }),
+      { numRuns: 100 },
+    );
+  });
+});
