@@ -128,7 +128,7 @@ describe('mutate', () => {
   });
 
   it('never tells a write that was done as one that was not', async () => {
-    const { waitFor } = rig.view;
+    const waitFor = rig.view.waitFor.bind(rig.view);
     rig.view.waitFor = async (revision) => {
       if (revision > rig.view.revision)
         throw new BusbarError({ kind: 'unavailable', reason: 'VIEW_BEHIND', message: 'behind' });

@@ -153,7 +153,7 @@ describe('pages', () => {
           const got: string[] = [];
           let pageToken = '';
           for (let round = 0; round < 500; round++) {
-            const now = [...new Set([...always, ...(others.next().value ?? [])])].sort();
+            const now = [...new Set([...always, ...(others.next().value ?? [])])].sort((a, b) => (a < b ? -1 : 1));
             const list = (descending ? now.toReversed() : now) as readonly string[];
             const { items, nextPageToken } = page(list, (item) => item, { pageSize, pageToken }, descending);
             expect(items.length).toBeLessThanOrEqual(pageSize);

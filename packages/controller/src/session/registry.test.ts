@@ -303,7 +303,7 @@ describe('attach', () => {
     const signal = new AbortController().signal;
     const attach = (host: string) => registry.attach(host, order, new Pipe<Uint8Array>(), signal);
     await expect(attach('host9')).rejects.toMatchObject({ reason: 'HOST_UNREACHABLE' });
-    new FakeAgent('host2', { read: false }).ended.then((down) =>
+    void new FakeAgent('host2', { read: false }).ended.then((down) =>
       (down as AsyncIterable<SessionResponse>)[Symbol.asyncIterator]().next(),
     );
     await settle();

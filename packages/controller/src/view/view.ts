@@ -106,7 +106,7 @@ export class ClusterView {
     mine.promise = (async () => {
       // Join what comes within this time, but do not wait out a store that hangs: the deadlines would add up.
       const before = running?.promise;
-      if (before === undefined) await null;
+      if (before === undefined) await Promise.resolve();
       else await withDeadline(this.#clock, FRESH_JOIN_MS, 'the read before', () => before).catch(() => {});
       mine.started = true;
       try {
