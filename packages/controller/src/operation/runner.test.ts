@@ -11,7 +11,7 @@ import { operationOf } from './progress.ts';
 import { RETRY_LIMIT_MS, SagaRunner } from './runner.ts';
 import { DONE, NO_WRITES, type Saga, type SagaStep } from './saga.ts';
 
-/** The runner alone, on sagas made up here: in which order, how many at once, how often, and when it gives up. */
+// The runner alone, on sagas made up here: in which order, how many at once, how often, and when it gives up.
 const { PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, UNDOING } = OperationState;
 
 let rig: Rig;
@@ -197,7 +197,6 @@ describe('failure', () => {
   it('never turns around because the store does not answer', async () => {
     const saga: Saga = { name: 'quick', steps: [step('only')] };
     let away = false;
-    lead(saga);
     const { store } = rig.api;
     const leader: Leader = {
       term: 1n,
