@@ -20,8 +20,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 /** Third parties that only these folders may touch. */
 const CONFINED: readonly { readonly what: RegExp; readonly to: readonly string[] }[] = [
   { what: /^koffi(\/|$)/, to: ['packages/storage/src/ffi/', 'packages/agent/src/libvirt/ffi/'] },
-  { what: /^etcd3(\/|$)|\/etcdserverpb\//, to: ['packages/controller/src/store/'] },
 ];
+
+/** The name of etcd's gRPC services: whoever writes it speaks its protocol, whatever it imports. */
+const ETCD_PROTOCOL = { what: /\betcdserverpb\b/, to: 'packages/controller/src/store/' } as const;
 
 const IMPURE: readonly { readonly what: RegExp; readonly name: string }[] = [
   { what: /\bDate\.now\b|\bnew Date\(\s*\)/, name: 'reads the wall clock' },
@@ -57,11 +59,17 @@ export function fences(tree: Tree): Finding[] {
 }
 
 export function confined(tree: Tree): Finding[] {
-  return allImports(tree).flatMap(({ path, specifier }) => {
+  const speakers = sources(tree)
+    // This folder names it to forbid it.
+    .filter(([path]) => !path.startsWith(ETCD_PROTOCOL.to) && !path.startsWith('tools/tidy/'))
+    .filter(([, text]) => ETCD_PROTOCOL.what.test(codeOf(text)))
+    .map(([path]) => ({ path, what: `only ${ETCD_PROTOCOL.to} may speak etcd's protocol` }));
+  const imports = allImports(tree).flatMap(({ path, specifier }) => {
     const rule = CONFINED.find(({ what }) => what.test(specifier));
     if (rule === undefined || rule.to.some((folder) => path.startsWith(folder))) return [];
     return [{ path, what: `only ${rule.to.join(' and ')} may import ${specifier}` }];
   });
+  return [...speakers, ...imports];
 }
 
 export function pure(tree: Tree): Finding[] {

@@ -52,12 +52,13 @@ export const EXAMPLES: Readonly<Record<RuleName, Example>> = {
   'native code and etcd are confined': {
     bad: [
       { 'packages/agent/src/libvirt/x.ts': "import koffi from 'koffi';\n" },
-      { 'packages/controller/src/leader/x.ts': "import { Etcd3 } from 'etcd3';\n" },
+      { 'packages/controller/src/leader/x.ts': "const path = '/etcdserverpb.KV/Range';\n" },
       { 'packages/controller/src/api/x.ts': "import type { X } from '@busbar/proto/gen/etcdserverpb/rpc';\n" },
     ],
     good: [
       { 'packages/agent/src/libvirt/ffi/x.ts': "import koffi from 'koffi';\n" },
-      { 'packages/controller/src/store/etcd/x.ts': "import { Etcd3 } from 'etcd3';\n" },
+      { 'packages/controller/src/store/etcd/x.ts': "const path = '/etcdserverpb.KV/Range';\n" },
+      { 'packages/controller/src/leader/x.ts': "import { EtcdStore } from '../store/etcd.ts'; // etcdserverpb\n" },
     ],
   },
   'no circles between packages': {
@@ -122,6 +123,11 @@ export const EXAMPLES: Readonly<Record<RuleName, Example>> = {
     good: [
       { 'packages/core/package.json': pkg('core', { zod: 'catalog:' }) },
       { 'package.json': json({ devDependencies: { oxlint: 'catalog:' } }), 'tools/lib/checks.ts': "run('oxlint');\n" },
+      {
+        'packages/cli/package.json': json({ name: '@busbar/cli' }),
+        'deploy/package.json': pkg('deploy', { '@busbar/cli': 'workspace:*' }),
+        'deploy/a.ts': "const BIN = createRequire(import.meta.url).resolve('@busbar/cli/bin');\n",
+      },
     ],
   },
   'versions stand in the catalog': {

@@ -21,7 +21,7 @@ export const RULES = {
     check: fences,
   },
   'native code and etcd are confined': {
-    because: 'koffi can crash the process and etcd3 has traps: one folder each knows how to hold them',
+    because: 'koffi can crash the process, and etcd answers in ways that have to be understood: only these folders do',
     check: confined,
   },
   'no circles between packages': {

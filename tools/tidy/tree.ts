@@ -71,6 +71,10 @@ export function importsOf(path: string, text: string): Import[] {
   for (const [, specifier = ''] of code.matchAll(/\bimport\(\s*'([^']+)'/g)) {
     found.push({ path, specifier, typeOnly: false });
   }
+  // A file of a package that is run or read, not loaded.
+  for (const [, specifier = ''] of code.matchAll(/\bcreateRequire\(import\.meta\.url\)\.resolve\('([^']+)'/g)) {
+    found.push({ path, specifier, typeOnly: false });
+  }
   return found;
 }
 
