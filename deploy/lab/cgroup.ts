@@ -2,13 +2,10 @@
 // cgroups of a lab: which processes a host consists of, freezing them, and how CPU time is shared. Version 1 only.
 import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { CGROUP_ROOT, mountedControllers } from './machine.ts';
 import { until } from './run.ts';
 
-const ROOT = '/sys/fs/cgroup';
 const PARENT = 'busbar-lab';
-/** What libvirt manages of a guest, plus freezer, by which a host's processes are found. */
-const WANTED = ['cpu', 'cpuacct', 'cpuset', 'memory', 'devices', 'freezer', 'blkio', 'pids'];
-
 /** A lab competes with the test runner and the command line outside it, each of which weighs 1024 as a process. */
 const LAB_SHARES = 4096;
 const HOST_SHARES = 1024;
@@ -16,26 +13,12 @@ const SETUP_SHARES = 2048;
 /** libvirt's partition of a host, all its guests together, against 1024 of each of its daemons. */
 const GUEST_SHARES = 128;
 
-export class CgroupError extends Error {
-  override readonly name = 'CgroupError';
-}
-
 /** Controllers mounted the version 1 way, those that a lab uses. */
 export async function controllers(): Promise<string[]> {
-  const mounts = await readFile('/proc/mounts', 'utf8');
-  const mounted = new Set(
-    mounts.split('\n').flatMap((line) => (line.split(' ')[2] === 'cgroup' ? [line.split(' ')[1] ?? ''] : [])),
-  );
-  const found = WANTED.filter((name) => mounted.has(join(ROOT, name)));
-  if (!found.includes('freezer') || !found.includes('cpu')) {
-    throw new CgroupError(
-      `the lab needs cgroup version 1 with the controllers cpu and freezer below ${ROOT}; a machine with version 2 alone is not supported yet`,
-    );
-  }
-  return found;
+  return mountedControllers(await readFile('/proc/mounts', 'utf8'));
 }
 
-const path = (controller: string, ...names: string[]): string => join(ROOT, controller, PARENT, ...names);
+const path = (controller: string, ...names: string[]): string => join(CGROUP_ROOT, controller, PARENT, ...names);
 
 /** Makes the cgroups that the hosts of a lab share. */
 export async function createLabCgroups(lab: string): Promise<void> {

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { chmod, cp, mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { ensureSwitchDatabase } from './open-vswitch.ts';
 import { hostDir, hostRoot, PRIVATE_DIRECTORIES, PRIVATE_FILES, REPOSITORY, volumesDir } from './paths.ts';
 import type { HostPlan, LabPlan } from './plan.ts';
 import { renderCephConf } from './render-ceph.ts';
@@ -97,6 +98,7 @@ export async function writeHostFiles(
   if (host.role === 'hypervisor') {
     await write('/etc/libvirt/libvirtd.conf', renderLibvirtdConf(host, asUuid(id)));
     await write('/etc/libvirt/qemu.conf', renderQemuConf(host));
+    await ensureSwitchDatabase(plan, host);
   }
   await writeServices(plan, host);
   const mounts = [

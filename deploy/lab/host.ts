@@ -123,7 +123,7 @@ export async function boot(plan: LabPlan, host: HostPlan): Promise<void> {
       );
       await plug(plan, host, init);
       const cut = await cutNetworks(lab, host.name);
-      if (cut.length > 0) await applyPartition(init, cut);
+      if (cut.length > 0) await applyPartition(host, init, cut);
       child.stdin?.end('go\n');
       await until(
         `starting the services of ${host.name}`,
@@ -165,7 +165,7 @@ export async function partition(plan: LabPlan, host: HostPlan, cut: readonly Net
   const lab = plan.spec.name;
   await writeAtomically(hostStateFile(lab, host.name), `${JSON.stringify({ cut })}\n`);
   const init = await initPid(lab, host.name);
-  if (init !== undefined) await applyPartition(init, cut);
+  if (init !== undefined) await applyPartition(host, init, cut);
 }
 
 async function requireInit(plan: LabPlan, host: HostPlan): Promise<number> {

@@ -3,20 +3,30 @@
 import { randomUUID } from 'node:crypto';
 import { access, mkdir, readFile, rm } from 'node:fs/promises';
 import { z } from 'zod';
-import { ceph, createOsdsAndPool, installCeph, waitForHealth } from './ceph.ts';
-import { cephDaemonsWaiting } from './ceph-socket.ts';
+import { ceph, installCeph } from './ceph.ts';
 import { cgroupMembers, killAll, removeCgroups } from './cgroup.ts';
 import { dropContext, writeContext } from './context.ts';
+import {
+  absentHosts,
+  HEALTH_TIMEOUT_MS,
+  waitForCeph,
+  waitForDaemons,
+  waitForHostReady,
+  waitForHostServices,
+  waitForServices,
+  waitForWhole,
+} from './health.ts';
 import { attachInside, boot, cutNetworks, cutPower, execInside, freeze, insideArgv, partition, power } from './host.ts';
-import { findDaemons, installHost } from './host-files.ts';
+import { installHost } from './host-files.ts';
 import { withLock } from './lock.ts';
+import { requireMachine } from './machine.ts';
 import { createBridges, removeLinks } from './network.ts';
 import { labDir, specFile, volumesDir } from './paths.ts';
 import { createPki } from './pki-files.ts';
 import { checkLabName, checkSize, findHost, type LabPlan, type LabSpec, type NetworkName, planLab } from './plan.ts';
 import { readRegistry, register, unregister, writeAtomically } from './registry.ts';
-import { DeadlineError, type RunOptions, type RunResult, until } from './run.ts';
-import { healthyEtcdMembers, hostStatus, type LabStatus, labStatus, silentControllers } from './status.ts';
+import type { RunOptions, RunResult } from './run.ts';
+import { type LabStatus, labStatus } from './status.ts';
 
 export class LabError extends Error {
   override readonly name = 'LabError';
@@ -31,14 +41,6 @@ export interface UpOptions {
 }
 
 export const DEFAULT_NAME = 'lab';
-/** A host's libvirtd and etcd need seconds; the bound is for a machine that does other things as well. */
-const SERVICES_TIMEOUT_MS = 90_000;
-const HEALTH_TIMEOUT_MS = 180_000;
-
-const OWN_DAEMONS: readonly string[] = ['controller', 'agent'];
-/** A source tree under work may have a controller that does not start: the lab is of use nevertheless. */
-const CONTROLLERS_TIMEOUT_MS = 20_000;
-
 const stored = z.strictObject({
   name: z.string(),
   index: z.number(),
@@ -84,7 +86,7 @@ const toSpec = ({ name, index, hosts, witnesses, ceph, fsid }: LabSpec): LabSpec
 export async function labUp(options: UpOptions = {}): Promise<LabPlan> {
   const name = options.name ?? DEFAULT_NAME;
   checkLabName(name);
-  if (process.getuid?.() !== 0) throw new LabError('the lab needs root: it makes namespaces, bridges and cgroups');
+  await requireMachine();
   const progress = timed(options.progress);
   return await withLock(
     name,
@@ -114,7 +116,7 @@ export async function labUp(options: UpOptions = {}): Promise<LabPlan> {
       progress(`${plan.hosts.length} hosts are on`);
       await Promise.all([waitForCeph(plan, progress), waitForServices(plan, progress)]);
       await writeContext(plan);
-      await waitForControllers(plan, progress);
+      await waitForDaemons(plan, progress);
       progress(`lab "${name}" is ready`);
       return plan;
     },
@@ -143,69 +145,13 @@ async function install(name: string, options: UpOptions, progress: (line: string
   return plan;
 }
 
-async function waitForCeph(plan: LabPlan, progress: (line: string) => void): Promise<void> {
-  if (!plan.spec.ceph) return;
-  await createOsdsAndPool(plan, progress);
-  await waitForHealth(plan.spec.name, HEALTH_TIMEOUT_MS);
-  progress('Ceph is HEALTH_OK');
-}
-
-async function waitForServices(plan: LabPlan, progress: (line: string) => void): Promise<void> {
-  await until(
-    'etcd members becoming healthy',
-    async () => {
-      const healthy = await healthyEtcdMembers(plan);
-      return healthy.length === plan.voters.length
-        ? { value: undefined }
-        : { waiting: `healthy: ${healthy.join(', ') || 'none'} of ${plan.voters.map((host) => host.name).join(', ')}` };
-    },
-    { timeoutMs: SERVICES_TIMEOUT_MS },
-  );
-  progress(`etcd has ${plan.voters.length} healthy members`);
-  for (const host of plan.hosts) await waitForHost(plan, host.name);
-  progress('libvirt answers on every hypervisor');
-}
-
-async function waitForControllers(plan: LabPlan, progress: (line: string) => void): Promise<void> {
-  if (!(await findDaemons()).controller) return;
-  try {
-    await until(
-      'controllers accepting connections',
-      async () => {
-        const silent = await silentControllers(plan);
-        return silent.length === 0 ? { value: undefined } : { waiting: `silent: ${silent.join(', ')}` };
-      },
-      { timeoutMs: CONTROLLERS_TIMEOUT_MS },
-    );
-    progress(`${plan.voters.length} controllers accept connections`);
-  } catch (error) {
-    if (!(error instanceof DeadlineError)) throw error;
-    progress(`warning: ${error.message}; their logs are in /var/log/busbar/controller`);
-  }
-}
-
-async function waitForHost(plan: LabPlan, name: string): Promise<void> {
-  const host = findHost(plan, name);
-  if (host.role !== 'hypervisor') return;
-  await until(
-    `libvirtd of ${name}`,
-    async () => {
-      const answer = await execInside(plan, host, ['virsh', '--connect', 'qemu:///system', 'version'], {
-        mayFail: true,
-        timeoutMs: 20_000,
-      });
-      return answer.code === 0 ? { value: undefined } : { waiting: answer.stderr.trim() };
-    },
-    { timeoutMs: SERVICES_TIMEOUT_MS },
-  );
-}
-
 /** Takes a lab away, whatever state it is in. Returns whether there was anything. */
 export async function labDown(
   name: string = DEFAULT_NAME,
   options: { readonly progress?: (line: string) => void } = {},
 ): Promise<boolean> {
   checkLabName(name);
+  await requireMachine();
   const progress = timed(options.progress);
   return await withLock(
     name,
@@ -299,45 +245,30 @@ export async function killHost(lab: string | LabPlan, host: string): Promise<voi
 }
 
 /**
- * Boots a host; returns when the services that Busbar stands on run (its own daemons are for the caller to judge).
- * `healthy` waits for the cluster to be whole again, too.
+ * Boots a host; returns when the services that Busbar stands on run. `healthy` waits until the cluster is whole again
+ * and Busbar calls the host ready, as far as other hosts that are off or cut off let it.
  */
 export async function reviveHost(
   lab: string | LabPlan,
-  host: string,
-  options: { readonly healthy?: boolean } = {},
+  name: string,
+  options: { readonly healthy?: boolean; readonly progress?: (line: string) => void } = {},
 ): Promise<void> {
   const plan = await toPlan(lab);
-  await boot(plan, findHost(plan, host));
-  await until(
-    `services of ${host}`,
-    async () => {
-      const { services } = await hostStatus(plan, findHost(plan, host));
-      const down = Object.entries(services).flatMap(([name, service]) =>
-        service.up || OWN_DAEMONS.includes(name) ? [] : [name],
-      );
-      return down.length === 0 ? { value: undefined } : { waiting: `down: ${down.join(', ')}` };
-    },
-    { timeoutMs: SERVICES_TIMEOUT_MS },
-  );
-  if (options.healthy === true) await waitHealthy(plan);
+  const progress = timed(options.progress);
+  await boot(plan, findHost(plan, name));
+  progress(`${name} is on`);
+  await waitForHostServices(plan, name);
+  progress(`the services of ${name} run`);
+  if (options.healthy !== true) return;
+  const absent = await absentHosts(plan);
+  if (absent.length === 0) await waitForWhole(plan, HEALTH_TIMEOUT_MS, progress);
+  else progress(`not waiting for etcd and Ceph to be whole: ${absent.join(', ')}`);
+  await waitForHostReady(plan, name, progress);
 }
 
 /** Waits until etcd has all its members, every Ceph daemon of a running host takes part again, and Ceph is HEALTH_OK. */
 export async function waitHealthy(lab: string | LabPlan, options: { readonly timeoutMs?: number } = {}): Promise<void> {
-  const plan = await toPlan(lab);
-  const timeoutMs = options.timeoutMs ?? HEALTH_TIMEOUT_MS;
-  await waitForServices(plan, () => {});
-  if (!plan.spec.ceph) return;
-  await until(
-    'Ceph daemons coming back',
-    async () => {
-      const waiting = (await Promise.all(plan.hosts.map(async (host) => await cephDaemonsWaiting(plan, host)))).flat();
-      return waiting.length === 0 ? { value: undefined } : { waiting: waiting.join(', ') };
-    },
-    { timeoutMs },
-  );
-  await waitForHealth(plan.spec.name, timeoutMs);
+  await waitForWhole(await toPlan(lab), options.timeoutMs ?? HEALTH_TIMEOUT_MS, () => {});
 }
 
 export async function freezeHost(lab: string | LabPlan, host: string): Promise<void> {

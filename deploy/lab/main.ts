@@ -19,6 +19,7 @@ import {
   status,
   thawHost,
 } from './lab.ts';
+import { requireMachine } from './machine.ts';
 import { type NetworkName, SpecError } from './plan.ts';
 import { DeadlineError } from './run.ts';
 import { renderLabs, renderStatus } from './tables.ts';
@@ -104,10 +105,11 @@ onHost('heal', 'undo every partition of a host', healHost);
 
 named(program.command('revive <host>'))
   .description('boot a host again')
-  .option('--wait', 'until etcd has all members and Ceph is HEALTH_OK', false)
+  .option('--wait', 'until etcd has all members, Ceph is HEALTH_OK and Busbar calls the host ready (default)')
+  .option('--no-wait', 'only until the services of the host run')
   .action(
-    async (host: string, options: { name: string; wait: boolean }) =>
-      await reviveHost(options.name, host, { healthy: options.wait }),
+    async (host: string, options: { name: string; wait?: boolean }) =>
+      await reviveHost(options.name, host, { healthy: options.wait !== false, progress }),
   );
 
 named(program.command('partition <host>'))
@@ -133,6 +135,8 @@ named(program.command('ceph [arguments...]'))
   });
 
 try {
+  // `list` reads one file that everybody may read.
+  program.hook('preAction', async (_, command) => (command.name() === 'list' ? undefined : await requireMachine()));
   await program.parseAsync();
 } catch (error) {
   progress(`lab: ${error instanceof Error ? error.message : String(error)}`);

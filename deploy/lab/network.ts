@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bridges in the root namespace, cables to the hosts, and cutting them.
-import type { HostPlan, LabPlan, NetworkName } from './plan.ts';
+import { OVS_UPLINK, renderSwitchFilter } from './open-vswitch.ts';
+import type { Cable, HostPlan, LabPlan, NetworkName } from './plan.ts';
 import { run } from './run.ts';
 
-/** What a host sees at its end of the cables. The third one is a port of br-vm and carries guests only. */
-const INSIDE: Readonly<Record<NetworkName, string>> = { management: 'mgmt', storage: 'storage', vm: 'uplink' };
+/** What a host sees at its end of the cables. The third is a port of br-vm, the fourth of br-ovs; they carry guests only. */
+const INSIDE: Readonly<Record<Cable, string>> = {
+  management: 'mgmt',
+  storage: 'storage',
+  vm: 'uplink',
+  trunk: OVS_UPLINK,
+};
 export const VM_BRIDGE = 'br-vm';
 
 async function ipBatch(lines: readonly string[], inside?: number): Promise<void> {
@@ -20,7 +26,7 @@ export async function linkNames(filter: readonly string[] = []): Promise<string[
 
 /** Link names that only the lab of this index can have made. */
 export function ownLinks(index: number, names: readonly string[]): string[] {
-  const own = new RegExp(`^bb${index}([msv]|[hw]\\d[msv])$`);
+  const own = new RegExp(`^bb${index}([msvt]|[hw]\\d[msvt])$`);
   return names.filter((name) => own.test(name));
 }
 
@@ -33,7 +39,10 @@ export async function createBridges(plan: LabPlan): Promise<void> {
         `link add ${bridge.name} address ${bridge.mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
       ]);
     }
-    await ipBatch([`address replace ${bridge.address}/24 dev ${bridge.name}`, `link set ${bridge.name} up`]);
+    await ipBatch([
+      ...(bridge.address === undefined ? [] : [`address replace ${bridge.address}/24 dev ${bridge.name}`]),
+      `link set ${bridge.name} up`,
+    ]);
   }
 }
 
@@ -46,8 +55,8 @@ export async function removeLinks(index: number): Promise<void> {
 
 /** Plugs the cables of a booting host and configures its side of them. */
 export async function plug(plan: LabPlan, host: HostPlan, init: number): Promise<void> {
-  const networks: readonly NetworkName[] =
-    host.role === 'witness' ? ['management', 'storage'] : ['management', 'storage', 'vm'];
+  const networks: readonly Cable[] =
+    host.role === 'witness' ? ['management', 'storage'] : ['management', 'storage', 'vm', 'trunk'];
   await ipBatch(
     networks.flatMap((network) => [
       `link add ${host.links[network]} type veth peer name ${INSIDE[network]} address ${host.macs[network]} netns ${init}`,
@@ -66,11 +75,17 @@ export async function plug(plan: LabPlan, host: HostPlan, init: number): Promise
             `link add ${VM_BRIDGE} address ${host.macs.vm} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
             `link set ${INSIDE.vm} master ${VM_BRIDGE} up`,
             `link set ${VM_BRIDGE} up`,
+            `link set ${INSIDE.trunk} up`,
           ]
         : []),
     ],
     init,
   );
+  if (networks.includes('trunk')) await runNft(init, renderSwitchFilter());
+}
+
+async function runNft(init: number, rules: string): Promise<void> {
+  await run(['nsenter', '--target', String(init), '--net', 'nft', '-f', '-'], { input: rules });
 }
 
 /** From this moment on nothing that happens in the host is seen outside, not even the goodbye of its dying sockets. */
@@ -112,6 +127,10 @@ export function renderPartition(cut: readonly NetworkName[]): string {
   return `table netdev busbar_lab\ndelete table netdev busbar_lab\n${chains.length === 0 ? '' : `table netdev busbar_lab {\n${chains.join('')}}\n`}`;
 }
 
-export async function applyPartition(init: number, cut: readonly NetworkName[]): Promise<void> {
-  await run(['nsenter', '--target', String(init), '--net', 'nft', '-f', '-'], { input: renderPartition(cut) });
+export async function applyPartition(host: HostPlan, init: number, cut: readonly NetworkName[]): Promise<void> {
+  await runNft(init, renderPartition(cut));
+  // A userspace switch reads its ports ahead of every filter, so the trunk is cut at the far end: 0 is a disabled port
+  // of the lab's bridge, 3 a forwarding one. (`ip link … type bridge_slave state 0` does nothing.)
+  if (host.role === 'hypervisor')
+    await run(['bridge', 'link', 'set', 'dev', host.links.trunk, 'state', cut.includes('vm') ? '0' : '3']);
 }

@@ -29,6 +29,7 @@ export const PRIVATE_DIRECTORIES = [
   '/etc/ceph',
   '/var/lib/ceph',
   '/var/log/ceph',
+  '/etc/openvswitch',
   '/var/lib/busbar',
   '/etc/busbar',
   '/var/log/busbar',

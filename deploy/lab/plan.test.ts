@@ -25,6 +25,7 @@ describe('plan of a lab', () => {
       ['bb4m', '10.77.8.1'],
       ['bb4s', '10.77.9.1'],
       ['bb4v', '10.78.4.1'],
+      ['bb4t', undefined],
     ]);
     expect(plan.hosts.map((host) => host.osd)).toEqual([0, 1, 2, undefined, undefined]);
     expect(plan.hosts.filter((host) => host.mgr).map((host) => host.name)).toEqual(['host1', 'host2']);

@@ -3,6 +3,8 @@
 
 export type Role = 'hypervisor' | 'witness';
 export type NetworkName = 'management' | 'storage' | 'vm';
+/** Guests have two: the plain segment of br-vm, and the trunk of the Open vSwitch br-ovs, which carries VLAN tags. */
+export type Cable = NetworkName | 'trunk';
 
 /** Everything that a lab is derived from. Stored in lab.json; nothing else about a lab has to be remembered. */
 export interface LabSpec {
@@ -21,8 +23,8 @@ export interface HostPlan {
   readonly management: string;
   readonly storage: string;
   /** Root-side ends of the cables; pulling these is what the rest of the lab sees of a power cut. */
-  readonly links: Readonly<Record<NetworkName, string>>;
-  readonly macs: Readonly<Record<NetworkName, string>>;
+  readonly links: Readonly<Record<Cable, string>>;
+  readonly macs: Readonly<Record<Cable, string>>;
   /** Runs an etcd member, a Ceph monitor and a controller. */
   readonly voter: boolean;
   readonly mgr: boolean;
@@ -36,7 +38,7 @@ export interface LabPlan {
   readonly hosts: readonly HostPlan[];
   readonly voters: readonly HostPlan[];
   readonly bridges: Readonly<
-    Record<NetworkName, { readonly name: string; readonly address: string; readonly mac: string }>
+    Record<Cable, { readonly name: string; readonly address: string | undefined; readonly mac: string }>
   >;
   readonly storageSubnet: string;
   readonly managementSubnet: string;
@@ -82,7 +84,7 @@ export function planLab(spec: LabSpec): LabPlan {
   ];
   const voting = voterNames(spec.hosts, spec.witnesses);
   const hosts = names.map(({ role, number }) => planHost(spec, role, number, voting));
-  const bridge = (network: NetworkName, letter: string, address: string) => ({
+  const bridge = (network: Cable, letter: string, address: string | undefined) => ({
     name: `bb${spec.index}${letter}`,
     address,
     mac: mac(spec.index, 'bridge', 0, network),
@@ -96,6 +98,8 @@ export function planLab(spec: LabSpec): LabPlan {
       management: bridge('management', 'm', `10.77.${2 * spec.index}.1`),
       storage: bridge('storage', 's', `10.77.${2 * spec.index + 1}.1`),
       vm: bridge('vm', 'v', `10.78.${spec.index}.1`),
+      // Nothing of the machine speaks on it: the tags are between the hosts.
+      trunk: bridge('trunk', 't', undefined),
     },
     managementSubnet: `10.77.${2 * spec.index}.0/24`,
     storageSubnet: `10.77.${2 * spec.index + 1}.0/24`,
@@ -126,11 +130,12 @@ function planHost(spec: LabSpec, role: Role, number: number, voting: ReadonlySet
     role,
     management: `10.77.${2 * spec.index}.${last}`,
     storage: `10.77.${2 * spec.index + 1}.${last}`,
-    links: { management: link('m'), storage: link('s'), vm: link('v') },
+    links: { management: link('m'), storage: link('s'), vm: link('v'), trunk: link('t') },
     macs: {
       management: mac(spec.index, role, number, 'management'),
       storage: mac(spec.index, role, number, 'storage'),
       vm: mac(spec.index, role, number, 'vm'),
+      trunk: mac(spec.index, role, number, 'trunk'),
     },
     voter: voting.has(name),
     // Two managers, so that a lab that loses host1 still has one.
@@ -140,9 +145,9 @@ function planHost(spec: LabSpec, role: Role, number: number, voting: ReadonlySet
 }
 
 /** Fixed addresses: with a random one the peers of a revived host would keep sending to the card of its former life until ARP gives up. */
-function mac(index: number, kind: Role | 'bridge', number: number, network: NetworkName): string {
+function mac(index: number, kind: Role | 'bridge', number: number, network: Cable): string {
   const kinds = { bridge: 0, hypervisor: 1, witness: 2 };
-  const networks = { management: 1, storage: 2, vm: 3 };
+  const networks = { management: 1, storage: 2, vm: 3, trunk: 4 };
   const hex = (n: number): string => n.toString(16).padStart(2, '0');
   return ['02', 'bb', hex(index), hex(kinds[kind]), hex(number), hex(networks[network])].join(':');
 }

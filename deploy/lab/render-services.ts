@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The services of one host as runit run scripts. runsv restarts what dies after a second, as systemd units with
 // Restart=always do in production. Pure.
+import { switchServices } from './open-vswitch.ts';
 import type { HostPlan, LabPlan } from './plan.ts';
 import { ETCD_CLIENT_PORT, ETCD_PEER_PORT } from './render-host.ts';
 
@@ -44,6 +45,7 @@ export function renderServices(plan: LabPlan, host: HostPlan, daemons: Daemons):
   if (host.mgr) add('ceph-mgr', ['ceph-mgr', '-f', '-i', host.name]);
   if (host.osd !== undefined) add('ceph-osd', ['ceph-osd', '-f', '-i', String(host.osd)]);
   if (host.role === 'hypervisor') {
+    for (const service of switchServices()) add(service.name, service.argv, service.before);
     add('virtlogd', ['virtlogd']);
     add('libvirtd', ['libvirtd', '--listen']);
   }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
+import { unready } from './busbar.ts';
 import { readStatus } from './ceph.ts';
 import { addContext, isEmpty, removeContext } from './context.ts';
 import { ownLinks, renderPartition } from './network.ts';
+import { renderSwitchFilter, renderSwitchTransaction } from './open-vswitch.ts';
 import { findHost, type LabSpec, planLab } from './plan.ts';
 import { freeIndex } from './registry.ts';
 import { cephEntities, cephxSecret, renderCephConf, renderKeyring } from './render-ceph.ts';
@@ -80,12 +82,22 @@ describe('services', () => {
       'ceph-mon',
       'ceph-mgr',
       'ceph-osd',
+      'ovsdb-server',
+      'ovs-vswitchd',
       'virtlogd',
       'libvirtd',
       'controller',
       'agent',
     ]);
-    expect(names('host3')).toEqual(['nats', 'ceph-osd', 'virtlogd', 'libvirtd', 'agent']); // no voter: the witness is one
+    expect(names('host3')).toEqual([
+      'nats',
+      'ceph-osd',
+      'ovsdb-server',
+      'ovs-vswitchd',
+      'virtlogd',
+      'libvirtd',
+      'agent',
+    ]); // no voter: the witness is one
     expect(names('witness1')).toEqual(['nats', 'etcd', 'ceph-mon', 'controller', 'agent']);
   });
 
@@ -100,8 +112,51 @@ describe('services', () => {
     expect(quote("a'b; rm $HOME")).toBe(`'a'\\''b; rm $HOME'`);
     expect(quote('')).toBe("''");
     const run = renderServices(plan, host1, daemons).find((service) => service.name === 'agent')?.run ?? '';
-    expect(run).toContain(`exec '/opt/a b/node' "$entry" --config /etc/busbar/agent.yaml`);
+    expect(run).toContain(
+      `exec '/opt/a b/node' /srv/busbar/packages/agent/src/main.ts --config /etc/busbar/agent.yaml`,
+    );
     expect(run).toContain('export UV_THREADPOOL_SIZE=32');
+  });
+});
+
+describe('Open vSwitch', () => {
+  it('starts with its bridge, in the userspace datapath, with the trunk plugged in', () => {
+    const [database, ...inserts] = JSON.parse(renderSwitchTransaction(host1)) as [
+      string,
+      ...{ table: string; row: object }[],
+    ];
+    expect(database).toBe('Open_vSwitch');
+    expect(inserts.find(({ table }) => table === 'Bridge')?.row).toMatchObject({
+      name: 'br-ovs',
+      datapath_type: 'netdev',
+    });
+    expect(inserts.filter(({ table }) => table === 'Port').map(({ row }) => row)).toMatchObject([
+      { name: 'br-ovs' },
+      { name: 'ovs-uplink' },
+    ]);
+    expect(renderSwitchFilter()).toContain('hook ingress device "ovs-uplink"');
+  });
+});
+
+describe('readiness', () => {
+  const host = (name: string, state: string, bootId: string, message = '') => ({
+    meta: { name },
+    status: { state: `HOST_STATE_${state}`, bootId, message },
+  });
+  const bootIds = new Map([
+    ['host1', 'b1'],
+    ['host2', 'b2'],
+  ]);
+
+  it('is that of the present life of each host', () => {
+    expect(unready([host('host1', 'READY', 'b1'), host('host2', 'READY', 'b2')], bootIds)).toEqual([]);
+    expect(unready([host('host1', 'READY', 'b0')], bootIds)).toEqual([
+      'host1 has not reported since it booted',
+      'host2 has not joined',
+    ]);
+    expect(unready([host('host2', 'DEGRADED', 'b2', 'libvirt is silent')], new Map([['host2', 'b2']]))).toEqual([
+      'host2 is degraded: libvirt is silent',
+    ]);
   });
 });
 
@@ -156,8 +211,21 @@ describe('Ceph', () => {
 
 describe('links', () => {
   it('are told from those of other labs', () => {
-    const names = ['lo', 'eth0', 'bb1m', 'bb1h1m', 'bb1w2s', 'bb11m', 'bb11h1m', 'bb1x', 'br1', 'bb1h1'];
-    expect(ownLinks(1, names)).toEqual(['bb1m', 'bb1h1m', 'bb1w2s']);
+    const names = [
+      'lo',
+      'eth0',
+      'bb1m',
+      'bb1h1m',
+      'bb1w2s',
+      'bb11m',
+      'bb11h1m',
+      'bb1x',
+      'br1',
+      'bb1h1',
+      'bb1t',
+      'bb1h2t',
+    ];
+    expect(ownLinks(1, names)).toEqual(['bb1m', 'bb1h1m', 'bb1w2s', 'bb1t', 'bb1h2t']);
   });
 
   it('are cut in both directions, as one transaction', () => {
