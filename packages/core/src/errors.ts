@@ -65,7 +65,8 @@ export class BusbarError extends Error {
 export function errorChain(error: unknown): string {
   const parts: string[] = [];
   for (let current: unknown = error, depth = 0; current !== undefined && depth < 8; depth++) {
-    const text = current instanceof Error ? current.message : String(current);
+    const text =
+      current instanceof Error ? current.message : typeof current === 'string' ? current : JSON.stringify(current);
     if (parts.at(-1) !== text) parts.push(text);
     current = current instanceof Error ? current.cause : undefined;
   }

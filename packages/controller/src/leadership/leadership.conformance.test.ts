@@ -3,9 +3,9 @@ import { systemClock } from '@busbar/core/clock/clock';
 import { silentLogger } from '@busbar/core/log';
 import { systemRandom } from '@busbar/core/random';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { waitUntil } from '../store/conformance.ts';
 import { EtcdTestCluster } from '../store/etcd/test-cluster.ts';
 import { EtcdStore } from '../store/etcd.ts';
+import { waitUntil } from '../store/examine.ts';
 import { Leadership, type LeaderTerm } from './leadership.ts';
 
 interface Controller {

@@ -5,11 +5,12 @@ import type { Revision } from '@busbar/core/ids';
 import { silentLogger } from '@busbar/core/log';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { LeaseId, TransactionResult, WatchBatch } from './cluster-store.ts';
-import { clusterStoreConformance, collect, put, rejection, revisionOf, soon, waitUntil } from './conformance.ts';
+import { clusterStoreConformance } from './conformance.ts';
 import { EtcdLease } from './etcd/lease.ts';
 import { LEASE_GRANT, LEASE_KEEP_ALIVE } from './etcd/messages.ts';
 import { EtcdTestCluster, makeCertificates } from './etcd/test-cluster.ts';
 import { EtcdStore } from './etcd.ts';
+import { collect, put, rejection, revisionOf, soon, waitUntil } from './examine.ts';
 import { LeaseClaim } from './lease-claim.ts';
 
 function client(

@@ -6,7 +6,8 @@ import type { Revision } from '@busbar/core/ids';
 import { seededRandom } from '@busbar/core/random';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { clusterStoreConformance, put, revisionOf } from './conformance.ts';
+import { clusterStoreConformance } from './conformance.ts';
+import { put, revisionOf } from './examine.ts';
 import { type MemoryStore, type MemoryStoreOptions, MemoryStoreServer } from './memory.ts';
 
 clusterStoreConformance('memory', async () => {
