@@ -5,7 +5,7 @@ import { systemRandom } from '@busbar/core/random';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { EtcdTestCluster } from '../store/etcd/test-cluster.ts';
 import { EtcdStore } from '../store/etcd.ts';
-import { waitUntil } from '../store/examine.ts';
+import { waitUntil } from '../store/examine.fixture.ts';
 import { Leadership, type LeaderTerm } from './leadership.ts';
 
 interface Controller {

@@ -15,7 +15,7 @@ import {
   soon,
   summary,
   waitUntil,
-} from './examine.ts';
+} from './examine.fixture.ts';
 
 /** What an implementation brings along to be examined. */
 export interface StoreUnderTest {

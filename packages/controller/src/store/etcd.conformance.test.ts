@@ -10,7 +10,7 @@ import { EtcdLease } from './etcd/lease.ts';
 import { LEASE_GRANT, LEASE_KEEP_ALIVE } from './etcd/messages.ts';
 import { EtcdTestCluster, makeCertificates } from './etcd/test-cluster.ts';
 import { EtcdStore } from './etcd.ts';
-import { collect, put, rejection, revisionOf, soon, waitUntil } from './examine.ts';
+import { collect, put, rejection, revisionOf, soon, waitUntil } from './examine.fixture.ts';
 import { LeaseClaim } from './lease-claim.ts';
 
 function client(

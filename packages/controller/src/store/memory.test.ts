@@ -7,7 +7,7 @@ import { seededRandom } from '@busbar/core/random';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { clusterStoreConformance } from './conformance.ts';
-import { put, revisionOf } from './examine.ts';
+import { put, revisionOf } from './examine.fixture.ts';
 import { type MemoryStore, type MemoryStoreOptions, MemoryStoreServer } from './memory.ts';
 
 clusterStoreConformance('memory', async () => {

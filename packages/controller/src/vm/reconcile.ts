@@ -18,7 +18,7 @@ import { type Entry, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import { hardwareDigest } from './domain.ts';
 import { requestOf, snapshotOf } from './placement.ts';
-import { planVm, type VmObservation } from './plan.ts';
+import { isOnHost, planVm, type VmObservation } from './plan.ts';
 import { type LiveVmPhase, VM_PHASES } from './state.ts';
 
 /**
@@ -71,7 +71,11 @@ export class VmReconciler {
   }
 
   async #one(vm: Entry<VmRecord>, status: Entry<VmStatusRecord>): Promise<void> {
-    const plan = planVm(vm.record, status.record, this.#observe(vm, status));
+    const seen = this.#observe(vm, status);
+    // The host counts as alive, but this leader has not had its first report (a leader of seconds, an agent that was restarted):
+    // nothing is known, and nothing is concluded. A host that stays silent becomes UNREACHABLE or DEGRADED.
+    if (isOnHost(status.record) && seen.awaitsReport) return;
+    const plan = planVm(vm.record, status.record, seen);
     if (plan.status === null) return;
     const [from, to] = [status.record.phase as LiveVmPhase, plan.status.phase as LiveVmPhase];
     assert(from === to || mayMove(VM_PHASES, from, to), `VM ${vm.id}: no transition from ${from} to ${to}`);
@@ -98,7 +102,7 @@ export class VmReconciler {
     await this.#view.waitFor(result.revision);
   }
 
-  #observe(vm: Entry<VmRecord>, status: Entry<VmStatusRecord>): VmObservation {
+  #observe(vm: Entry<VmRecord>, status: Entry<VmStatusRecord>): VmObservation & { readonly awaitsReport: boolean } {
     const { host, epoch, phase } = status.record;
     const key = `${phase}/${epoch}`;
     let since = this.#since.get(vm.id);
@@ -109,10 +113,11 @@ export class VmReconciler {
     const seen = host === '' ? null : this.#sessions.observed(host);
     const hostStatus = this.#view.tables['host-status'].get(host)?.record;
     const report = seen?.report ?? null;
+    const alive = hostStatus?.state === HostState.READY || hostStatus?.state === HostState.DEGRADED;
     return {
+      awaitsReport: hostStatus?.state === HostState.READY && report === null,
       domain: report?.domains.find((domain) => domain.vmId === vm.id && domain.epoch === epoch) ?? null,
-      hostReporting:
-        report !== null && (hostStatus?.state === HostState.READY || hostStatus?.state === HostState.DEGRADED),
+      hostReporting: report !== null && alive,
       hostMessage: hostStatus?.message ?? '',
       phaseAgeMs: this.#clock.nowMs() - since.atMs,
       place: () => this.#place(vm.record),
