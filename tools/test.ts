@@ -42,9 +42,6 @@ mkdirSync(RESULTS, { recursive: true });
 const stages = ALL.filter((stage) => only.includes(stage));
 if (stages.includes('e2e') && !values['keep-labs']) await takeLabsDown((line) => console.log(line));
 
-// The lab prefers the bundles of `npm run build` where there are some; tests run the code that is checked out.
-if (stages.includes('e2e')) rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
-
 const outcomes: TestOutcome[] = [];
 const filesRun = new Set<string>();
 for (const stage of stages) outcomes.push(...(stage === 'check' ? await checkStage() : await testStage(stage)));

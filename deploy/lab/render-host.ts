@@ -11,8 +11,11 @@ export const ETCD_PEER_PORT = 2380;
 export const NATS_PORT = 4222;
 const NATS_ROUTE_PORT = 6222;
 
-export const etcdEndpoints = (plan: LabPlan): string[] =>
-  plan.voters.map((host) => `https://${host.management}:${ETCD_CLIENT_PORT}`);
+/** The member on the controller's own host comes first: it is the preferred one. */
+export const etcdEndpoints = (plan: LabPlan, own: HostPlan): string[] =>
+  plan.voters
+    .toSorted((a, b) => Number(b.name === own.name) - Number(a.name === own.name))
+    .map((host) => `https://${host.management}:${ETCD_CLIENT_PORT}`);
 
 export const controllerEndpoints = (plan: LabPlan): { host: string; address: string }[] =>
   plan.voters.map((host) => ({ host: host.name, address: `${host.management}:${CONTROLLER_PORT}` }));
@@ -33,7 +36,7 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
     host: host.name,
     listen: `${host.management}:${CONTROLLER_PORT}`,
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/controller.crt`, key: `${PKI}/controller.key` },
-    etcd: { endpoints: etcdEndpoints(plan), tls: etcd },
+    etcd: { endpoints: etcdEndpoints(plan, host), tls: etcd },
     controllers: controllerEndpoints(plan),
     storage: plan.spec.ceph
       ? {

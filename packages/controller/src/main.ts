@@ -2,7 +2,7 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { systemClock } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
+import { BusbarError, errorChain } from '@busbar/core/errors';
 import { systemRandom } from '@busbar/core/random';
 import { openStorage } from '@busbar/storage/open';
 import { pino } from 'pino';
@@ -31,7 +31,10 @@ async function main(): Promise<void> {
   if (values.config === undefined) throw new Error('--config FILE is missing; see --help');
 
   const config = parseControllerFile(readFileSync(values.config, 'utf8'), values.config);
-  const logger = pino({ base: { service: 'busbar-controller', host: config.host } });
+  const logger = pino({
+    base: { service: 'busbar-controller', controller: config.host },
+    timestamp: pino.stdTimeFunctions.isoTime,
+  });
   mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
   const files = (tls: { ca: string; certificate: string; key: string }) => ({
     ca: readFileSync(tls.ca),
@@ -94,5 +97,6 @@ process.on('unhandledRejection', (error) => {
 
 main().catch((error: unknown) => {
   process.stderr.write(`busbar-controller: ${errorChain(error)}\n`);
-  process.exit(1);
+  // 2 as for every program that was called wrongly: a supervisor need not try again.
+  process.exit(error instanceof BusbarError && error.kind === 'invalid' ? 2 : 1);
 });

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import { inspect } from 'node:util';
+
 /**
  * What a caller can be told. Every error that reaches a user carries three things: what happened
  * (message), why it is refused as a stable word for programs (reason), and what to do (hint).
@@ -65,8 +67,13 @@ export class BusbarError extends Error {
 export function errorChain(error: unknown): string {
   const parts: string[] = [];
   for (let current: unknown = error, depth = 0; current !== undefined && depth < 8; depth++) {
+    // Anything can be thrown; inspect never throws itself.
     const text =
-      current instanceof Error ? current.message : typeof current === 'string' ? current : JSON.stringify(current);
+      current instanceof Error
+        ? current.message
+        : typeof current === 'string'
+          ? current
+          : inspect(current, { depth: 1 });
     if (parts.at(-1) !== text) parts.push(text);
     current = current instanceof Error ? current.cause : undefined;
   }

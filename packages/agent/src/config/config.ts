@@ -8,7 +8,7 @@ import { z } from 'zod';
 const WANT = {
   name: 'a lower-case DNS label of at most 63 characters, such as "host1"',
   ip: 'an IP address, such as 10.77.0.11',
-  address: 'HOST:PORT or [IPv6]:PORT, such as 10.77.0.11:7443',
+  address: 'HOST:PORT or [IPv6]:PORT, such as 10.77.0.11:7800',
   path: 'an absolute path, such as /etc/busbar/agent.key',
   runDir: 'an absolute path of at most 62 characters (names of sockets below it are limited), such as /run/busbar',
   monitor: 'the address of a Ceph monitor, such as 10.77.1.11 or 10.77.1.11:6789',

@@ -12,6 +12,11 @@ const NET = ['sys', 'class', 'net'] as const;
 /** PCI class of bridges: part of the machine, of no use to a guest. */
 const BRIDGE_CLASS = '0x06';
 const OVS_DEADLINE_MS = 3000;
+/**
+ * Tries again while the database does not answer: it may be starting, as the agent is, or be restarted by its supervisor.
+ * A bridge that is missed is missed until the next inventory, and no VM is placed there meanwhile.
+ */
+const OVS_PATIENCE = ['--retry', '--timeout=2'];
 
 export async function readPciDevices(files: Files): Promise<PciDevice[]> {
   const devices: PciDevice[] = [];
@@ -81,7 +86,7 @@ export async function readLinuxBridges(files: Files): Promise<Bridge[]> {
 /** None when Open vSwitch is not installed or does not run. */
 export async function readOpenVswitchBridges(): Promise<Bridge[]> {
   try {
-    const { stdout } = await run('ovs-vsctl', ['--timeout=2', 'list-br'], { timeout: OVS_DEADLINE_MS });
+    const { stdout } = await run('ovs-vsctl', [...OVS_PATIENCE, 'list-br'], { timeout: OVS_DEADLINE_MS });
     return parseOpenVswitchBridges(stdout);
   } catch {
     return [];

@@ -19,9 +19,13 @@ function seen(more: Partial<HostObservation> = {}): HostObservation {
     heardWall: new Date(0),
     openedMs: NOW,
     connected: true,
+    published: null,
     ...more,
   };
 }
+const leased = (term: bigint, generation: bigint) =>
+  HostReport.fromPartial({ hypervisorHealthy: true, leaseRemainingMs: 2_000, accepted: { term, generation } });
+const told = (sinceMs: number) => ({ position: { term: 5n, generation: 9n }, sinceMs });
 const known = (state: HostState, message = ''): HostStatusRecord => ({
   state,
   message,
@@ -52,6 +56,18 @@ describe('planHost', () => {
     ['libvirt down', known(READY), seen({ report: sick }), 0, DEGRADED],
     ['a witness has no libvirt', undefined, seen({ report: sick, hello: witness }), 0, READY],
     ['back again', known(UNREACHABLE), seen(), 0, READY],
+    ['without a lease for long', known(READY), seen({ openedMs: 0 }), 0, DEGRADED],
+    ['with a lease', known(READY), seen({ openedMs: 0, report: leased(5n, 9n) }), 0, null],
+    ['told just now', known(READY), seen({ openedMs: 0, report: leased(5n, 8n), published: told(NOW) }), 0, null],
+    ['refusing orders', known(READY), seen({ openedMs: 0, report: leased(5n, 8n), published: told(0) }), 0, DEGRADED],
+    ['obeying', known(READY), seen({ openedMs: 0, report: leased(5n, 9n), published: told(0) }), 0, null],
+    [
+      'obeying a later term',
+      known(READY),
+      seen({ openedMs: 0, report: leased(6n, 1n), published: told(0) }),
+      0,
+      DEGRADED,
+    ],
   ])('%s', (_name, status, observation, leaderSinceMs, expected) => {
     expect(planHost(status, observation, now(leaderSinceMs))?.state ?? null).toBe(expected);
   });

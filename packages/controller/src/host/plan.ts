@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { HostReport } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { HostStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import { cut } from '../api/validation.ts';
@@ -16,6 +17,9 @@ export const LEADER_GRACE_MS = 5_000;
 
 /** An agent reports as soon as it has looked around; this much it may take. */
 export const REPORT_GRACE_MS = 10_000;
+
+/** A lease is gained within a second of connecting, and a desired state is taken at once; a busy host may take this long. */
+export const OBEDIENCE_GRACE_MS = 10_000;
 
 export function planHost(
   status: HostStatusRecord | undefined,
@@ -53,7 +57,23 @@ function judge(
   if (!seen.report.hypervisorHealthy && seen.hello.role !== HostRole.WITNESS) {
     return { state: HostState.DEGRADED, message: cut(seen.report.message, 1_000) || 'libvirt does not answer' };
   }
-  return { state: HostState.READY, message: '' };
+  const disobeys = seen.hello.role === HostRole.WITNESS ? '' : disobedience(seen, seen.report, now.nowMs);
+  if (disobeys !== '') return { state: HostState.DEGRADED, message: cut(`${disobeys}; ${seen.report.message}`, 1_000) };
+  return { state: HostState.READY, message: cut(seen.report.message, 1_000) };
+}
+
+/** Why a connected host would not start what is placed on it; empty when it would. */
+function disobedience(seen: HostObservation, report: HostReport, nowMs: number): string {
+  if (report.leaseRemainingMs === 0 && nowMs - seen.openedMs > OBEDIENCE_GRACE_MS) return 'it has no lease';
+  const told = seen.published;
+  if (told === null || nowMs - Math.max(told.sinceMs, seen.openedMs) <= OBEDIENCE_GRACE_MS) return '';
+  const taken = report.accepted ?? { term: 0n, generation: 0n };
+  const behind =
+    taken.term < told.position.term ||
+    (taken.term === told.position.term && taken.generation < told.position.generation);
+  const ahead = taken.term > told.position.term;
+  if (!behind && !ahead) return '';
+  return `its agent does not take the leader's orders (it has term ${taken.term} generation ${taken.generation}, was told ${told.position.term}/${told.position.generation})`;
 }
 
 function sameStatus(a: HostStatusRecord, b: HostStatusRecord): boolean {

@@ -5,6 +5,7 @@ import {
   HostReport,
   type SessionRequest,
   type SessionResponse,
+  type StatePosition,
   SessionRequest as Up,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { HostInventory, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
@@ -62,6 +63,7 @@ function agent(
   ];
   let wake = () => {};
   let sequence = 0n;
+  let accepted: StatePosition | undefined;
   const send = (message: SessionRequest['message']) => {
     queue.push({ message });
     wake();
@@ -69,7 +71,13 @@ function agent(
   const report = (message: string) =>
     send({
       $case: 'report',
-      value: HostReport.fromPartial({ sequence: ++sequence, hypervisorHealthy: message === '', message }),
+      value: HostReport.fromPartial({
+        sequence: ++sequence,
+        hypervisorHealthy: message === '',
+        message,
+        leaseRemainingMs: 2_000,
+        ...(accepted === undefined ? {} : { accepted }),
+      }),
     });
   report('');
   const beat = () => {
@@ -86,7 +94,12 @@ function agent(
   }
   const received: SessionResponse[] = [];
   void (async () => {
-    for await (const message of rig.api.sessions.session(host, up(), over.signal)) received.push(message);
+    for await (const message of rig.api.sessions.session(host, up(), over.signal)) {
+      received.push(message);
+      if (message.message?.$case !== 'desired') continue;
+      accepted = message.message.value.position;
+      report('');
+    }
   })();
   return { received, report };
 }

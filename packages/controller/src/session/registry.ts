@@ -12,6 +12,7 @@ import type {
   HostReport,
   SessionRequest,
   SessionResponse,
+  StatePosition,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 import { ByteChannel } from './channel.ts';
@@ -34,6 +35,8 @@ export interface HostObservation {
   /** Monotonic time at which the present (or last) session began. */
   readonly openedMs: number;
   readonly connected: boolean;
+  /** The newest desired state that this leader has for the host, and since when; null while it has none or does not lead. */
+  readonly published: { readonly position: StatePosition; readonly sinceMs: number } | null;
 }
 
 interface Session {
@@ -72,7 +75,7 @@ export class SessionRegistry {
   readonly #sessions = new Map<string, Session>();
   readonly #tickets = new Map<string, Ticket>();
   readonly #listeners = new Set<() => void>();
-  readonly #desired = new Map<string, DesiredState>();
+  readonly #desired = new Map<string, { readonly desired: DesiredState; readonly sinceMs: number }>();
 
   constructor(deps: {
     readonly controller: string;
@@ -92,7 +95,11 @@ export class SessionRegistry {
 
   observed(host: string): HostObservation | null {
     const session = this.#sessions.get(host);
-    return session === undefined ? null : { ...session, connected: session.outbox !== null };
+    if (session === undefined) return null;
+    const told = this.#desired.get(host);
+    const published =
+      told?.desired.position === undefined ? null : { position: told.desired.position, sinceMs: told.sinceMs };
+    return { ...session, connected: session.outbox !== null, published };
   }
 
   hosts(): readonly string[] {
@@ -107,12 +114,12 @@ export class SessionRegistry {
 
   /** Sends a desired state to its host now, and again whenever the host reconnects, until the next one or `clearDesired`. */
   publish(host: string, desired: DesiredState): void {
-    this.#desired.set(host, desired);
+    this.#desired.set(host, { desired, sinceMs: this.#clock.nowMs() });
     this.#sessions.get(host)?.outbox?.desire(desired);
   }
 
   published(host: string): DesiredState | null {
-    return this.#desired.get(host) ?? null;
+    return this.#desired.get(host)?.desired ?? null;
   }
 
   /** Leadership is over: nothing is sent any more. */
@@ -145,7 +152,7 @@ export class SessionRegistry {
       },
     });
     const session = this.#open(host, hello.value, outbox);
-    const desired = this.#desired.get(host);
+    const desired = this.#desired.get(host)?.desired;
     if (desired !== undefined) outbox.desire(desired);
     const close = () => outbox.close();
     signal.addEventListener('abort', close);

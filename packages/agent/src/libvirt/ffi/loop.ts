@@ -8,7 +8,7 @@ const WAKE_MS = 500;
  * Runs libvirt's own event loop in one thread of the pool, for ever. It has to run before the first
  * connection is opened, else calls stall. The timeout that wakes it has a C function as its
  * callback: one in JS would make the loop wait for the JS thread twice a second. (A loop written in
- * JS lost events in six of nine runs: docs/adr on koffi.)
+ * JS lost events in six of nine runs: docs/adr/0002-native-libraries-in-child-processes.md.)
  */
 export function startEventLoop(libvirt: Libvirt): void {
   if (libvirt.virInitialize() < 0 || libvirt.virEventRegisterDefaultImpl() < 0) {
