@@ -30,10 +30,12 @@ export function ownLinks(index: number, names: readonly string[]): string[] {
   return names.filter((name) => own.test(name));
 }
 
+/** Makes the bridges that are missing. Cables of running hosts that hung on a lost one are plugged in again. */
 export async function createBridges(plan: LabPlan): Promise<void> {
   const present = new Set(await linkNames());
-  for (const bridge of Object.values(plan.bridges)) {
-    if (!present.has(bridge.name)) {
+  for (const [network, bridge] of Object.entries(plan.bridges) as [Cable, LabPlan['bridges'][Cable]][]) {
+    const missing = !present.has(bridge.name);
+    if (missing) {
       // With an address of its own: otherwise a bridge takes the lowest of its ports', and changes it as hosts come and go.
       await ipBatch([
         `link add ${bridge.name} address ${bridge.mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`,
@@ -42,6 +44,9 @@ export async function createBridges(plan: LabPlan): Promise<void> {
     await ipBatch([
       ...(bridge.address === undefined ? [] : [`address replace ${bridge.address}/24 dev ${bridge.name}`]),
       `link set ${bridge.name} up`,
+      ...plan.hosts.flatMap(({ links }) =>
+        missing && present.has(links[network]) ? [`link set ${links[network]} master ${bridge.name} up`] : [],
+      ),
     ]);
   }
 }

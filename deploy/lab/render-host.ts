@@ -52,7 +52,17 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
   });
 }
 
+/** A witness runs no VMs: its agent knows neither libvirt nor storage, and refuses to be told of them. */
 export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
+  const storage = plan.spec.ceph
+    ? {
+        driver: 'rbd',
+        pool: POOL,
+        monitors: plan.voters.map((voter) => `${voter.storage}:3300`),
+        user: VM_USER,
+        keyFile: `/etc/busbar/ceph/${VM_USER}.key`,
+      }
+    : { driver: 'dir', path: SHARED_VOLUMES };
   return stringify({
     cluster: plan.cluster,
     host: host.name,
@@ -61,16 +71,7 @@ export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
     storageAddress: host.storage,
     controllers: controllerEndpoints(plan),
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/agent.crt`, key: `${PKI}/agent.key` },
-    libvirt: { uri: 'qemu:///system' },
-    storage: plan.spec.ceph
-      ? {
-          driver: 'rbd',
-          pool: POOL,
-          monitors: plan.voters.map((voter) => `${voter.storage}:3300`),
-          user: VM_USER,
-          keyFile: `/etc/busbar/ceph/${VM_USER}.key`,
-        }
-      : { driver: 'dir', path: SHARED_VOLUMES },
+    ...(host.role === 'hypervisor' ? { libvirt: { uri: 'qemu:///system' }, storage } : {}),
     stateDir: '/var/lib/busbar/agent',
     runDir: '/run/busbar',
     logDir: '/var/log/busbar',

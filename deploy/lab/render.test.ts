@@ -43,12 +43,13 @@ describe('configuration of the daemons', () => {
   });
 
   it('tells an agent what it needs, and nothing of etcd', () => {
-    const agent = parse(renderAgentYaml(plan, witness)) as Record<string, unknown>;
+    const agent = parse(renderAgentYaml(plan, host1)) as Record<string, unknown>;
     expect(agent).toMatchObject({
-      host: 'witness1',
-      role: 'witness',
-      managementAddress: '10.77.0.21',
-      storageAddress: '10.77.1.21',
+      host: 'host1',
+      role: 'hypervisor',
+      managementAddress: '10.77.0.11',
+      storageAddress: '10.77.1.11',
+      libvirt: { uri: 'qemu:///system' },
       storage: {
         driver: 'rbd',
         monitors: ['10.77.1.11:3300', '10.77.1.12:3300', '10.77.1.21:3300'],
@@ -56,6 +57,13 @@ describe('configuration of the daemons', () => {
       },
     });
     expect(JSON.stringify(agent)).not.toContain('etcd');
+  });
+
+  it('tells a witness nothing of libvirt and storage, which its agent refuses', () => {
+    const agent = parse(renderAgentYaml(plan, witness)) as Record<string, unknown>;
+    expect(agent).toMatchObject({ host: 'witness1', role: 'witness', storageAddress: '10.77.1.21' });
+    expect(Object.keys(agent)).not.toContain('libvirt');
+    expect(Object.keys(agent)).not.toContain('storage');
   });
 
   it('uses the shared directory without Ceph', () => {
