@@ -40,7 +40,8 @@ export async function runLog(
         skip -= output.length - fresh.length;
         if (fresh.length === 0) continue;
         shown = true;
-        if (!session.io.stdout.write(fresh)) await once(session.io.stdout, 'drain', { signal: session.signal });
+        const shownBytes = session.io.stdout.isTTY === true ? harmless(fresh) : fresh;
+        if (!session.io.stdout.write(shownBytes)) await once(session.io.stdout, 'drain', { signal: session.signal });
       }
       return;
     } catch (error) {
@@ -57,4 +58,17 @@ export async function runLog(
       await api.pause(RETRY_MS);
     }
   }
+}
+
+/**
+ * What a guest printed, for a terminal: control characters other than tab and line ends become dots, so that whoever is root
+ * in a guest cannot move the cursor, set the clipboard or fake a prompt on the engineer's screen. A file or pipe gets the bytes as they are.
+ */
+export function harmless(bytes: Uint8Array): Uint8Array {
+  return bytes.map((byte, index) => {
+    const shown = byte === 0x09 || byte === 0x0a || byte === 0x0d;
+    // C1 controls (U+0080 to U+009F) are 0xc2 and this byte in UTF-8; some terminals obey them as they obey ESC.
+    const c1 = byte >= 0x80 && byte <= 0x9f && bytes[index - 1] === 0xc2;
+    return (byte < 0x20 && !shown) || byte === 0x7f || c1 ? 0x2e : byte;
+  });
 }
