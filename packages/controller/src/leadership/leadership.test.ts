@@ -4,7 +4,7 @@ import { VirtualClock } from '@busbar/core/clock/virtual';
 import { silentLogger } from '@busbar/core/log';
 import { seededRandom } from '@busbar/core/random';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import type { LeaseId } from '../store/cluster-store.ts';
 import { type MemoryStore, MemoryStoreServer } from '../store/memory.ts';
 import { LEADER_KEY, Leadership, type LeaderTerm } from './leadership.ts';
@@ -190,6 +190,26 @@ describe('leadership', () => {
     const second = await world.elect(1_000);
     expect(second.term.createRevision).toBeGreaterThan(first.term.createRevision);
     await world.stop();
+  });
+
+  test('a day of steps leaves nothing behind on the signal, and races nothing that lives on', async () => {
+    const add = vi.spyOn(EventTarget.prototype, 'addEventListener');
+    const remove = vi.spyOn(EventTarget.prototype, 'removeEventListener');
+    const race = vi.spyOn(Promise, 'race');
+    try {
+      const world = cluster({ count: 1 });
+      await world.elect();
+      await world.clock.advance(600_000);
+      const signal = world.candidates[0]?.abort.signal;
+      const times = ({ mock }: { mock: { contexts: unknown[] } }) => mock.contexts.filter((on) => on === signal).length;
+      expect(times(add)).toBeGreaterThan(100);
+      // One for the run itself, one for the step under way.
+      expect(times(add) - times(remove)).toBeLessThanOrEqual(2);
+      expect(race).not.toHaveBeenCalled();
+      await world.stop();
+    } finally {
+      vi.restoreAllMocks();
+    }
   });
 
   test('a clean shutdown is quick, with and without the store', async () => {

@@ -88,14 +88,16 @@ export class Leadership {
   async run(signal: AbortSignal): Promise<void> {
     const following = new AbortController();
     const followed = this.#follow(following.signal);
-    // A campaign that a silent store holds up must not hold up the end.
-    const aborted = new Promise<void>((resolve) => {
-      signal.addEventListener('abort', () => resolve(), { once: true, signal: following.signal });
-    });
+    const wake = () => this.#wakeUp();
+    signal.addEventListener('abort', wake, { once: true });
     this.#running = true;
     try {
-      while (!signal.aborted) await Promise.race([this.#step(), aborted]);
+      while (!signal.aborted) {
+        const step = this.#step();
+        if (step !== undefined) await settledOrAborted(step, signal);
+      }
     } finally {
+      signal.removeEventListener('abort', wake);
       this.#running = false;
       following.abort();
       await this.resign();
@@ -115,15 +117,17 @@ export class Leadership {
     await this.#release(lease);
   }
 
-  #step(): Promise<void> | void {
+  #step(): Promise<void> | undefined {
     const decision = decide(this.#view(), this.#timings);
     switch (decision.do) {
       case 'wait':
         return this.#wait(decision.untilMs);
       case 'renew':
-        return this.#renew();
+        this.#renew();
+        return;
       case 'observe':
-        return this.#observe();
+        this.#observe();
+        return;
       case 'campaign':
         return this.#campaign();
       case 'step-down': {
@@ -311,6 +315,18 @@ export class Leadership {
     if (this.#keyCreated === 'unknown') return 'unknown';
     return this.#keyCreated === NONE ? 'free' : 'held';
   }
+}
+
+/**
+ * A campaign that a silent store holds up must not hold up the end. Not a race against one long-lived promise: that
+ * would keep a reaction of every step, for as long as the controller runs.
+ */
+function settledOrAborted(step: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = () => resolve();
+    signal.addEventListener('abort', stop, { once: true });
+    step.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
+  });
 }
 
 function parseRecord(text: string): LeaderRecord | null {
