@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { BusbarError } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
 import { decodeRequest, encodeRequest, requestKey } from '../records/kinds.ts';
-import type { Compare, KeyValue, TransactionResult, Write } from '../store/cluster-store.ts';
+import type { Compare, KeyValue, LeaseId, TransactionResult, Write } from '../store/cluster-store.ts';
 import { absent } from '../view/table.ts';
 import type { Api, Call } from './call.ts';
 
@@ -78,13 +78,20 @@ export async function mutate<Ids, Response>(
 /** The plan's transaction, and in it the answer to the request id. */
 async function withRequest(api: Api, plan: Plan<unknown>, key: string, digest: string): Promise<TransactionResult> {
   const value = encodeRequest({ digest, ...plan.ids });
+  return withRequestLease(api, (lease) =>
+    api.store.txn({
+      compare: [...plan.compare, absent(key)],
+      writes: [...plan.writes, { kind: 'put', key, value, lease }],
+    }),
+  );
+}
+
+/** A write under the lease that request ids live on; with another lease when that one is gone. */
+export async function withRequestLease<T>(api: Api, write: (lease: LeaseId) => Promise<T>): Promise<T> {
   for (let attempt = 0; ; attempt++) {
     const lease = await api.requestLeases.current();
     try {
-      return await api.store.txn({
-        compare: [...plan.compare, absent(key)],
-        writes: [...plan.writes, { kind: 'put', key, value, lease }],
-      });
+      return await write(lease);
     } catch (error) {
       // The store was restored, or this controller stood still for an hour: nothing was written, take another lease.
       if (!(error instanceof BusbarError && error.reason === 'LEASE_GONE') || attempt > 0) throw error;

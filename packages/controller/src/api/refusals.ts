@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
-import type { Revision } from '@busbar/core/ids';
 import type { NamedKind } from '../records/kinds.ts';
 import type { Entry, Table } from '../view/table.ts';
 
@@ -52,5 +51,3 @@ export function assertNotDeleting(
     hint: 'wait until it is gone',
   });
 }
-
-export const NO_REVISION = 0n as Revision;

@@ -252,6 +252,15 @@ describe('an import', () => {
   });
 });
 
+it('with a request id survives the loss of the lease that request ids live on', async () => {
+  const { requestLeases } = rig.api;
+  const gone = await rig.run(requestLeases.current());
+  rig.truth.revokeLease(gone);
+  const last = await whole({ requestId: '11111111-1111-4111-8111-111111111111' });
+  expect(last?.image?.status?.phase).toBe(ImagePhase.READY);
+  expect(await rig.run(requestLeases.current())).not.toBe(gone);
+});
+
 describe('the leader’s clean-up', () => {
   const storedImage = (id: string) =>
     rig.run(
@@ -301,6 +310,31 @@ describe('the leader’s clean-up', () => {
     expect(rig.pool.volumes.size).toBe(1);
     expect(told).toEqual([{ kind: 'image', id: unknown }, { kind: 'volume', id: unknown }, { imageId: noted }]);
     expect((await rig.run(store.list(importKey('')))).value.map((kv) => kv.key)).toEqual([importKey(unreadable)]);
+  });
+
+  it('goes on where one import does not let go of its bytes', async () => {
+    const { store, storage, sessions, policy } = rig.api;
+    const leader: Leader = {
+      term: 1n,
+      signal: new AbortController().signal,
+      txn: (transaction) => store.txn(transaction),
+    };
+    const [stuck, other] = ['11111111-1111-4111-8111-111111111111', '22222222-2222-4222-8222-222222222222'];
+    const stubborn = Object.assign(Object.create(storage) as typeof storage, {
+      deleteImage: async (id: ImageId) => {
+        if (id === stuck) throw new BusbarError({ kind: 'unavailable', reason: 'TEST_BUSY', message: 'has watchers' });
+        return storage.deleteImage(id);
+      },
+    });
+    const deps = { store, view: rig.view, sessions, storage: stubborn, policy, clock: rig.clock, logger: silentLogger };
+    const cleanUp = new CleanUp(deps, leader);
+    for (const id of [stuck, other]) {
+      await storedImage(id);
+      await rig.run(store.txn({ compare: [], writes: [{ kind: 'put', key: importKey(id), value: 'x' }] }));
+    }
+    for (let round = 0; round < 2; round++) await rig.run(cleanUp.round());
+    expect([...rig.pool.images.keys()]).toEqual([stuck]);
+    expect((await rig.run(store.list(importKey('')))).value.map((kv) => kv.key)).toEqual([importKey(stuck)]);
   });
 
   it('forgets operations that ended a day ago, and the oldest beyond a thousand', async () => {

@@ -14,7 +14,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/image';
 import type { ImageStat } from '@busbar/storage/driver';
 import type { Api, Call } from '../api/call.ts';
-import { contentOf } from '../api/mutate.ts';
+import { contentOf, withRequestLease } from '../api/mutate.ts';
 import { nameTaken } from '../api/refusals.ts';
 import { invalid, parse } from '../api/validation.ts';
 import {
@@ -140,24 +140,24 @@ export async function* importImage(
           sha256: found.sha256,
         },
       };
-      const sealed = await seal(api, id, ready, {
+      const transaction: Transaction = {
         compare: [{ target: 'create', key: recordKey('image', id), revision: claimed.revision }],
         writes: [
           putRecord('image', id, ready),
           { kind: 'put', key: nameKey('image', header.name), value: id },
           { kind: 'delete', key: importKey(id) },
-          ...(requestRecord === null
-            ? []
-            : [
-                {
-                  kind: 'put',
-                  key: requestRecord,
-                  value: encodeRequest({ digest, operationId: '', resourceId: id }),
-                  lease: await api.requestLeases.current(),
-                } as const,
-              ]),
         ],
-      });
+      };
+      const answer = encodeRequest({ digest, operationId: '', resourceId: id });
+      const sealed =
+        requestRecord === null
+          ? await seal(api, id, ready, transaction)
+          : await withRequestLease(api, (leaseId) =>
+              seal(api, id, ready, {
+                ...transaction,
+                writes: [...transaction.writes, { kind: 'put', key: requestRecord, value: answer, lease: leaseId }],
+              }),
+            );
       if (!sealed.succeeded)
         throw new BusbarError({
           kind: 'unavailable',

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { errorChain } from '@busbar/core/errors';
 import type { ImageId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { expired } from '../operation/create.ts';
@@ -51,7 +52,13 @@ export class CleanUp {
       suspects.add(id);
       if (!this.#suspects.has(id) || this.#leader.signal.aborted) continue;
       logger.warn({ imageId: id }, 'removing what an interrupted import left in the pool');
-      await storage.deleteImage(id as ImageId);
+      try {
+        await storage.deleteImage(id as ImageId);
+      } catch (error) {
+        // One image that does not let go (a watcher, a snapshot) must not keep the others' bytes.
+        logger.warn({ imageId: id, err: errorChain(error) }, 'cannot remove it; tried again in a minute');
+        continue;
+      }
       await this.#leader.txn({ compare: [noRecord], writes: [{ kind: 'delete', key: importKey(id) }] });
     }
     this.#suspects = suspects;
