@@ -71,7 +71,7 @@ export function createAgent(deps: AgentDeps): Agent {
 
   const leaseWatch = new LeaseWatch(clock, lease, (held) => {
     logger.info({ held }, held ? 'lease held' : 'lease ended');
-    // Isolation policies are acted on from here: onLease (lease/isolation.ts) says what to do.
+    // Isolation policies are NOT acted on yet: when they are, it begins here, with what onLease (lease/isolation.ts) says.
     reconciler?.wake();
     markReport();
   });

@@ -6,6 +6,7 @@ import type { AttachOrder, DesiredState, SessionResponse, Welcome } from '@busba
 import type { LeaseSession } from '../lease/lease.ts';
 import type { ControllerDialer } from './link.ts';
 import { Outbox, type OutboxSources } from './outbox.ts';
+import { unlessAborted } from './unless-aborted.ts';
 import { type Terms, verifyWelcome } from './welcome.ts';
 
 /** Until the controller says otherwise. */
@@ -116,14 +117,11 @@ export class ControllerLink {
   async #read(): Promise<void> {
     const { dialer, controller } = this.#options;
     const { signal } = this.#abort;
-    // The dialer promises to end the stream on abort; we do not wait for it to keep that promise.
-    const aborted = new Promise<undefined>((resolve) => signal.addEventListener('abort', () => resolve(undefined)));
     try {
       const incoming = dialer.session(controller.address, this.outbox, signal)[Symbol.asyncIterator]();
       for (;;) {
-        const next = incoming.next();
-        next.catch(() => {});
-        const result = await Promise.race([next, aborted]);
+        // The dialer promises to end the stream on abort; we do not wait for it to keep that promise.
+        const result = await unlessAborted(incoming.next(), signal);
         if (result === undefined || this.#ended) return;
         if (result.done === true) {
           this.close('the controller ended the session');
