@@ -9,7 +9,9 @@ import {
   SessionRequest as Up,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { HostInventory, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
+import { OperationState } from '@busbar/proto/gen/busbar/v1/operation';
 import { CreateVmRequest } from '@busbar/proto/gen/busbar/v1/vm';
+import { CreateVolumeRequest } from '@busbar/proto/gen/busbar/v1/volume';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { putRecord } from '../records/kinds.ts';
 import { Rig } from '../testing/rig.ts';
@@ -168,6 +170,32 @@ describe('a term', () => {
     await settle();
     await rig.clock.advance(2_000);
     expect(stateOf('host2')).toBe(HostState.READY);
+  });
+
+  it.each([
+    ['hangs', Number.POSITIVE_INFINITY, 5_000],
+    ['ends', 1_000, 1_000],
+  ])('waits for a step that %s, but not for ever', async (_how, stepMs, endsAfterMs) => {
+    rig.api.storage.createVolume = () =>
+      new Promise((resolve) => {
+        if (Number.isFinite(stepMs)) rig.clock.timer(stepMs, () => resolve(undefined as never));
+      });
+    begin();
+    await rig.clock.advance(1_000);
+    let ended = false;
+    void leading.then(() => {
+      ended = true;
+    });
+    const request = CreateVolumeRequest.fromPartial({ name: 'disk', spec: { sizeBytes: 1024n ** 3n } });
+    await rig.call('VolumeService', 'createVolume', request);
+    const phase = () => rig.view.tables.operation.sorted()[0]?.record.operation?.state;
+    await rig.clock.advanceUntil(() => phase() === OperationState.RUNNING, 5_000);
+    await settle();
+    over.abort();
+    await rig.clock.advance(endsAfterMs - 50);
+    expect(ended).toBe(false);
+    await rig.clock.advance(100);
+    expect(ended).toBe(true);
   });
 
   it('goes on after the store was away, and stops when it is over', async () => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Clock, sleep } from '@busbar/core/clock/clock';
+import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
@@ -41,6 +41,8 @@ export const SAGAS: readonly Saga[] = [
 const TICK_MS = 500;
 /** Leftovers in pool and store do no harm meanwhile. */
 const CLEAN_UP_EVERY_MS = 60_000;
+/** What a controller grants the work of its ended term before it begins another. */
+const TERM_END_MS = 5_000;
 
 export interface TermDeps {
   readonly store: ClusterStore;
@@ -94,7 +96,12 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
     }
   } finally {
     sessions.clearDesired();
-    await cleaning;
+    // So that this controller's next term does not repeat what is still running. What hangs in the pool is not worth a
+    // cluster without a leader: it is idempotent, and its writes are fenced.
+    const last = () => Promise.all([cleaning, runner.settled()]);
+    await withDeadline(clock, TERM_END_MS, "the term's last work", last).catch((error: unknown) => {
+      logger.warn({ err: errorChain(error) }, 'leadership ended while work on the pool is still under way');
+    });
   }
 }
 

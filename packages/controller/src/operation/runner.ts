@@ -17,15 +17,21 @@ import { NO_WRITES, type Saga, type SagaContext, type SagaStep, type StepOutcome
 import { ENDED } from './state.ts';
 
 /**
- * Runs the sagas: at most one step of an operation at a time, operations on one target in the order in which
- * they were accepted, up to MAX_PARALLEL at once. Owns every OperationRecord while it leads. Whatever it
- * remembers in memory (retry times) may be lost without harm.
+ * Runs the sagas: at most one step of an operation at a time by this leader, operations on one target in the order in which
+ * they were accepted, up to MAX_PARALLEL at once of those that touch the pool and of those that do not. Owns every
+ * OperationRecord while it leads. Whatever it remembers in memory (retry times) may be lost without harm.
+ *
+ * Race: a step that a deposed leader began may still run while its successor runs it again. What it would write is
+ * fenced and fails; what it does to the pool is idempotent, and storage calls never remove what may be complete.
  *
  * A write that fails its comparison is not an error: somebody (the API: cancellation; the VM reconciler: status)
  * was faster. The step runs again on what the view then shows.
  */
 
-/** Parallel steps: enough to keep the pool and the hosts busy, few enough not to swamp two cores. */
+/**
+ * Parallel steps: enough to keep the pool and the hosts busy, few enough not to swamp two cores. Steps that touch the pool
+ * have slots of their own: Ceph may keep them waiting for minutes, and stopping a VM must not wait for that.
+ */
 const MAX_PARALLEL = 8;
 /** How long a step may fail with "unavailable" or "timeout" before the saga turns around: a Ceph or etcd restart takes tens of seconds. */
 export const RETRY_LIMIT_MS = 120_000;
@@ -50,7 +56,10 @@ export class SagaRunner {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #leader: Leader;
-  readonly #running = new Set<string>();
+  /** What each operation under way is busy with. */
+  readonly #running = new Map<string, { readonly work: string; readonly ended: Promise<void> }>();
+  /** Work that was seen to ask for the storage driver: learned, so that no table can forget to say it. */
+  readonly #touchesStorage = new Set<string>();
   readonly #attempts = new Map<string, Attempt>();
 
   constructor(deps: {
@@ -72,9 +81,11 @@ export class SagaRunner {
   /** Starts what can be started now; never waits. `wake` is called when a step ended, so that the next can begin. */
   tick(wake: () => void): void {
     for (const entry of this.#due()) {
-      if (this.#running.size >= MAX_PARALLEL) return;
-      this.#running.add(entry.id);
-      this.#advance(entry)
+      const work = workOf(entry.record);
+      const mine = this.#touchesStorage.has(work);
+      const busy = [...this.#running.values()].filter((other) => this.#touchesStorage.has(other.work) === mine).length;
+      if (busy >= MAX_PARALLEL) continue;
+      const ended = this.#advance(entry)
         .catch((error: unknown) => {
           this.#log.warn({ operationId: entry.id, err: errorChain(error) }, 'saga step could not be recorded');
           this.#backOff(entry);
@@ -83,7 +94,13 @@ export class SagaRunner {
           this.#running.delete(entry.id);
           wake();
         });
+      this.#running.set(entry.id, { work, ended });
     }
+  }
+
+  /** Resolves when nothing that was begun is still under way. */
+  async settled(): Promise<void> {
+    await Promise.all([...this.#running.values()].map(({ ended }) => ended));
   }
 
   /** Operations whose turn it is: not ended, not running, not backing off, and first in line for their target. */
@@ -226,14 +243,26 @@ export class SagaRunner {
   }
 
   #context(entry: Entry<OperationRecord>, attempt: Attempt): SagaContext {
+    const storage = () => {
+      this.#touchesStorage.add(workOf(entry.record));
+      return this.#storage;
+    };
     return {
       operation: entry.record,
       view: this.#view,
-      storage: this.#storage,
+      get storage() {
+        return storage();
+      },
       clock: this.#clock,
       logger: this.#log,
       stepAgeMs: this.#clock.nowMs() - attempt.firstTryMs,
       signal: this.#leader.signal,
     };
   }
+}
+
+/** Beginning an operation is work of its own: it only writes its record. */
+function workOf(record: OperationRecord): string {
+  const { state } = progress.operationOf(record);
+  return state === OperationState.PENDING ? 'begin' : `${record.saga}/${record.step}/${state}`;
 }
