@@ -48,7 +48,7 @@ async function main(): Promise<void> {
 }
 
 async function run(file: AgentFile, logger: PinoLogger): Promise<void> {
-  const { controllers, tls, stateDir } = file;
+  const { cluster, controllers, tls, stateDir } = file;
   const { version } = manifest;
   const loadTls = () => ({
     ca: readFileSync(tls.ca),
@@ -56,7 +56,7 @@ async function run(file: AgentFile, logger: PinoLogger): Promise<void> {
     key: readFileSync(tls.key),
   });
   loadTls(); // a missing file is told now, not at the first connection
-  const dialer = new GrpcDialer({ controllers, loadTls });
+  const dialer = new GrpcDialer({ cluster, controllers, loadTls });
   const host = await openHost(file, { clock: systemClock, logger });
   const agent = createAgent({
     clock: systemClock,

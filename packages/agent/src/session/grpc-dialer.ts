@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { assert } from '@busbar/core/assert';
 import { BusbarError } from '@busbar/core/errors';
 import {
@@ -27,6 +28,7 @@ export interface TlsFiles {
 }
 
 export interface GrpcDialerOptions {
+  readonly cluster: string;
   readonly controllers: readonly { readonly host: string; readonly address: string }[];
   /** Read for every connection, so that a renewed certificate is used from the next one on. */
   loadTls(): TlsFiles;
@@ -50,7 +52,7 @@ const CHANNEL_OPTIONS: ChannelOptions = {
   'grpc.max_send_message_length': 16 * 1024 * 1024,
 };
 
-/** Dials controllers over mutual TLS. The certificate has to name the controller's host, whatever address it is dialled at. */
+/** Dials controllers over mutual TLS. The certificate has to be a controller's and of its host, whatever address it is dialled at. */
 export class GrpcDialer implements ControllerDialer {
   readonly #options: GrpcDialerOptions;
   readonly #channels = new Set<Channel>();
@@ -94,12 +96,30 @@ export class GrpcDialer implements ControllerDialer {
     const controller = this.#options.controllers.find((candidate) => candidate.address === address);
     assert(controller !== undefined, `${address} is not the address of a configured controller`);
     const { ca, certificate, key } = this.#options.loadTls();
-    return createChannel(address, ChannelCredentials.createSsl(ca, key, certificate), {
+    const verify = { checkServerIdentity: controllerCheck(this.#options.cluster, controller.host) };
+    return createChannel(address, ChannelCredentials.createSsl(ca, key, certificate, verify), {
       ...CHANNEL_OPTIONS,
       'grpc.ssl_target_name_override': controller.host,
       'grpc.default_authority': controller.host,
     });
   }
+}
+
+/**
+ * Name and role: the agent of the same host has a certificate of the same CA for the same name, and must not be able to
+ * pose as the controller, whose word starts and destroys VMs.
+ */
+export function controllerCheck(cluster: string, host: string) {
+  const wanted = `URI:spiffe://${cluster}/controller/${host}`;
+  return (name: string, certificate: PeerCertificate): Error | undefined => {
+    const wrong = checkServerIdentity(name, certificate);
+    if (wrong !== undefined) return wrong;
+    const names = certificate.subjectaltname ?? '';
+    // Node quotes an entry with a comma in it: one that tries to look like two is cut where its quotes are not closed.
+    const entries = names.replace(/"(?:[^"\\]|\\.)*"/g, '""').split(', ');
+    if (entries.includes(wanted)) return undefined;
+    return new Error(`what answers there is certified, but not as controller ${host} of cluster ${cluster} (${names})`);
+  };
 }
 
 /** The library's words around the one that matters: they go to the user with each report. */
