@@ -29,9 +29,14 @@ export interface StorageDriver {
    * the volume open; telling the VM is its host's task.
    */
   resizeVolume(volumeId: VolumeId, sizeBytes: bigint): Promise<void>;
-  /** Refuses (VOLUME_IN_USE) while a client has it open; rbd believes so of a killed client for 30 s. */
-  deleteVolume(volumeId: VolumeId): Promise<void>;
-  /** Null also for one that a crash left half-made: repeat its creation or delete it. */
+  /**
+   * Refuses (VOLUME_IN_USE) while a client has it open; rbd believes so of a killed client for 30 s. From the first byte
+   * that goes, the volume is half-made for all to see, so that a deletion that was cut off is repeated and never called off.
+   * `neverUsed` is the caller's word that no VM ever had it open: whoever has it open is the orphan of a
+   * controller that was killed, which is fenced instead of waited for.
+   */
+  deleteVolume(volumeId: VolumeId, options?: { readonly neverUsed: boolean }): Promise<void>;
+  /** Null also for one that a crash left half-made, or half-deleted: repeat that, or delete it. */
   statVolume(volumeId: VolumeId): Promise<VolumeStat | null>;
   /** Sorted; half-made ones too, so that they can be found and deleted. */
   listVolumes(): Promise<readonly VolumeId[]>;

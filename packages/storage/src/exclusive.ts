@@ -2,9 +2,10 @@
 import { storageError } from './errors.ts';
 
 /**
- * One change of an image or volume at a time in this process; between processes the saga that owns it
- * sees to that. Without it the repeat of a call would take the first one's unfinished work for the
- * remains of a crash.
+ * One change of an image or volume at a time in this process. Without it the repeat of a call would take
+ * the first one's unfinished work for the remains of a crash. Between processes nothing sees to that: a
+ * leader of yesterday that stood still may go on with its step beside the leader of today, so drivers
+ * let only atomic steps (a rename that refuses a taken name) make or take away what has a final name.
  */
 export class Exclusive {
   readonly #held = new Set<string>();

@@ -22,7 +22,11 @@ export function openStorage(config: unknown, deps: StorageDeps = {}): StorageDri
   const clock = deps.clock ?? systemClock;
   switch (checked.driver) {
     case 'rbd':
-      return rbdDriver(checked, { clock, logger: deps.logger ?? silentLogger });
+      return rbdDriver(checked, {
+        clock,
+        logger: deps.logger ?? silentLogger,
+        random: deps.random ?? systemRandom,
+      });
     case 'dir':
       return dirDriver(checked, { clock });
     case 'sim': {

@@ -21,6 +21,9 @@ export interface ClientDeps {
   readonly logger: Logger;
 }
 
+/** What the driver needs of a client; a test has its own. */
+export type CephApi = Pick<CephClient, 'childPid' | 'call' | 'callLong' | 'close'>;
+
 export class CephClient {
   readonly #config: RbdConfig;
   readonly #native: NativeHost<CephCalls, never, Lane>;

@@ -6,33 +6,42 @@
  *   volume.<id>  RBD image
  *
  * Both are complete only when their metadata says so, which is written last (metadata.ts). An image
- * or volume without it is the remains of a crash: invisible, and replaced by the next attempt. The
- * writer of each is the saga that owns it; races between sagas end at Ceph's own refusals (a
- * protected snapshot with clones, an image with watchers).
+ * or volume without it is the remains of a crash: invisible, and replaced by the next attempt. Each belongs
+ * to one saga, but a controller that stood still may go on with a step beside its successor: hence a
+ * volume is made under a name of its own and gets its final one by a rename, which refuses a taken name
+ * (half-made.ts). Other races end at Ceph's own refusals (a protected snapshot with clones, an image
+ * with watchers).
  */
 import type { Clock } from '@busbar/core/clock/clock';
-import { BusbarError } from '@busbar/core/errors';
+import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { ImageId, VolumeId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
+import type { Random } from '@busbar/core/random';
 import { nativeCode } from '@busbar/native/errors';
 import type { RbdConfig } from '../config.ts';
 import type { DiskSource, ImageStat, ImportRequest, StorageDriver, VolumeStat } from '../driver.ts';
-import { storageError } from '../errors.ts';
+import { isReason, storageError } from '../errors.ts';
 import { Exclusive } from '../exclusive.ts';
-import type { ImageInfo } from '../ffi/calls.ts';
+import type { ImageInfo, Metadata } from '../ffi/calls.ts';
 import { ERRNO } from '../ffi/errors.ts';
 import { importStream } from '../image/import.ts';
 import { fileSpool } from '../image/spool.ts';
 import * as names from '../names.ts';
-import { CephClient } from './client.ts';
+import { type CephApi, CephClient } from './client.ts';
 import { diffTarget } from './diff-target.ts';
-import { removeHalfMade, sweepLost } from './half-made.ts';
+import { asideName, removeHalfMade, removeNeverUsed, sweepAside } from './half-made.ts';
 import * as meta from './metadata.ts';
 import { poolCapacity } from './monitors.ts';
+
+/** The second finds the name free, or another controller's volume complete; a third is for bad luck. */
+const RENAME_ATTEMPTS = 3;
 
 export interface RbdDeps {
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly random: Random;
+  /** Default: librados in a child process. */
+  readonly client?: CephApi;
 }
 
 export interface RbdDriver extends StorageDriver {
@@ -43,7 +52,8 @@ export interface RbdDriver extends StorageDriver {
 
 export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
   const { clock, logger } = deps;
-  const client = new CephClient(config, deps);
+  const client = deps.client ?? new CephClient(config, deps);
+  const aside = { ...deps, client };
   const exclusive = new Exclusive();
   const closing = new AbortController();
 
@@ -55,52 +65,99 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
     return info !== null && meta.isCompleteImage(info) ? info : null;
   };
 
+  type Make = (name: string, metadata: Metadata) => Promise<void>;
+
   /** Makes the volume unless the same one is there; what a crash left of it is replaced. */
-  function createOnce(
-    id: VolumeId,
-    sizeBytes: bigint,
-    origin: ImageId | null,
-    make: (name: string) => Promise<void>,
-  ): Promise<void> {
-    const name = names.volumeName(id);
-    return exclusive.inTurn(name, () => createNow(name, id, sizeBytes, origin, make));
+  function createOnce(id: VolumeId, sizeBytes: bigint, origin: ImageId | null, make: Make): Promise<void> {
+    return exclusive.inTurn(names.volumeName(id), () => createNow(id, sizeBytes, origin, make));
   }
 
-  async function createNow(
-    name: string,
-    id: VolumeId,
-    sizeBytes: bigint,
-    origin: ImageId | null,
-    make: (name: string) => Promise<void>,
-  ): Promise<void> {
-    const existing = await inspect(name);
-    if (existing !== null && meta.isCompleteVolume(existing)) {
-      const from = meta.volumeOrigin(existing);
-      if (existing.sizeBytes === sizeBytes && from === origin) return;
-      throw names.existsDifferent(id, names.describe(existing.sizeBytes, from), names.describe(sizeBytes, origin));
-    }
-    if (existing !== null) await removeHalfMade(client, clock, name);
+  async function createNow(id: VolumeId, sizeBytes: bigint, origin: ImageId | null, make: Make): Promise<void> {
+    const name = names.volumeName(id);
+    const isThere = async () => {
+      const info = await inspect(name);
+      if (info !== null && meta.isVolumeBeingDeleted(info)) {
+        throw names.existsDifferent(id, 'being deleted', names.describe(sizeBytes, origin));
+      }
+      if (info === null || !meta.isCompleteVolume(info)) return { complete: false, exists: info !== null, madeAs: '' };
+      const from = meta.volumeOrigin(info);
+      if (info.sizeBytes !== sizeBytes || from !== origin) {
+        throw names.existsDifferent(id, names.describe(info.sizeBytes, from), names.describe(sizeBytes, origin));
+      }
+      return { complete: true, exists: true, madeAs: meta.volumeMadeAs(info) };
+    };
+    const atFirst = await isThere();
+    if (atFirst.complete) return;
+    if (atFirst.exists) await removeHalfMade(aside, name);
+
+    const temporary = asideName(aside, 'making', name);
     try {
-      await make(name);
+      await make(temporary, meta.volumeMetadata(origin, temporary));
     } catch (error) {
-      if (nativeCode(error) !== ERRNO.EEXIST) throw error;
-      // Its name is taken but it cannot be opened: a creation that died between two objects.
-      await removeHalfMade(client, clock, name);
-      await make(name);
+      // A storage that does not answer will not remove it either: that is the sweep's.
+      const noAnswer = error instanceof BusbarError && (error.kind === 'timeout' || error.kind === 'unavailable');
+      if (!noAnswer) await discardMaking(temporary);
+      throw error;
+    }
+    for (let attempt = 0; attempt < RENAME_ATTEMPTS; attempt++) {
+      const isTaken = await nameTaken(temporary, name);
+      // Not what the rename answered but what is there now counts.
+      const now = await isThere().catch(async (error: unknown) => {
+        if (isTaken && isReason(error, 'volumeExistsDifferent')) await discardMaking(temporary);
+        throw error;
+      });
+      if (now.complete) {
+        // Finished by another controller, unless ours it is, by a rename of which only the answer failed.
+        if (isTaken && now.madeAs !== temporary) await discardMaking(temporary);
+        return;
+      }
+      // The remains of a creation by an older version, or one that died between two objects.
+      if (isTaken) await removeHalfMade(aside, name);
+      else break;
+    }
+    throw storageError('storageUnavailable', `volume ${id} is gone right after it was made`, {
+      hint: 'repeat the call',
+    });
+  }
+
+  /** Renames, and answers whether the name was taken already; librbd looks and takes in one step on the OSD. */
+  async function nameTaken(from: string, to: string): Promise<boolean> {
+    try {
+      await client.call('rename', { from, to });
+      return false;
+    } catch (error) {
+      if (nativeCode(error) === ERRNO.EEXIST) return true;
+      // Swept, since we stood still for so long. Any other failure may have renamed it: then it must not be removed by name.
+      if (nativeCode(error) === ERRNO.ENOENT) return false;
+      throw error;
     }
   }
 
-  async function deleteVolume(id: VolumeId): Promise<void> {
+  /** Only for one that certainly has no other name. The sweep has it if that fails. */
+  async function discardMaking(temporary: string): Promise<void> {
+    await client.callLong('remove', { name: temporary }).catch((error: unknown) => {
+      logger.warn({ image: temporary, err: errorChain(error) }, 'an unfinished volume is left to the sweep');
+    });
+  }
+
+  async function deleteVolume(id: VolumeId, neverUsed: boolean): Promise<void> {
     const name = names.volumeName(id);
-    const info = await inspect(name);
-    if (info !== null && !meta.isCompleteVolume(info)) return await removeHalfMade(client, clock, name);
+    if (neverUsed) return await removeNeverUsed(aside, name);
+    let info = await inspect(name);
+    if (info !== null && !meta.isCompleteVolume(info) && !meta.isVolumeBeingDeleted(info)) {
+      if ((await removeHalfMade(aside, name)) === 'removed') return;
+      info = await inspect(name);
+    }
     if (info !== null) {
       const watchers = await client.call('watchers', { name });
       if (watchers.length > 0) throw names.volumeInUse(id, watchers.map(({ address }) => address).join(', '));
+      if (info.snapshots.length > 0) throw storageError('volumeInUse', `volume ${id} has snapshots`);
+      if (meta.isCompleteVolume(info)) await client.call('setMetadata', { name, metadata: meta.VOLUME_DELETING });
     }
     try {
       await client.callLong('remove', { name });
     } catch (error) {
+      // It stays "deleting": this refusal does not say that no earlier removal took bytes away.
       if (nativeCode(error) === ERRNO.EBUSY) throw names.volumeInUse(id, 'by a client that has just opened it');
       if (nativeCode(error) === ERRNO.ENOTEMPTY) {
         throw storageError('volumeInUse', `volume ${id} has snapshots`, { cause: error });
@@ -109,10 +166,16 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
     }
   }
 
+  /** For an image: one that has become complete since the caller looked is another import's. */
+  async function removeHalfImage(name: string): Promise<void> {
+    if ((await removeHalfMade(aside, name)) === 'removed') return;
+    throw storageError('imageBusy', `${name} has just been completed by another controller`);
+  }
+
   async function deleteImage(id: ImageId): Promise<void> {
     const name = names.imageName(id);
     const info = await inspect(name);
-    if (info === null || !meta.isCompleteImage(info)) return await removeHalfMade(client, clock, name);
+    if (info === null || !meta.isCompleteImage(info)) return await removeHalfImage(name);
     const clones = await client.call('children', { name, snapshot: meta.BASE });
     if (clones.length > 0) throw names.imageInUse(id, clones);
     await client.call('setMetadata', { name, metadata: meta.IMAGE_DELETING });
@@ -124,7 +187,7 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
       await client.call('setMetadata', { name, metadata: meta.IMAGE_COMPLETE });
       throw names.imageInUse(id, await client.call('children', { name, snapshot: meta.BASE }));
     }
-    await removeHalfMade(client, clock, name);
+    await removeHalfImage(name);
   }
 
   async function imageStat(info: ImageInfo, name: string): Promise<ImageStat> {
@@ -132,6 +195,10 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
     return { virtualSizeBytes: info.sizeBytes, allocatedBytes, sha256: meta.imageOrigin(info).sha256 };
   }
 
+  /**
+   * Under its final name from the start, unlike a volume: no two controllers import the same id, because the one that
+   * receives the stream makes the id, and only deletions (of that one, or the leader's once its record is gone) meet it.
+   */
   async function importImage(request: ImportRequest): Promise<ImageStat> {
     const name = names.imageName(request.imageId);
     const existing = await inspect(name);
@@ -139,7 +206,7 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
       names.requireSameStream(request, meta.imageOrigin(existing));
       return await imageStat(existing, name);
     }
-    await removeHalfMade(client, clock, name);
+    await removeHalfImage(name);
     let begun = false;
     try {
       const signal = AbortSignal.any([request.signal, closing.signal]);
@@ -167,7 +234,7 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
   /** The error of the import matters, not that of the cleaning; the next attempt or deleteImage cleans as well. */
   async function cleanUp(name: string): Promise<void> {
     try {
-      await removeHalfMade(client, clock, name);
+      await removeHalfImage(name);
     } catch (error) {
       logger.warn({ image: name, error: String(error) }, 'a half-made image could not be removed now');
     }
@@ -179,8 +246,8 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
     capacity,
     async createVolume({ volumeId, sizeBytes }) {
       names.requireSize(volumeId, sizeBytes);
-      await createOnce(volumeId, sizeBytes, null, (name) =>
-        client.call('create', { name, sizeBytes, metadata: meta.volumeMetadata(null) }),
+      await createOnce(volumeId, sizeBytes, null, (name, metadata) =>
+        client.call('create', { name, sizeBytes, metadata }),
       );
     },
     async cloneVolume({ volumeId, imageId, sizeBytes }) {
@@ -188,13 +255,13 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
       const image = await completeImage(imageId);
       if (image === null) throw names.imageNotFound(imageId);
       if (sizeBytes < image.sizeBytes) throw names.wouldShrink(volumeId, image.sizeBytes, sizeBytes);
-      await createOnce(volumeId, sizeBytes, imageId, (name) =>
+      await createOnce(volumeId, sizeBytes, imageId, (name, metadata) =>
         client.call('clone', {
           parent: names.imageName(imageId),
           snapshot: meta.BASE,
           name,
           sizeBytes,
-          metadata: meta.volumeMetadata(imageId),
+          metadata,
         }),
       );
     },
@@ -206,7 +273,8 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
       if (sizeBytes < info.sizeBytes) throw names.wouldShrink(volumeId, info.sizeBytes, sizeBytes);
       if (sizeBytes > info.sizeBytes) await client.call('resize', { name, sizeBytes });
     },
-    deleteVolume: (volumeId) => exclusive.inTurn(names.volumeName(volumeId), () => deleteVolume(volumeId)),
+    deleteVolume: (volumeId, options) =>
+      exclusive.inTurn(names.volumeName(volumeId), () => deleteVolume(volumeId, options?.neverUsed === true)),
     async statVolume(volumeId): Promise<VolumeStat | null> {
       const name = names.volumeName(volumeId);
       const info = await inspect(name);
@@ -217,7 +285,7 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
     },
     async listVolumes() {
       const all = await client.call('list', null);
-      await sweepLost(client, all);
+      await sweepAside(aside, all);
       const ids = all.map(names.volumeIdOf);
       return ids.filter((id) => id !== null).sort();
     },

@@ -14,19 +14,32 @@ const KEY = {
   imageState: 'busbar.image',
   volumeState: 'busbar.volume',
   volumeOrigin: 'busbar.origin',
+  /** The temporary name that the volume was made under: tells whose rename gave it its final name. */
+  volumeMadeAs: 'busbar.made_as',
   format: 'busbar.format',
   streamBytes: 'busbar.stream_bytes',
   sha256: 'busbar.sha256',
 } as const;
 const COMPLETE = 'complete';
 
-export function volumeMetadata(origin: ImageId | null): Metadata {
+export function volumeMetadata(origin: ImageId | null, madeAs: string): Metadata {
   // In this order: the state comes last, so it says that everything before it is there.
-  return { [KEY.volumeOrigin]: origin ?? '', [KEY.volumeState]: COMPLETE };
+  return { [KEY.volumeOrigin]: origin ?? '', [KEY.volumeMadeAs]: madeAs, [KEY.volumeState]: COMPLETE };
 }
+
+/** Written before the first byte goes, and never taken back: from then on the volume may have holes. */
+export const VOLUME_DELETING: Metadata = { [KEY.volumeState]: 'deleting' };
 
 export function isCompleteVolume(info: ImageInfo): boolean {
   return info.metadata[KEY.volumeState] === COMPLETE;
+}
+
+export function isVolumeBeingDeleted(info: ImageInfo): boolean {
+  return info.metadata[KEY.volumeState] === VOLUME_DELETING[KEY.volumeState];
+}
+
+export function volumeMadeAs(info: ImageInfo): string {
+  return info.metadata[KEY.volumeMadeAs] ?? '';
 }
 
 export function volumeOrigin(info: ImageInfo): ImageId | null {

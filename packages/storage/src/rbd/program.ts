@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type ChildProcess, spawn } from 'node:child_process';
+import { assert } from '@busbar/core/assert';
 import { type Clock, sleep } from '@busbar/core/clock/clock';
 import { storageError } from '../errors.ts';
 
@@ -15,6 +16,8 @@ export class InputProgram {
   readonly #name: string;
   readonly #clock: Clock;
   readonly #exited: Promise<number>;
+  /** The write that the program has not taken yet: its end fails it. One handler for all, for an import makes millions of writes. */
+  #waiting: ((code: number) => void) | null = null;
   #stderr = '';
   #exitCode: number | null = null;
 
@@ -34,6 +37,7 @@ export class InputProgram {
     this.#exited = new Promise((resolve) => {
       const ended = (code: number) => {
         this.#exitCode = code;
+        this.#waiting?.(code);
         resolve(code);
       };
       this.#child.on('close', (code) => ended(code ?? -1));
@@ -44,18 +48,24 @@ export class InputProgram {
     });
   }
 
-  /** Resolves when the program has taken the data over; the buffer is free again then. */
+  /** Resolves when the program has taken the data over; the buffer is free again then. One at a time. */
   write(data: Uint8Array, idleMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      const timer = this.#clock.timer(idleMs, () => {
-        reject(storageError('storageTimeout', `${this.#name} took no data for ${idleMs} ms`));
-      });
+      assert(this.#waiting === null, 'the write before has not ended');
+      if (this.#exitCode !== null) return reject(this.#failure(this.#exitCode));
       const settle = (act: () => void) => {
+        if (this.#waiting !== onExit) return;
+        this.#waiting = null;
         timer[Symbol.dispose]();
         act();
       };
-      void this.#exited.then((code) => settle(() => reject(this.#failure(code))));
+      const onExit = (code: number) => settle(() => reject(this.#failure(code)));
+      const timer = this.#clock.timer(idleMs, () => {
+        settle(() => reject(storageError('storageTimeout', `${this.#name} took no data for ${idleMs} ms`)));
+      });
+      this.#waiting = onExit;
       this.#child.stdin?.write(data, (error) => {
+        // With an error the program is about to end, which says why.
         if (!error) settle(resolve);
       });
     });

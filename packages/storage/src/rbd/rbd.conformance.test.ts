@@ -43,7 +43,11 @@ const configOf = (more: object = {}) => ({
   ...more,
 });
 const open = (more: object = {}): RbdDriver =>
-  rbdDriver(RbdConfig.parse(configOf(more)), { clock: systemClock, logger: silentLogger });
+  rbdDriver(RbdConfig.parse(configOf(more)), {
+    clock: systemClock,
+    logger: silentLogger,
+    random: systemRandom,
+  });
 const newVolume = () => systemRandom.uuid() as VolumeId;
 const newImage = () => systemRandom.uuid() as ImageId;
 const qemuName = (id: VolumeId) =>
