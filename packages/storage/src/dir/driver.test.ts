@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '@busbar/core/clock/clock';
-import { expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { DirConfig } from '../config.ts';
 import { storageDriverConformance } from '../conformance.ts';
 import { crashMidImport } from '../testing/crash-import.ts';
 import { dirDriver } from './driver.ts';
+import { publishOnce } from './files.ts';
 
 storageDriverConformance('dir', async () => {
   const path = await mkdtemp(join(tmpdir(), 'busbar-dir-'));
@@ -41,4 +42,40 @@ test('a missing directory is not made: it may be a mount that failed', async () 
   const driver = dirDriver(DirConfig.parse({ driver: 'dir', path: '/nonexistent/pool' }), { clock: systemClock });
   const volume = { volumeId: '00000000-0000-4000-8000-000000000001' as never, sizeBytes: 512n };
   await expect(driver.createVolume(volume)).rejects.toMatchObject({ reason: 'STORAGE_UNAVAILABLE' });
+});
+
+describe('a directory', () => {
+  let path: string;
+  beforeEach(async () => {
+    path = await mkdtemp(join(tmpdir(), 'busbar-dir-'));
+  });
+  afterEach(() => rm(path, { recursive: true, force: true }));
+
+  test('a file that another controller published meanwhile is not replaced', async () => {
+    await writeFile(join(path, 'theirs'), 'the guest was here');
+    await writeFile(join(path, 'ours'), '');
+    expect(await publishOnce(join(path, 'ours'), join(path, 'theirs'))).toBe(false);
+    expect(await readFile(join(path, 'theirs'), 'utf8')).toBe('the guest was here');
+    expect(await publishOnce(join(path, 'ours'), join(path, 'free'))).toBe(true);
+    expect(await readdir(path)).toEqual(['free', 'theirs']);
+  });
+
+  test('sweeps deleted volumes that a crash left, and deletes one that nobody can have open', async () => {
+    const driver = dirDriver(DirConfig.parse({ driver: 'dir', path }), {
+      clock: systemClock,
+      isOpen: async () => true,
+    });
+    await mkdir(join(path, 'temp'));
+    await writeFile(join(path, 'temp', 'gone.volume.v1.0'), 'x');
+    expect(await driver.listVolumes()).toEqual([]);
+    expect(await readdir(join(path, 'temp'))).toEqual([]);
+    const volumeId = 'v2' as never;
+    await driver.createVolume({ volumeId, sizeBytes: 512n });
+    await expect(driver.deleteVolume(volumeId)).rejects.toMatchObject({ reason: 'VOLUME_IN_USE' });
+    expect(await driver.statVolume(volumeId)).not.toBeNull();
+    await driver.deleteVolume(volumeId, { neverUsed: true });
+    expect(await driver.statVolume(volumeId)).toBeNull();
+    expect(await readdir(join(path, 'temp'))).toEqual([]);
+    expect(await readdir(join(path, 'volumes'))).toEqual([]);
+  });
 });

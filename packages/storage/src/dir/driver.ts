@@ -4,8 +4,9 @@
  *
  *   volumes/volume.<id>.raw, .json   images/image.<id>.raw, .json   temp/<name>.<uuid>
  *
- * The .raw file decides: it comes last, by rename, and goes first. What a crash leaves in temp/ was
- * never visible, and the next attempt at the same name clears it away.
+ * The .raw file decides: it comes last and goes first, each in one step. What a crash leaves in temp/ is not
+ * visible: `<name>.*` was never whole, and the next attempt at the same name clears it away; `gone.<name>.*` was
+ * deleted, and is swept whenever volumes are listed.
  */
 import { mkdir, open, readdir, rm, stat, statfs, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -26,13 +27,17 @@ import {
   isMissing,
   orNull,
   publish,
+  publishOnce,
   readText,
   removeFile,
+  takeAway,
   tempName,
   writeWhole,
 } from './files.ts';
 import { isLockedByQemu } from './in-use.ts';
 
+/** Of a volume that was deleted, until its bytes are gone. */
+const GONE = 'gone.';
 const VolumeSidecar = z.object({ origin: z.string().nullable() });
 const ImageSidecar = z.object({ format: z.string(), streamBytes: z.string(), sha256: z.string() });
 
@@ -116,12 +121,14 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
     origin: ImageId | null,
     fill: (path: string) => Promise<void>,
   ): Promise<void> {
-    const existing = await readVolume(id);
-    if (existing !== null) {
-      if (existing.sizeBytes === sizeBytes && existing.parentImageId === origin) return;
+    const isThere = async () => {
+      const existing = await readVolume(id);
+      if (existing === null) return false;
+      if (existing.sizeBytes === sizeBytes && existing.parentImageId === origin) return true;
       const is = names.describe(existing.sizeBytes, existing.parentImageId);
       throw names.existsDifferent(id, is, names.describe(sizeBytes, origin));
-    }
+    };
+    if (await isThere()) return;
     const name = names.volumeName(id);
     await clearTemp(name);
     const path = tempPath(name);
@@ -129,8 +136,11 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
       await fill(path);
       await truncate(path, Number(sizeBytes));
       await syncFile(path);
-      await writeWhole(tempPath(name), volumePath(id, 'json'), JSON.stringify({ origin }));
-      await publish(path, volumePath(id, 'raw'));
+      if (!(await isThere())) await writeWhole(tempPath(name), volumePath(id, 'json'), JSON.stringify({ origin }));
+      // Taken: another controller made it while this one stood still, and a guest may have written to it since.
+      if (await publishOnce(path, volumePath(id, 'raw'))) return;
+      await rm(path, { force: true });
+      if (!(await isThere())) throw storageError('storageFailed', `volume ${id} has no description beside its file`);
     } catch (error) {
       await rm(path, { force: true });
       throw error;
@@ -234,18 +244,26 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
         await truncate(volumePath(volumeId, 'raw'), Number(sizeBytes));
         await syncFile(volumePath(volumeId, 'raw'));
       }),
-    deleteVolume: (volumeId) =>
+    deleteVolume: (volumeId, options) =>
       call(`deleting volume ${volumeId}`, callMs, async () => {
         await prepare();
         const path = volumePath(volumeId, 'raw');
-        const exists = (await orNull(stat(path))) !== null;
-        if (exists && (await isOpen(path))) throw names.volumeInUse(volumeId, 'QEMU has locked its file');
-        await removeFile(path);
+        const name = names.volumeName(volumeId);
+        const mayBeOpen = options?.neverUsed !== true && (await orNull(stat(path))) !== null;
+        if (mayBeOpen && (await isOpen(path))) throw names.volumeInUse(volumeId, 'QEMU has locked its file');
+        await takeAway(path, tempPath(GONE + name));
         await removeFile(volumePath(volumeId, 'json'));
-        await clearTemp(names.volumeName(volumeId));
+        await clearTemp(name);
+        await clearTemp(GONE + name);
       }),
     statVolume: (volumeId) => call(`reading volume ${volumeId}`, callMs, () => readVolume(volumeId)),
-    listVolumes: () => call('listing volumes', callMs, () => listIds(folders.volumes, '.raw', names.volumeIdOf)),
+    listVolumes: () =>
+      call('listing volumes', callMs, async () => {
+        for (const entry of (await orNull(readdir(temp))) ?? []) {
+          if (entry.startsWith(GONE)) await rm(join(temp, entry), { force: true });
+        }
+        return await listIds(folders.volumes, '.raw', names.volumeIdOf);
+      }),
     importImage: (request) => exclusive.run(names.imageName(request.imageId), () => importImage(request)),
     deleteImage: (imageId) =>
       exclusive.run(names.imageName(imageId), () =>

@@ -2,7 +2,7 @@
 /** Steps on files that are whole or not there, also after a power failure. */
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { copyFile, type FileHandle, open, readFile, rename, rm } from 'node:fs/promises';
+import { copyFile, type FileHandle, link, open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { SparseWriter } from '../image/sparse.ts';
 import { writeAll } from '../image/spool.ts';
@@ -43,6 +43,25 @@ async function syncDir(path: string): Promise<void> {
 /** Puts a finished (synced) file into its place. */
 export async function publish(temp: string, path: string): Promise<void> {
   await rename(temp, path);
+  await syncDir(dirname(path));
+}
+
+/** The same, but refuses (false) when something has the place: a rename would replace it. */
+export async function publishOnce(temp: string, path: string): Promise<boolean> {
+  try {
+    await link(temp, path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  }
+  await syncDir(dirname(path));
+  await rm(temp, { force: true });
+  return true;
+}
+
+/** Takes a file out of its place, whole, so that nobody ever sees a part of it there. */
+export async function takeAway(path: string, tomb: string): Promise<void> {
+  await orNull(rename(path, tomb));
   await syncDir(dirname(path));
 }
 

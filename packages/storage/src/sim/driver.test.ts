@@ -93,3 +93,15 @@ test('a hang ends at the deadline, or with close', async () => {
   expect(await closed).toMatchObject({ reason: 'STORAGE_UNAVAILABLE' });
   await expect(driver.capacity()).rejects.toMatchObject({ reason: 'STORAGE_UNAVAILABLE' });
 });
+
+test('a deletion that is cut off leaves a volume that is half-made for good, until it is deleted again', async () => {
+  const { driver, pool } = simulated({});
+  await driver.createVolume(VOLUME);
+  pool.faults.push({ call: 'deleteVolume', what: 'storageFailed', times: 1, half: true });
+  await expect(driver.deleteVolume(VOLUME.volumeId)).rejects.toMatchObject({ reason: 'STORAGE_FAILED' });
+  expect(await driver.statVolume(VOLUME.volumeId)).toBeNull();
+  expect(await driver.listVolumes()).toEqual([VOLUME.volumeId]);
+  await expect(driver.createVolume(VOLUME)).rejects.toMatchObject({ reason: 'VOLUME_EXISTS_DIFFERENT' });
+  await driver.deleteVolume(VOLUME.volumeId);
+  expect(await driver.listVolumes()).toEqual([]);
+});

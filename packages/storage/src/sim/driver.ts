@@ -25,6 +25,8 @@ export interface SimFault {
   times: number;
   /** The call takes effect and only its answer is lost, as with a child that dies after the work. */
   readonly afterwards?: boolean;
+  /** A deletion begins and is cut off: what it was about stays, half-made. */
+  readonly half?: boolean;
 }
 
 /** What all drivers of one pool share, as the hosts of a cluster share a real one. */
@@ -37,6 +39,8 @@ export interface SimPool {
   readonly images: Map<ImageId, SimImage>;
   /** Volumes that a simulated VM has open. */
   readonly open: Set<VolumeId>;
+  /** Volumes that an orphan of a killed controller has open, or whose ghost watch does not end. */
+  readonly orphaned: Set<VolumeId>;
 }
 
 export interface SimVolume {
@@ -44,6 +48,8 @@ export interface SimVolume {
   readonly origin: ImageId | null;
   /** Of its own, what the clone has from its image not counted. */
   allocatedBytes: bigint;
+  /** Its deletion has begun: part of its data may be gone. */
+  deleting?: boolean;
 }
 
 export interface SimImage {
@@ -66,6 +72,7 @@ export function newSimPool(
     volumes: new Map(),
     images: new Map(),
     open: new Set(),
+    orphaned: new Set(),
   };
 }
 
@@ -80,13 +87,14 @@ export function simDriver(pool: SimPool, deps: SimDeps): StorageDriver {
   const closing = new AbortController();
 
   /** Latency, then faults, then the work in one step: what is seen of it is all or nothing. */
-  async function call<T>(name: SimCall, work: () => T | Promise<T>): Promise<T> {
+  async function call<T>(name: SimCall, work: () => T | Promise<T>, half: () => void = () => {}): Promise<T> {
     closing.signal.throwIfAborted();
     const { min, max } = pool.latencyMs;
     if (max > 0) await sleep(clock, min + random.next() * (max - min), closing.signal);
     const fault = pool.faults.find((f) => f.times > 0 && (f.call === undefined || f.call === name));
     if (fault === undefined) return await work();
     fault.times--;
+    if (fault.half === true) half();
     if (fault.afterwards === true) await work();
     if (fault.what !== 'hang') throw storageError(fault.what, `${name}: simulated`);
     const never = () => new Promise<never>(() => {});
@@ -110,7 +118,9 @@ export function simDriver(pool: SimPool, deps: SimDeps): StorageDriver {
   };
   const create = (volumeId: VolumeId, sizeBytes: bigint, origin: ImageId | null) => {
     const existing = pool.volumes.get(volumeId);
-    if (existing === undefined) {
+    if (existing?.deleting === true) {
+      throw names.existsDifferent(volumeId, 'being deleted', names.describe(sizeBytes, origin));
+    } else if (existing === undefined) {
       pool.volumes.set(volumeId, { sizeBytes, origin, allocatedBytes: 0n });
     } else if (existing.sizeBytes !== sizeBytes || existing.origin !== origin) {
       const is = names.describe(existing.sizeBytes, existing.origin);
@@ -185,19 +195,28 @@ export function simDriver(pool: SimPool, deps: SimDeps): StorageDriver {
       call('resizeVolume', () => {
         names.requireSize(volumeId, sizeBytes);
         const volume = pool.volumes.get(volumeId);
-        if (volume === undefined) throw names.volumeNotFound(volumeId);
+        if (volume === undefined || volume.deleting === true) throw names.volumeNotFound(volumeId);
         if (sizeBytes < volume.sizeBytes) throw names.wouldShrink(volumeId, volume.sizeBytes, sizeBytes);
         volume.sizeBytes = sizeBytes;
       }),
-    deleteVolume: (volumeId) =>
-      call('deleteVolume', () => {
-        if (pool.open.has(volumeId)) throw names.volumeInUse(volumeId, 'a simulated VM');
-        pool.volumes.delete(volumeId);
-      }),
+    deleteVolume: (volumeId, options) =>
+      call(
+        'deleteVolume',
+        () => {
+          if (pool.open.has(volumeId)) throw names.volumeInUse(volumeId, 'a simulated VM');
+          const isOrphaned = pool.orphaned.has(volumeId) && options?.neverUsed !== true;
+          if (isOrphaned) throw names.volumeInUse(volumeId, 'a simulated orphan');
+          pool.volumes.delete(volumeId);
+        },
+        () => {
+          const volume = pool.volumes.get(volumeId);
+          if (volume !== undefined) volume.deleting = true;
+        },
+      ),
     statVolume: (volumeId) =>
       call('statVolume', (): VolumeStat | null => {
         const volume = pool.volumes.get(volumeId);
-        if (volume === undefined) return null;
+        if (volume === undefined || volume.deleting === true) return null;
         const { sizeBytes, allocatedBytes, origin } = volume;
         return { sizeBytes, allocatedBytes, parentImageId: origin };
       }),
@@ -205,12 +224,18 @@ export function simDriver(pool: SimPool, deps: SimDeps): StorageDriver {
     importImage: (request) =>
       call('importImage', () => exclusive.run(names.imageName(request.imageId), () => importImage(request))),
     deleteImage: (imageId) =>
-      call('deleteImage', () =>
-        exclusive.run(names.imageName(imageId), async () => {
-          const clones = [...pool.volumes].filter(([, volume]) => volume.origin === imageId).map(([id]) => id);
-          if (clones.length > 0) throw names.imageInUse(imageId, clones.sort());
-          pool.images.delete(imageId);
-        }),
+      call(
+        'deleteImage',
+        () =>
+          exclusive.run(names.imageName(imageId), async () => {
+            const clones = [...pool.volumes].filter(([, volume]) => volume.origin === imageId).map(([id]) => id);
+            if (clones.length > 0) throw names.imageInUse(imageId, clones.sort());
+            pool.images.delete(imageId);
+          }),
+        () => {
+          const image = pool.images.get(imageId);
+          if (image !== undefined) pool.images.set(imageId, { ...image, complete: false });
+        },
       ),
     statImage: (imageId) =>
       call('statImage', () => {
