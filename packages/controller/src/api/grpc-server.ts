@@ -39,6 +39,9 @@ const CHANNEL_OPTIONS = {
   'grpc.keepalive_permit_without_calls': 1,
   'grpc.http2.min_time_between_pings_ms': 5_000,
   'grpc.http2.min_ping_interval_without_data_ms': 5_000,
+  // Calls of one connection at the same time; the default is 2^32. An agent has two dozen open, a client with all its
+  // watches and consoles some hundred; one that leaks streams must not take the controller's memory.
+  'grpc.max_concurrent_streams': 1_000,
   // Lists are paged and chunks are 1 MiB: nothing legitimate is larger.
   'grpc.max_receive_message_length': 4 * 1024 ** 2,
 };

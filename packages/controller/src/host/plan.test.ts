@@ -4,7 +4,7 @@ import { HostStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { HostInventory, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import { describe, expect, it } from 'vitest';
 import type { HostObservation } from '../session/registry.ts';
-import { LEADER_GRACE_MS, planHost, REPORT_GRACE_MS, UNREACHABLE_AFTER_MS } from './plan.ts';
+import { LEADER_GRACE_MS, planHost, REPORT_GRACE_MS, REPORT_STALE_MS, UNREACHABLE_AFTER_MS } from './plan.ts';
 
 const NOW = 1_000_000;
 const now = (leaderSinceMs = 0) => ({ nowMs: NOW, leaderSinceMs });
@@ -18,6 +18,8 @@ function seen(more: Partial<HostObservation> = {}): HostObservation {
     heardMs: NOW,
     heardWall: new Date(0),
     openedMs: NOW,
+    reportedMs: NOW,
+    blindSinceMs: null,
     connected: true,
     published: null,
     ...more,
@@ -38,6 +40,7 @@ describe('planHost', () => {
   const { UNKNOWN, READY, DEGRADED, UNREACHABLE } = HostState;
   const sick = HostReport.fromPartial({ hypervisorHealthy: false, message: 'libvirtd is down' });
   const witness = Hello.fromPartial({ role: HostRole.WITNESS });
+  const blind = (blindSinceMs: number) => ({ report: null, reportedMs: null, blindSinceMs });
   const silent = { heardMs: NOW - UNREACHABLE_AFTER_MS - 1 };
 
   it.each<[string, HostStatusRecord | undefined, HostObservation | null, number, HostState | null]>([
@@ -49,10 +52,13 @@ describe('planHost', () => {
     ['never heard by a new leader', known(READY), null, NOW - LEADER_GRACE_MS + 1, null],
     ['silent to a new leader', known(READY), seen(silent), NOW - LEADER_GRACE_MS + 1, null],
     ['never heard, grace over', known(READY), null, NOW - LEADER_GRACE_MS, UNREACHABLE],
-    ['new and not yet reported', undefined, seen({ report: null }), 0, UNKNOWN],
-    ['known and not yet reported', known(READY), seen({ report: null }), 0, null],
-    ['connected and blind', known(READY), seen({ report: null, openedMs: NOW - REPORT_GRACE_MS - 1 }), 0, DEGRADED],
-    ['without inventory', known(READY), seen({ inventory: null, openedMs: 0 }), 0, DEGRADED],
+    ['new and not yet reported', undefined, seen(blind(NOW)), 0, UNKNOWN],
+    ['known and not yet reported', known(READY), seen(blind(NOW - REPORT_GRACE_MS)), 0, null],
+    ['connected and blind', known(READY), seen(blind(NOW - REPORT_GRACE_MS - 1)), 0, DEGRADED],
+    ['without inventory', known(READY), seen({ inventory: null, blindSinceMs: 0 }), 0, DEGRADED],
+    ['late with a report', known(READY), seen({ reportedMs: NOW - REPORT_STALE_MS }), 0, null],
+    ['beating only, to a new leader', known(READY), seen({ reportedMs: 0 }), NOW - LEADER_GRACE_MS + 1, null],
+    ['beating only', known(READY), seen({ reportedMs: NOW - REPORT_STALE_MS - 1 }), 0, DEGRADED],
     ['libvirt down', known(READY), seen({ report: sick }), 0, DEGRADED],
     ['a witness has no libvirt', undefined, seen({ report: sick, hello: witness }), 0, READY],
     ['back again', known(UNREACHABLE), seen(), 0, READY],

@@ -18,6 +18,9 @@ export const LEADER_GRACE_MS = 5_000;
 /** An agent reports as soon as it has looked around; this much it may take. */
 export const REPORT_GRACE_MS = 10_000;
 
+/** Reports are due every 5 s. */
+export const REPORT_STALE_MS = 15_000;
+
 /** A lease is gained within a second of connecting, and a desired state is taken at once; a busy host may take this long. */
 export const OBEDIENCE_GRACE_MS = 10_000;
 
@@ -50,9 +53,14 @@ function judge(
   }
   if (seen?.report == null || seen.inventory === null) {
     // Alive, but blind: nothing may be placed there on the strength of what it said in a former life.
-    if (seen !== null && now.nowMs - seen.openedMs > REPORT_GRACE_MS)
+    if (seen !== null && !withinReportGrace(seen, now.nowMs))
       return { state: HostState.DEGRADED, message: 'its agent is connected but has not reported' };
     return { state: HostState.UNKNOWN, message: '' };
+  }
+  if (isStale(seen, now.nowMs)) {
+    // A controller that stood still has itself to blame, and leads anew: the next report is due within seconds.
+    if (now.nowMs - now.leaderSinceMs < LEADER_GRACE_MS) return { state: HostState.UNKNOWN, message: '' };
+    return { state: HostState.DEGRADED, message: 'its agent beats but does not report' };
   }
   if (!seen.report.hypervisorHealthy && seen.hello.role !== HostRole.WITNESS) {
     return { state: HostState.DEGRADED, message: cut(seen.report.message, 1_000) || 'libvirt does not answer' };
@@ -60,6 +68,21 @@ function judge(
   const disobeys = seen.hello.role === HostRole.WITNESS ? '' : disobedience(seen, seen.report, now.nowMs);
   if (disobeys !== '') return { state: HostState.DEGRADED, message: cut(`${disobeys}; ${seen.report.message}`, 1_000) };
   return { state: HostState.READY, message: cut(seen.report.message, 1_000) };
+}
+
+/** What the host said is of now, as far as anybody can know. */
+export function reports(seen: HostObservation | null, nowMs: number): boolean {
+  if (seen === null || seen.report === null || seen.inventory === null) return false;
+  return nowMs - seen.heardMs <= UNREACHABLE_AFTER_MS && !isStale(seen, nowMs);
+}
+
+export function isStale(seen: HostObservation | null, nowMs: number): boolean {
+  return nowMs - (seen?.reportedMs ?? Number.NEGATIVE_INFINITY) > REPORT_STALE_MS;
+}
+
+/** It has not reported yet, and may still. A restart of its agent does not begin this anew. */
+export function withinReportGrace(seen: HostObservation, nowMs: number): boolean {
+  return seen.blindSinceMs !== null && nowMs - seen.blindSinceMs <= REPORT_GRACE_MS;
 }
 
 /** Why a connected host would not start what is placed on it; empty when it would. */

@@ -5,21 +5,19 @@ import type { Logger } from '@busbar/core/log';
 import { DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
-import { planHost } from '../host/plan.ts';
+import { HostReconciler } from '../host/reconcile.ts';
 import { DELETE_IMAGE } from '../image/sagas.ts';
 import { SagaRunner } from '../operation/runner.ts';
 import type { Saga } from '../operation/saga.ts';
-import { nameKey, putRecord, recordKey } from '../records/kinds.ts';
 import type { SessionRegistry } from '../session/registry.ts';
-import type { ClusterStore, Write } from '../store/cluster-store.ts';
-import { absent, unchanged } from '../view/table.ts';
+import type { ClusterStore } from '../store/cluster-store.ts';
 import type { ClusterView } from '../view/view.ts';
 import { desiredFor } from '../vm/desired.ts';
 import { VmReconciler } from '../vm/reconcile.ts';
 import { CREATE_VM, DELETE_VM, RESTART_VM, START_VM, STOP_VM } from '../vm/sagas.ts';
 import { CREATE_VOLUME, DELETE_VOLUME, RESIZE_VOLUME } from '../volume/sagas.ts';
 import { CleanUp } from './clean-up.ts';
-import { isTransient, type Leader } from './leader.ts';
+import type { Leader } from './leader.ts';
 
 /**
  * Everything that the controller does alone, and only the leader: this list is the table of contents.
@@ -57,8 +55,8 @@ export interface TermDeps {
 /** Leads until the leader's signal aborts. */
 export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   const { view, sessions, clock, logger } = deps;
-  const sinceMs = clock.nowMs();
   const runner = new SagaRunner({ ...deps, sagas: SAGAS, leader });
+  const hosts = new HostReconciler({ ...deps, leader });
   const vms = new VmReconciler({ ...deps, leader });
   let bell: { pending: boolean; ring: () => void } = { pending: true, ring: () => {} };
   const wake = () => {
@@ -73,7 +71,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
     while (!leader.signal.aborted) {
       bell.pending = false;
       try {
-        await reconcileHosts(deps, leader, sinceMs);
+        await hosts.reconcile();
         await vms.reconcile();
         publish(deps, leader);
         runner.tick(wake);
@@ -103,50 +101,6 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
       logger.warn({ err: errorChain(error) }, 'leadership ended while work on the pool is still under way');
     });
   }
-}
-
-async function reconcileHosts(deps: TermDeps, leader: Leader, leaderSinceMs: number): Promise<void> {
-  const { view, sessions, logger } = deps;
-  const known = new Set([...view.tables.host.ids(), ...sessions.hosts()]);
-  for (const id of [...known].sort()) {
-    try {
-      await reconcileHost(deps, leader, id, leaderSinceMs);
-    } catch (error) {
-      // One host's strange inventory must not keep the leader from the others, nor from the VMs.
-      if (isTransient(error)) throw error;
-      logger.error({ host: id, err: errorChain(error) }, 'host cannot be recorded');
-    }
-  }
-}
-
-async function reconcileHost(deps: TermDeps, leader: Leader, id: string, leaderSinceMs: number): Promise<void> {
-  const { view, sessions, clock, logger } = deps;
-  const host = view.tables.host.get(id);
-  const status = view.tables['host-status'].get(id);
-  const next = planHost(status?.record, sessions.observed(id), { nowMs: clock.nowMs(), leaderSinceMs });
-  if (next === null && host !== undefined) return;
-  const compare = [status === undefined ? absent(recordKey('host-status', id)) : unchanged('host-status', status)];
-  const writes: Write[] = next === null ? [] : [putRecord('host-status', id, next)];
-  if (host === undefined) {
-    const now = clock.wallTime();
-    compare.push(absent(recordKey('host', id)));
-    writes.push(
-      putRecord('host', id, {
-        meta: { id, name: id, labels: {}, createTime: now, updateTime: now, deleting: false },
-        spec: { unschedulable: false },
-      }),
-      { kind: 'put', key: nameKey('host', id), value: id },
-    );
-  }
-  const result = await leader.txn({ compare, writes });
-  if (!result.succeeded) return;
-  if (next !== null && next.state !== status?.record.state) {
-    logger.info(
-      { host: id, from: status?.record.state ?? 'new', to: next.state, reason: next.message },
-      'host changes state',
-    );
-  }
-  await view.waitFor(result.revision);
 }
 
 /** Tells each connected host what it shall run, when that changed or the host has not been told in this term. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
-import { BusbarError } from '@busbar/core/errors';
+import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
 import type {
@@ -15,7 +15,10 @@ import type {
   StatePosition,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import { Bell } from './bell.ts';
+import { checkHello, checkInventory, checkReport } from './bounds.ts';
 import { ByteChannel } from './channel.ts';
+import { firstMessage } from './first-message.ts';
 import { Outbox } from './outbox.ts';
 
 /**
@@ -34,6 +37,13 @@ export interface HostObservation {
   readonly heardWall: Date;
   /** Monotonic time at which the present (or last) session began. */
   readonly openedMs: number;
+  /** Monotonic time of the report; null when there is none. */
+  readonly reportedMs: number | null;
+  /**
+   * Since when the host has sessions without a report and an inventory to go by, across all of them: an agent that crashes and
+   * comes back does not begin anew. Null while there are both.
+   */
+  readonly blindSinceMs: number | null;
   readonly connected: boolean;
   /** The newest desired state that this leader has for the host, and since when; null while it has none or does not lead. */
   readonly published: { readonly position: StatePosition; readonly sinceMs: number } | null;
@@ -46,6 +56,8 @@ interface Session {
   heardMs: number;
   heardWall: Date;
   openedMs: number;
+  reportedMs: number | null;
+  blindSinceMs: number | null;
   outbox: Outbox | null;
 }
 
@@ -74,7 +86,7 @@ export class SessionRegistry {
   readonly #log: Logger;
   readonly #sessions = new Map<string, Session>();
   readonly #tickets = new Map<string, Ticket>();
-  readonly #listeners = new Set<() => void>();
+  readonly #bell: Bell;
   readonly #desired = new Map<string, { readonly desired: DesiredState; readonly sinceMs: number }>();
 
   constructor(deps: {
@@ -89,6 +101,7 @@ export class SessionRegistry {
     this.#controllers = deps.controllers;
     this.#timings = deps.timings ?? DEFAULT_LEASE;
     this.#clock = deps.clock;
+    this.#bell = new Bell(deps.clock);
     this.#random = deps.random;
     this.#log = deps.logger;
   }
@@ -108,8 +121,7 @@ export class SessionRegistry {
 
   /** Rings when a report, an inventory or a connection changed; not for heartbeats. */
   onChange(listener: () => void): Disposable {
-    this.#listeners.add(listener);
-    return { [Symbol.dispose]: () => this.#listeners.delete(listener) };
+    return this.#bell.onRing(listener);
   }
 
   /** Sends a desired state to its host now, and again whenever the host reconnects, until the next one or `clearDesired`. */
@@ -134,7 +146,7 @@ export class SessionRegistry {
     signal: AbortSignal,
   ): AsyncIterable<SessionResponse> {
     const iterator = incoming[Symbol.asyncIterator]();
-    const first = await iterator.next();
+    const first = await firstMessage(this.#clock, iterator, `the hello of host "${host}"`);
     const hello = first.done ? undefined : first.value.message;
     if (hello?.$case !== 'hello' || hello.value.host !== host) {
       const said = hello?.$case === 'hello' ? `host "${hello.value.host}"` : 'no hello';
@@ -145,6 +157,7 @@ export class SessionRegistry {
         hint: "make the agent's configured host name the one its certificate was issued for",
       });
     }
+    checkHello(hello.value);
     const outbox = new Outbox({
       message: {
         $case: 'welcome',
@@ -156,36 +169,52 @@ export class SessionRegistry {
     if (desired !== undefined) outbox.desire(desired);
     const close = () => outbox.close();
     signal.addEventListener('abort', close);
-    const reading = this.#read(session, outbox, iterator).finally(close);
+    let refusal = null as BusbarError | null;
+    // Handled right here: nobody may be asking for the next message when it breaks. A stream that breaks has ended, no more.
+    void this.#read(session, outbox, iterator)
+      .catch((error: unknown) => {
+        if (error instanceof BusbarError && error.reason === 'SESSION_MESSAGE_TOO_LARGE') refusal = error;
+      })
+      .finally(close);
     try {
       yield* outbox.messages();
+      if (refusal !== null) {
+        this.#log.error({ host, err: errorChain(refusal) }, 'session of an agent ended');
+        throw refusal;
+      }
     } finally {
       signal.removeEventListener('abort', close);
       close();
       if (session.outbox === outbox) session.outbox = null;
-      this.#ring();
-      // Ends the reader too; what it says about a broken stream is known already.
-      void reading.catch(() => {});
+      this.#bell.ring(host);
+      // Ends the reader too.
       void iterator.return?.().catch(() => {});
     }
   }
 
   #open(host: string, hello: Hello, outbox: Outbox): Session {
     const former = this.#sessions.get(host);
-    former?.outbox?.close();
-    const sameInstance = former?.hello.agentInstanceId === hello.agentInstanceId;
+    if (former !== undefined) {
+      former.outbox?.close();
+      // What its reader still gets is of yesterday.
+      former.outbox = null;
+    }
+    const kept = former?.hello.agentInstanceId === hello.agentInstanceId ? former : undefined;
+    const nowMs = this.#clock.nowMs();
     const session: Session = {
       hello,
-      report: sameInstance ? (former?.report ?? null) : null,
+      report: kept?.report ?? null,
       inventory: former?.inventory ?? null,
-      heardMs: this.#clock.nowMs(),
+      heardMs: nowMs,
       heardWall: this.#clock.wallTime(),
-      openedMs: this.#clock.nowMs(),
+      openedMs: nowMs,
+      reportedMs: kept?.reportedMs ?? null,
+      blindSinceMs: kept?.report != null && former?.inventory != null ? null : (former?.blindSinceMs ?? nowMs),
       outbox,
     };
     this.#sessions.set(host, session);
     this.#log.info({ host, bootId: hello.bootId, agentVersion: hello.agentVersion }, 'agent connected');
-    this.#ring();
+    this.#bell.ring(host);
     return session;
   }
 
@@ -203,13 +232,16 @@ export class SessionRegistry {
           break;
         case 'report':
           if (session.report === null || message.value.sequence > session.report.sequence) {
+            checkReport(message.value);
             session.report = message.value;
-            this.#ring();
+            session.reportedMs = session.heardMs;
+            this.#learned(session);
           }
           break;
         case 'inventory':
+          checkInventory(message.value);
           session.inventory = message.value;
-          this.#ring();
+          this.#learned(session);
           break;
         case 'hello':
         case undefined:
@@ -217,6 +249,11 @@ export class SessionRegistry {
           break;
       }
     }
+  }
+
+  #learned(session: Session): void {
+    if (session.report !== null && session.inventory !== null) session.blindSinceMs = null;
+    this.#bell.ring(session.hello.host);
   }
 
   /**
@@ -267,7 +304,7 @@ export class SessionRegistry {
   /** Serves one attach stream of the agent whose certificate names `host`. */
   async *attached(host: string, incoming: AsyncIterable<AttachRequest>): AsyncIterable<AttachResponse> {
     const iterator = incoming[Symbol.asyncIterator]();
-    const first = await iterator.next();
+    const first = await firstMessage(this.#clock, iterator, 'the ticket');
     const ticket = first.done ? undefined : this.#tickets.get(first.value.ticket);
     if (first.done || ticket === undefined || ticket.host !== host) {
       throw new BusbarError({
@@ -283,10 +320,6 @@ export class SessionRegistry {
       yield* { [Symbol.asyncIterator]: () => iterator };
     }
     yield* ticket.accept(whole());
-  }
-
-  #ring(): void {
-    for (const listener of [...this.#listeners]) listener();
   }
 }
 

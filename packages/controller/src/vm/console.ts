@@ -11,6 +11,7 @@ import type {
 import type { Api, Call } from '../api/call.ts';
 import { find } from '../api/refusals.ts';
 import { invalid } from '../api/validation.ts';
+import { firstMessage } from '../session/first-message.ts';
 import { phaseWord } from './state.ts';
 
 const LOG_TAIL_DEFAULT = 65_536n;
@@ -21,7 +22,7 @@ export async function* openConsole(
   call: Call,
 ): AsyncIterable<OpenConsoleResponse> {
   const iterator = incoming[Symbol.asyncIterator]();
-  const first = await iterator.next();
+  const first = await firstMessage(api.clock, iterator, 'the name of the VM');
   const vm = first.done ? '' : first.value.vm;
   if (vm === '') throw invalid([{ field: 'vm', problem: 'is missing', expected: 'the VM, in the first message' }]);
   const { id, host } = await hostOf(api, vm);

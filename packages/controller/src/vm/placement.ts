@@ -12,8 +12,16 @@ import type { Api } from '../api/call.ts';
 import type { ClusterView } from '../view/view.ts';
 import { isOnHost } from './plan.ts';
 
-/** What placement sees of the cluster: hosts with their inventory, and on each the VMs that hold its resources. */
-export function snapshotOf(view: ClusterView, policy: PlacementPolicy): Snapshot {
+/**
+ * What placement sees of the cluster: hosts with their inventory, and on each the VMs that hold its resources. The leader, who
+ * decides, also leaves out every host that does not report to it now (`isReporting`); a preview goes by the records, since
+ * the controller that was asked may hear less than the leader.
+ */
+export function snapshotOf(
+  view: ClusterView,
+  policy: PlacementPolicy,
+  isReporting: (host: string) => boolean = () => true,
+): Snapshot {
   const byHost = new Map<string, PlacedVm[]>();
   for (const entry of view.tables.vm.sorted()) {
     const status = view.tables['vm-status'].get(entry.id)?.record;
@@ -35,7 +43,9 @@ export function snapshotOf(view: ClusterView, policy: PlacementPolicy): Snapshot
             ? status.message || status.state.replace('HOST_STATE_', '').toLowerCase()
             : entry.record.spec?.unschedulable
               ? 'unschedulable'
-              : '',
+              : isReporting(entry.id)
+                ? ''
+                : 'its agent has not reported to the leader yet',
         labels: entry.record.meta?.labels ?? {},
         onlineCpus: status.inventory?.cpu?.onlineCpus ?? 0,
         memoryBytes: status.inventory?.memoryBytes ?? 0n,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-
+import { isDeepStrictEqual } from 'node:util';
 import { assert } from '@busbar/core/assert';
 import type { Clock } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
@@ -11,6 +11,7 @@ import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1
 import { HostState } from '@busbar/proto/gen/busbar/v1/host';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import { describeRefusal, place } from '@busbar/scheduler/place';
+import { isStale, reports, withinReportGrace } from '../host/plan.ts';
 import { isTransient, type Leader } from '../leader/leader.ts';
 import { putRecord } from '../records/kinds.ts';
 import type { SessionRegistry } from '../session/registry.ts';
@@ -20,6 +21,9 @@ import { hardwareDigest } from './domain.ts';
 import { requestOf, snapshotOf } from './placement.ts';
 import { isOnHost, planVm, type VmObservation } from './plan.ts';
 import { type LiveVmPhase, VM_PHASES } from './state.ts';
+
+/** A message of an unchanged phase is written at most this often. */
+const MESSAGE_EVERY_MS = 5_000;
 
 /**
  * Reconciler of all VMs: one after the other, so that each placement sees the ones before it (no double booking
@@ -34,6 +38,8 @@ export class VmReconciler {
   readonly #leader: Leader;
   /** Since when this leader has seen a VM in its present phase and epoch. Lost with the leadership: pauses then begin anew. */
   readonly #since = new Map<string, { readonly key: string; readonly atMs: number }>();
+  /** When only a VM's message was last written. */
+  readonly #worded = new Map<string, number>();
 
   constructor(deps: {
     readonly view: ClusterView;
@@ -67,7 +73,8 @@ export class VmReconciler {
         );
       }
     }
-    for (const id of this.#since.keys()) if (this.#view.tables.vm.get(id) === undefined) this.#since.delete(id);
+    for (const memory of [this.#since, this.#worded])
+      for (const id of memory.keys()) if (this.#view.tables.vm.get(id) === undefined) memory.delete(id);
   }
 
   async #one(vm: Entry<VmRecord>, status: Entry<VmStatusRecord>): Promise<void> {
@@ -76,7 +83,7 @@ export class VmReconciler {
     // nothing is known, and nothing is concluded. A host that stays silent becomes UNREACHABLE or DEGRADED.
     if (isOnHost(status.record) && seen.awaitsReport) return;
     const plan = planVm(vm.record, status.record, seen);
-    if (plan.status === null) return;
+    if (plan.status === null || this.#isChatter(vm.id, status.record, plan.status)) return;
     const [from, to] = [status.record.phase as LiveVmPhase, plan.status.phase as LiveVmPhase];
     assert(from === to || mayMove(VM_PHASES, from, to), `VM ${vm.id}: no transition from ${from} to ${to}`);
     const result = await this.#leader.txn({
@@ -102,6 +109,16 @@ export class VmReconciler {
     await this.#view.waitFor(result.revision);
   }
 
+  /** Only the message changes, and it did a moment ago: a host that changes its words all the time must not fill etcd. */
+  #isChatter(id: string, former: VmStatusRecord, next: VmStatusRecord): boolean {
+    const nowMs = this.#clock.nowMs();
+    const onlyWords = isDeepStrictEqual({ ...former, message: '' }, { ...next, message: '' });
+    if (!onlyWords) return false;
+    if (nowMs - (this.#worded.get(id) ?? Number.NEGATIVE_INFINITY) < MESSAGE_EVERY_MS) return true;
+    this.#worded.set(id, nowMs);
+    return false;
+  }
+
   #observe(vm: Entry<VmRecord>, status: Entry<VmStatusRecord>): VmObservation & { readonly awaitsReport: boolean } {
     const { host, epoch, phase } = status.record;
     const key = `${phase}/${epoch}`;
@@ -112,14 +129,16 @@ export class VmReconciler {
     }
     const seen = host === '' ? null : this.#sessions.observed(host);
     const hostStatus = this.#view.tables['host-status'].get(host)?.record;
+    const nowMs = this.#clock.nowMs();
     const report = seen?.report ?? null;
-    const alive = hostStatus?.state === HostState.READY || hostStatus?.state === HostState.DEGRADED;
+    const state = hostStatus?.state;
     return {
-      awaitsReport: hostStatus?.state === HostState.READY && report === null,
+      awaitsReport: state === HostState.READY && report === null && (seen === null || withinReportGrace(seen, nowMs)),
       domain: report?.domains.find((domain) => domain.vmId === vm.id && domain.epoch === epoch) ?? null,
-      hostReporting: report !== null && alive,
+      hostReporting:
+        report !== null && (state === HostState.READY || (state === HostState.DEGRADED && !isStale(seen, nowMs))),
       hostMessage: hostStatus?.message ?? '',
-      phaseAgeMs: this.#clock.nowMs() - since.atMs,
+      phaseAgeMs: nowMs - since.atMs,
       place: () => this.#place(vm.record),
       hardware: hardwareDigest(vm.record),
       revision: vm.modRevision,
@@ -128,7 +147,10 @@ export class VmReconciler {
   }
 
   #place(vm: VmRecord): Result<HostId, string> {
-    const result = place(snapshotOf(this.#view, this.#policy), requestOf(vm, this.#view));
+    const result = place(
+      snapshotOf(this.#view, this.#policy, (host) => reports(this.#sessions.observed(host), this.#clock.nowMs())),
+      requestOf(vm, this.#view),
+    );
     return result.ok ? ok(result.value.host) : refuse(describeRefusal(result.error));
   }
 }
