@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Random histories of one host, judged by what the simulated machine really did.
+import type { VmId } from '@busbar/core/ids';
 import { DesiredRun, DomainState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
@@ -17,6 +18,7 @@ type Step =
   | { kind: 'disk'; full: boolean }
   | { kind: 'kill' | 'power-cycle' }
   | { kind: 'lose-starts'; on: boolean }
+  | { kind: 'lose'; vm: number; on: boolean }
   | { kind: 'fail-start' }
   | { kind: 'pass'; ms: number };
 
@@ -43,6 +45,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   }),
   fc.record({ kind: fc.constant('disk' as const), full: fc.boolean() }),
   fc.record({ kind: fc.constant('lose-starts' as const), on: fc.boolean() }),
+  fc.record({ kind: fc.constant('lose' as const), vm, on: fc.boolean() }),
   only('stale'),
   only('kill'),
   only('power-cycle'),
@@ -151,6 +154,11 @@ class History {
       case 'lose-starts':
         this.#losesStarts = step.on;
         return;
+      case 'lose': {
+        const others = [...rig.machine.faults.lost].filter((id) => id !== vmId(step.vm));
+        rig.machine.faults.lost = new Set(step.on ? [...others, vmId(step.vm)] : others);
+        return;
+      }
       case 'fail-start':
         rig.machine.faults.failNextStarts = ['QEMU does not like it'];
         return;
@@ -172,7 +180,11 @@ class History {
   noteReports(): void {
     for (const controller of this.rig.cluster.all) {
       for (const domain of controller.reports.splice(0).flatMap((report) => report.domains)) {
-        if (domain.state === DomainState.ENDED) this.toldEnded.add(`${domain.vmId}/${domain.epoch}`);
+        if (domain.state !== DomainState.ENDED) continue;
+        const key = `${domain.vmId}/${domain.epoch}`;
+        this.toldEnded.add(key);
+        const alive = this.rig.machine.domain(domain.vmId as VmId);
+        if (alive?.epoch === domain.epoch) this.violations.push(`${key} was reported as ended while it was there`);
       }
     }
   }
@@ -196,6 +208,7 @@ it('never starts an epoch twice, nor without lease or record, and destroys nothi
       await history.take({ kind: 'controllers', on: false });
       await history.take({ kind: 'hypervisor', state: 'up' });
       await history.take({ kind: 'disk', full: false });
+      rig.machine.faults.lost = new Set();
       await rig.clock.advance(5000);
       history.tell();
       await rig.clock.advance(120_000);

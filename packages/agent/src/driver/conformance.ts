@@ -90,7 +90,11 @@ export function hostDriverConformance(create: () => Promise<ConformanceHost>): v
       expect(await made.listDomains()).toEqual([
         { vmId, name, epoch: 3n, specRevision: 42n, state: 'running', message: '' },
       ]);
+      const absent = request().vmId;
+      expect(await made.haveProcess([absent, vmId])).toEqual(new Set([vmId]));
+      expect(await made.haveProcess([absent])).toEqual(new Set());
       await made.destroyDomain(vmId);
+      expect(await made.haveProcess([vmId])).toEqual(new Set());
       expect(await made.listDomains()).toEqual([]);
       expect(await endOf(made, vmId)).toMatchObject({ epoch: 3n, reason: 'destroyed' });
       expect(made.takeEnds()).toEqual([]);

@@ -24,6 +24,12 @@ export interface HostDriver {
    */
   listDomains(): Promise<readonly DomainObservation[]>;
   /**
+   * Which of these VMs have a QEMU now, whatever the hypervisor says; asked of the kernel, so it also works while `health`
+   * is bad. A hypervisor can lose a domain whose QEMU runs on and writes: only what is missing here is certainly gone.
+   * Rejects when that is not certain.
+   */
+  haveProcess(vmIds: readonly VmId[]): Promise<ReadonlySet<VmId>>;
+  /**
    * Starts a domain for an epoch. Refuses DOMAIN_EXISTS when one of that id is there (any epoch, also a QEMU that libvirt
    * lost), and throws DOMAIN_START_FAILED with the reason from QEMU's log, also when it took too long and was undone.
    * When the outcome is unknown (any HYPERVISOR_ reason), look at listDomains.
@@ -40,7 +46,10 @@ export interface HostDriver {
   setLinks(vmId: VmId, up: boolean): Promise<void>;
   /** Called when something may have changed (events are hints: the agent lists again). */
   onHint(listener: () => void): Disposable;
-  /** Ends seen since the last call, each told once; a best effort (an end while the agent was down is only seen by listing). */
+  /**
+   * Ends seen since the last call, each told once; a best effort (an end while the agent was down is only seen by listing).
+   * A late event may name a newer epoch that lives: believe an end only if a listing that began afterwards lacks the epoch.
+   */
   takeEnds(): readonly DomainEnd[];
   /** Whether the hypervisor answers now, and if not, why. */
   health(): { readonly healthy: boolean; readonly message: string };

@@ -138,6 +138,10 @@ export class LibvirtHostDriver implements HostDriver {
     return domains;
   }
 
+  haveProcess(vmIds: readonly VmId[]): Promise<ReadonlySet<VmId>> {
+    return this.#processes.which(vmIds);
+  }
+
   async startDomain(request: StartRequest): Promise<void> {
     const { vmId, name, epoch } = request;
     if (!this.#link.connected) await this.#link.call('list', { metadataUri: METADATA_URI }, SHORT);

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { VirtualClock } from '@busbar/core/clock/virtual';
 import type { Epoch, VmId } from '@busbar/core/ids';
 import { describe, expect, test } from 'vitest';
 import { Ends } from './ends.ts';
 import { relevantLines } from './qemu-log.ts';
+import { QemuProcesses } from './qemu-process.ts';
 import { EVENT, STOPPED, stateOf } from './words.ts';
 
 const uuid = '6695eb01-f6a4-4304-89aa-000000000001' as VmId;
@@ -100,4 +105,43 @@ test('what QEMU said in its last run', () => {
   expect(relevantLines(log, '')).toEqual([line]);
   expect(relevantLines(log, `monitor closed: ${line}`)).toEqual([]);
   expect(relevantLines('', '')).toEqual([]);
+});
+
+describe('QEMU processes', () => {
+  const other = '6695eb01-f6a4-4304-89aa-000000000002' as VmId;
+  const absent = '6695eb01-f6a4-4304-89aa-000000000003' as VmId;
+  const qemu = (id: string) => ['/usr/bin/qemu-system-x86_64', '-name', 'guest=a', '-uuid', id, ''].join('\0');
+
+  function procRoot(): string {
+    const root = mkdtempSync(join(tmpdir(), 'busbar-proc-'));
+    const process_ = (pid: string, argv: string, state = 'S', namespace = 'net:[1]') => {
+      mkdirSync(join(root, pid, 'ns'), { recursive: true });
+      symlinkSync(namespace, join(root, pid, 'ns/net'));
+      writeFileSync(join(root, pid, 'cmdline'), argv);
+      writeFileSync(join(root, pid, 'stat'), `${pid} (qemu (x) y) ${state} ${'0 '.repeat(18)}4711 0`);
+    };
+    process_('self', '');
+    process_('10', qemu(uuid.toUpperCase()));
+    process_('11', qemu(other), 'S', 'net:[2]'); // of another simulated host
+    process_('12', qemu(other), 'Z');
+    process_('13', ['vi', '-uuid', other, ''].join('\0'));
+    mkdirSync(join(root, '14')); // it has just ended
+    return root;
+  }
+
+  test('are found by their UUID: alive, and of this host', async () => {
+    const root = procRoot();
+    const processes = new QemuProcesses(new VirtualClock(), { procRoot: root });
+    expect(await processes.which([uuid, other, absent])).toEqual(new Set([uuid]));
+    expect(await processes.find(uuid)).toEqual([{ pid: 10, startTime: '4711' }]);
+    expect(await processes.find(other)).toEqual([]);
+    rmSync(root, { recursive: true });
+  });
+
+  test('one that cannot be looked at is not taken for gone', async () => {
+    const root = procRoot();
+    mkdirSync(join(root, '15/cmdline'), { recursive: true });
+    await expect(new QemuProcesses(new VirtualClock(), { procRoot: root }).which([absent])).rejects.toThrow('EISDIR');
+    rmSync(root, { recursive: true });
+  });
 });

@@ -30,16 +30,28 @@ export class QemuProcesses {
   }
 
   async find(vmId: VmId): Promise<QemuProcess[]> {
+    return (await this.#scan(new Set([vmId]))).map(({ qemu }) => qemu);
+  }
+
+  /** Those of these VMs that have one: one scan, however many they are. */
+  async which(vmIds: readonly VmId[]): Promise<ReadonlySet<VmId>> {
+    if (vmIds.length === 0) return new Set();
+    return new Set((await this.#scan(new Set(vmIds))).map(({ vmId }) => vmId));
+  }
+
+  /** Rejects when a process cannot be looked at: whoever hears that there is none may start the VM elsewhere. */
+  async #scan(vmIds: ReadonlySet<string>): Promise<{ readonly vmId: VmId; readonly qemu: QemuProcess }[]> {
     const home = await readlink(this.#netNamespace);
-    const found: QemuProcess[] = [];
+    const found: { readonly vmId: VmId; readonly qemu: QemuProcess }[] = [];
     for (const entry of await readdir(this.#procRoot)) {
       if (!/^\d+$/.test(entry)) continue;
       const pid = Number(entry);
-      if (!(await this.#isQemuOf(pid, vmId))) continue;
+      const vmId = await this.#vmOf(pid);
+      if (vmId === undefined || !vmIds.has(vmId)) continue;
       const startTime = await this.#startTime(pid);
       if (startTime === null) continue;
-      if ((await readlink(join(this.#procRoot, entry, 'ns/net')).catch(() => '')) !== home) continue;
-      found.push({ pid, startTime });
+      if ((await unlessGone(readlink(join(this.#procRoot, entry, 'ns/net')))) !== home) continue;
+      found.push({ vmId: vmId as VmId, qemu: { pid, startTime } });
     }
     return found;
   }
@@ -60,11 +72,11 @@ export class QemuProcesses {
     return true;
   }
 
-  async #isQemuOf(pid: number, vmId: VmId): Promise<boolean> {
+  async #vmOf(pid: number): Promise<string | undefined> {
     const argv = (await this.#read(pid, 'cmdline')).split('\0');
-    if (!basename(argv[0] ?? '').includes('qemu')) return false;
+    if (!basename(argv[0] ?? '').includes('qemu')) return undefined;
     const at = argv.indexOf('-uuid');
-    return at > 0 && argv[at + 1]?.toLowerCase() === vmId;
+    return at > 0 ? argv[at + 1]?.toLowerCase() : undefined;
   }
 
   async #isAlive({ pid, startTime }: QemuProcess): Promise<boolean> {
@@ -81,11 +93,17 @@ export class QemuProcesses {
     return fields[19] ?? null;
   }
 
-  async #read(pid: number, file: string): Promise<string> {
-    try {
-      return await readFile(join(this.#procRoot, String(pid), file), 'latin1');
-    } catch {
-      return '';
-    }
+  #read(pid: number, file: string): Promise<string> {
+    return unlessGone(readFile(join(this.#procRoot, String(pid), file), 'latin1'));
+  }
+}
+
+/** Empty when the process ended meanwhile; any other failure (no file handle left, say) proves nothing. */
+async function unlessGone(read: Promise<string>): Promise<string> {
+  try {
+    return await read;
+  } catch (error) {
+    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return '';
+    throw error;
   }
 }

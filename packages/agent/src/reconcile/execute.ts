@@ -16,11 +16,11 @@ const DEADLINE_MS = { start: 75_000, destroy: 60_000, press: 20_000 } as const;
 /** A destroy is repeated until it works; the pause doubles from the first to the last value. */
 const RETRY_MS = { first: 500, last: 10_000 } as const;
 
-/** Refusals after which the domain was certainly not started. Anything else leaves the outcome open. */
-const DEFINITE: ReadonlySet<string> = new Set([
-  HOST_DRIVER_REASONS.domainStartFailed,
-  HOST_DRIVER_REASONS.domainExists,
-]);
+/**
+ * The refusal after which the domain was certainly not started. Anything else leaves the outcome open, also that one is
+ * there already: then a QEMU runs, or did a moment ago.
+ */
+const DEFINITE: string = HOST_DRIVER_REASONS.domainStartFailed;
 
 export interface ExecuteDeps {
   readonly clock: Clock;
@@ -86,7 +86,7 @@ async function start(deps: ExecuteDeps, { vmId, epoch, vm }: Action & { kind: 's
     await withDeadline(deps.clock, DEADLINE_MS.start, `starting ${vm.name}`, () => driver.startDomain(request));
     deps.setTrack(vmId, { ...deps.track(vmId), seenEpoch: epoch });
   } catch (error) {
-    const definite = error instanceof BusbarError && DEFINITE.has(error.reason);
+    const definite = error instanceof BusbarError && error.reason === DEFINITE;
     const message = errorChain(error);
     deps.logger.warn({ vmId, epoch: String(epoch), definite, error: message }, 'start failed');
     deps.setTrack(vmId, { ...deps.track(vmId), startError: { message, definite } });

@@ -16,6 +16,8 @@ import { NO_TRACK, type Observation, type VmTrack } from './track.ts';
  *   call may still sit in a hypervisor that was hung. It is over when it stays away from listings
  *   for a while *after* the hypervisor answers again.
  * - It was started in a former boot of the host: it is over.
+ *
+ * In all cases it counts as there while the kernel has a QEMU of it, whatever the hypervisor says (strays.ts).
  */
 const REASON_MAY_COME_MS = 1000;
 /** Longer than libvirt takes from accepting a start to showing the domain, by an order of magnitude. */
@@ -52,9 +54,9 @@ export function learn(input: Sources, vmId: VmId): Known {
 
   for (const end of input.ends) {
     if (end.vmId !== vmId) continue;
+    // The listing began after the end was told: what it has lives, and the event was a late one of an earlier epoch.
+    if (domain?.epoch === end.epoch) continue;
     memory = ended(memory, end.epoch, describe(end, track), asked(end.epoch));
-    // It ended once, and an epoch starts once: the listing is older than the end.
-    if (domain?.epoch === end.epoch) domain = undefined;
   }
 
   const fresh = observation?.fresh === true && observation.step > track.listAfter;

@@ -29,7 +29,7 @@ export interface PlanInput {
   readonly tracks: ReadonlyMap<VmId, VmTrack>;
   /** Undefined until domains were listed once. */
   readonly observation: Observation | undefined;
-  /** Ends told by the driver since the last plan, after the listing. */
+  /** Ends that the driver told before `observation` began. */
   readonly ends: readonly DomainEnd[];
   /** Why nothing may be started now; empty when starts are allowed. */
   readonly noStart: string;

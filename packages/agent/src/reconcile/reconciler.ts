@@ -9,12 +9,13 @@ import {
   type DomainReport,
   type StatePosition,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
-import type { HostDriver } from '../driver/host-driver.ts';
+import type { DomainEnd, DomainObservation, HostDriver } from '../driver/host-driver.ts';
 import { acceptDesired, type Desired } from './desired.ts';
 import { execute } from './execute.ts';
 import { MemoryKeeper } from './keeper.ts';
 import { afterAccepting, isOver, type MemoryStore, pruned } from './memory.ts';
 import { type Plan, plan } from './plan.ts';
+import { strayDomain, suspects } from './strays.ts';
 import { NO_TRACK, type Observation, type VmTrack } from './track.ts';
 import { Waker } from './waker.ts';
 
@@ -24,6 +25,8 @@ const LIST_EVERY_MS = 5000;
 /** While the hypervisor does not answer, and to keep a burst of hints from becoming a burst of listings. */
 const AFTER_FAILURE_MS = 1000;
 const BETWEEN_TICKS_MS = 10;
+/** Ends that wait for a listing; beyond it the oldest are forgotten and their domains found missing, without a reason. */
+const ENDS_LIMIT = 1000;
 /** The driver connects while the agent starts; until then a refusal is no news. */
 const CONNECT_MS = 2000;
 
@@ -61,6 +64,7 @@ export class Reconciler {
   #tracks: ReadonlyMap<VmId, VmTrack> = new Map();
   #desired: Desired | undefined;
   #observation: Observation | undefined;
+  #ends: readonly DomainEnd[] = [];
   #listProblem = 'domains were not listed yet';
   #triedToList = false;
   #startedAtMs = 0;
@@ -157,15 +161,19 @@ export class Reconciler {
   /** Returns when the next one is due. */
   async #tick(): Promise<number> {
     const { clock, driver } = this.#options;
+    // Before the listing: an end is believed only if a listing that began afterwards agrees.
+    this.#ends = [...this.#ends, ...driver.takeEnds()].slice(-ENDS_LIMIT);
     const listed = await this.#list();
     if (this.#stopped) return 0;
+    const ends = listed ? this.#ends : [];
+    if (listed) this.#ends = [];
     const result = plan({
       nowMs: clock.nowMs(),
       desired: this.#desired,
       memory: this.#keeper.memory.vms,
       tracks: this.#tracks,
       observation: this.#observation,
-      ends: driver.takeEnds(),
+      ends,
       noStart: this.#noStart(),
     });
     this.#tracks = result.tracks;
@@ -181,11 +189,11 @@ export class Reconciler {
   }
 
   async #list(): Promise<boolean> {
-    const { clock, driver, logger } = this.#options;
+    const { clock, logger } = this.#options;
     const step = this.#nextStep();
     const begunAtMs = clock.nowMs();
     try {
-      const list = () => driver.listDomains();
+      const list = () => this.#listAll();
       const domains = await withDeadline(clock, LIST_DEADLINE_MS, 'listing domains', list, this.#abort.signal);
       this.#observation = { domains, step, begunAtMs, fresh: true };
       if (this.#listProblem !== '') logger.info({ domains: domains.length }, 'hypervisor answers');
@@ -201,6 +209,24 @@ export class Reconciler {
       if (this.#observation !== undefined) this.#observation = { ...this.#observation, fresh: false };
       return false;
     }
+  }
+
+  /** What the hypervisor lists, and what it has lost though it runs. */
+  async #listAll(): Promise<readonly DomainObservation[]> {
+    const { driver } = this.#options;
+    const domains = await driver.listDomains();
+    const suspected = this.#suspects(domains);
+    if (suspected.size === 0) return domains;
+    const alive = await driver.haveProcess([...suspected.keys()]);
+    if (alive.size === 0) return domains;
+    // Again: it may have come up between the two looks.
+    const now = await driver.listDomains();
+    const strays = [...this.#suspects(now)].filter(([vmId]) => alive.has(vmId));
+    return [...now, ...strays.map(([vmId, epoch]) => strayDomain(vmId, epoch, this.#desired))];
+  }
+
+  #suspects(domains: readonly DomainObservation[]): ReadonlyMap<VmId, bigint> {
+    return suspects({ desired: this.#desired, memory: this.#keeper.memory.vms, domains, ends: this.#ends });
   }
 
   #noStart(): string {

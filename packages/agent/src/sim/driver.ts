@@ -61,7 +61,12 @@ export class SimHostDriver implements HostDriver {
   }
 
   listDomains(): Promise<readonly DomainObservation[]> {
-    return this.#call('list domains', () => this.#machine.domains.map(observe));
+    return this.#call('list domains', () => this.#machine.listed.map(observe));
+  }
+
+  haveProcess(vmIds: readonly VmId[]): Promise<ReadonlySet<VmId>> {
+    if (!this.#alive()) return Promise.reject(hypervisorUnavailable(this.#why));
+    return Promise.resolve(new Set(vmIds.filter((vmId) => this.#machine.domain(vmId) !== null)));
   }
 
   async startDomain(request: StartRequest): Promise<void> {

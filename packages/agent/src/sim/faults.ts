@@ -16,10 +16,19 @@ export interface SimFaults {
   crashAfterMs: number | null;
   /** Guests that do not react to the power button: all, or those of these VM ids. */
   ignoreShutdown: boolean | ReadonlySet<string>;
+  /** VM ids whose domains the hypervisor has lost: not listed, no events, no calls reach them. Their QEMUs run on. */
+  lost: ReadonlySet<string>;
 }
 
 export function noFaults(): SimFaults {
-  return { hypervisor: 'up', failNextStarts: [], hangStarts: false, crashAfterMs: null, ignoreShutdown: false };
+  return {
+    hypervisor: 'up',
+    failNextStarts: [],
+    hangStarts: false,
+    crashAfterMs: null,
+    ignoreShutdown: false,
+    lost: new Set(),
+  };
 }
 
 /** How long things take. The defaults are of the order measured with libvirt 9.0 and KVM guests. */

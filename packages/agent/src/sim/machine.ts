@@ -90,6 +90,11 @@ export class SimMachine {
     return [...this.#domains.values()];
   }
 
+  /** What the hypervisor knows of. */
+  get listed(): readonly SimDomain[] {
+    return this.domains.filter(({ vmId }) => !this.faults.lost.has(vmId));
+  }
+
   domain(vmId: VmId): SimDomain | null {
     return this.#domains.get(vmId) ?? null;
   }
@@ -212,7 +217,7 @@ export class SimMachine {
 
   shutdown(vmId: VmId): void {
     const domain = this.#domains.get(vmId);
-    if (domain?.state !== 'running') return;
+    if (domain?.state !== 'running' || this.faults.lost.has(vmId)) return;
     const { ignoreShutdown } = this.faults;
     if (typeof ignoreShutdown === 'boolean' ? ignoreShutdown : ignoreShutdown.has(vmId)) return;
     this.effects.after(`guest shutdown ${domain.name}`, this.latencies.guestShutdown, () => {
@@ -233,7 +238,7 @@ export class SimMachine {
 
   setLinks(vmId: VmId, up: boolean): void {
     const domain = this.#domains.get(vmId);
-    if (domain === undefined) throw domainNotFound(vmId);
+    if (domain === undefined || this.faults.lost.has(vmId)) throw domainNotFound(vmId);
     if (domain.linksUp === up) return;
     domain.linksUp = up;
     this.#tell({ kind: 'links', domain });
@@ -282,7 +287,7 @@ export class SimMachine {
     const wasStarting = domain.state === 'starting';
     this.#remove(domain, message);
     // A start that failed is told to its caller, not as an end.
-    if (!wasStarting) {
+    if (!wasStarting && !this.faults.lost.has(domain.vmId)) {
       const end: DomainEnd = { vmId: domain.vmId, epoch: domain.epoch, reason, message };
       if (this.faults.hypervisor === 'up') for (const listener of [...this.#listeners]) listener.end(end);
     }
