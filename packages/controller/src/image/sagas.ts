@@ -55,8 +55,11 @@ export const DELETE_IMAGE: Saga = {
       async undo(context) {
         const entry = image(context);
         if (entry?.record.meta === undefined || entry.record.status === undefined) return NO_WRITES;
-        // The pool may have deleted it before the failure: a record without data would be a lie.
-        if ((await context.storage.statImage(entry.id as ImageId)) === null) return forget(context);
+        if ((await context.storage.statImage(entry.id as ImageId)) === null) {
+          // As for volumes: gone with its data, or kept as DELETING when the pool holds some of it still.
+          const isLeft = (await context.storage.listImages()).some(({ imageId }) => imageId === entry.id);
+          return isLeft ? NO_WRITES : forget(context);
+        }
         const kept: ImageRecord = {
           ...entry.record,
           meta: { ...entry.record.meta, deleting: false },

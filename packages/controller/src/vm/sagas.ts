@@ -150,7 +150,9 @@ export const CREATE_VM: Saga = {
       name: 'create-volumes',
       do: createVolumes,
       undo: async (context) => {
-        for (const { id } of ownedVolumes(context)) await context.storage.deleteVolume(id as VolumeId);
+        // Epoch 0: no host was ever told to run the VM, so what has a volume open is the orphan of a controller.
+        const neverUsed = context.view.tables['vm-status'].get(targetId(context))?.record.epoch === 0n;
+        for (const { id } of ownedVolumes(context)) await context.storage.deleteVolume(id as VolumeId, { neverUsed });
         return NO_WRITES;
       },
     },

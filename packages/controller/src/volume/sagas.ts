@@ -66,8 +66,11 @@ export const CREATE_VOLUME: Saga = {
         });
       },
       async undo(context) {
+        const entry = volume(context);
         const id = operationOf(context.operation).target?.id ?? '';
-        await context.storage.deleteVolume(id as VolumeId);
+        // No VM takes a volume that is still being created (see VOLUME_NOT_READY).
+        const neverUsed = entry?.record.phase === VolumePhase.CREATING && userOf(id, context.view) === null;
+        await context.storage.deleteVolume(id as VolumeId, { neverUsed });
         return NO_WRITES;
       },
     },
@@ -109,8 +112,12 @@ export const DELETE_VOLUME: Saga = {
       async undo(context) {
         const entry = volume(context);
         if (entry?.record.meta === undefined) return NO_WRITES;
-        // The pool may have deleted it before the failure: a record without data would be a lie.
-        if ((await context.storage.statVolume(entry.id as VolumeId)) === null) return forget(context);
+        if ((await context.storage.statVolume(entry.id as VolumeId)) === null) {
+          // The pool may have deleted it before the failure: a record without data would be a lie. What it holds still
+          // is half deleted: the record stays DELETING, so that nobody uses it and a repeated deletion finishes it.
+          const isLeft = (await context.storage.listVolumes()).some((id) => id === entry.id);
+          return isLeft ? NO_WRITES : forget(context);
+        }
         const kept: VolumeRecord = {
           ...entry.record,
           phase: VolumePhase.READY,
@@ -126,7 +133,8 @@ export const DELETE_VOLUME: Saga = {
         const waitsFor = entry === undefined ? null : await deleteWhenClosed(context, entry.id);
         return waitsFor === null ? done(forget(context)) : { kind: 'wait', message: waitsFor };
       },
-      // No undo: deleted data does not come back. A pool that refuses (a client has it open) has lost nothing: "close" is undone.
+      // No undo: deleted data does not come back. A pool that refuses (a client has it open) has lost nothing: "close" is undone;
+      // from its first byte on it says that the volume is not complete, and "close" is not.
       undo: null,
     },
   ],
