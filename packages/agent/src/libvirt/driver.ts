@@ -13,13 +13,14 @@ import { METADATA_URI, parseMetadata } from '../domain/metadata.ts';
 import { nicsToChange } from '../domain/nics.ts';
 import { buildSeed } from '../domain/seed.ts';
 import { find, parseXml, serialize, textOf } from '../domain/xml.ts';
-import type {
-  ConsoleLink,
-  DomainEnd,
-  DomainObservation,
-  HostDriver,
-  HostDriverConfig,
-  StartRequest,
+import {
+  type ConsoleLink,
+  type DomainEnd,
+  type DomainObservation,
+  HOST_DRIVER_REASONS,
+  type HostDriver,
+  type HostDriverConfig,
+  type StartRequest,
 } from '../driver/host-driver.ts';
 import {
   consoleUnavailable,
@@ -36,6 +37,7 @@ import { LibvirtLink, type LinkCall } from './link.ts';
 import { readLogEnd, relevantLines } from './qemu-log.ts';
 import { QemuProcesses } from './qemu-process.ts';
 import { CEPH_SECRET_UUID, cephSecretXml, readCephKey } from './secret.ts';
+import { startOrUndo } from './undo.ts';
 import { VmFiles } from './vm-files.ts';
 import { EVENT, stateOf } from './words.ts';
 
@@ -59,6 +61,8 @@ const CAPABILITIES_DEADLINE_MS = 15_000;
 const START_DEADLINE_MS = 50_000;
 /** libvirt's answer to a start that was given up. */
 const START_UNDO_MS = 10_000;
+/** Longer than destroyDomain takes at most in a sane world; with the start's, below the reconciler's backstop (75 s). */
+const UNDO_DEADLINE_MS = 20_000;
 /**
  * libvirt waits 10 s between SIGTERM and SIGKILL. Taking the power promises less: what the guest
  * flushed is safe in any case, and QEMU may well hang because the storage does.
@@ -77,6 +81,8 @@ export class LibvirtHostDriver implements HostDriver {
   readonly #processes: QemuProcesses;
   readonly #ends = new Ends();
   readonly #starting = new Set<VmId>();
+  /** Starts given up whose destroy has not come back, also beyond its deadline: it would hit the next start. */
+  readonly #undoing = new Set<VmId>();
   readonly #hints = new Set<() => void>();
   readonly #closed = new AbortController();
   #eventsMissed = true;
@@ -146,7 +152,8 @@ export class LibvirtHostDriver implements HostDriver {
     const { vmId, name, epoch } = request;
     if (!this.#link.connected) await this.#link.call('list', { metadataUri: METADATA_URI }, SHORT);
     // Also what libvirt does not know: a QEMU that it lost must not get a twin.
-    if (this.#starting.has(vmId) || (await this.#processes.find(vmId)).length > 0) throw domainExists(vmId, name);
+    const isBusy = this.#starting.has(vmId) || this.#undoing.has(vmId);
+    if (isBusy || (await this.#processes.find(vmId)).length > 0) throw domainExists(vmId, name);
     this.#starting.add(vmId);
     this.#ends.starting(vmId, epoch);
     try {
@@ -269,25 +276,28 @@ export class LibvirtHostDriver implements HostDriver {
     } catch (error) {
       throw domainStartFailed(name, errorChain(error), error);
     }
-    const giveUp = this.#deps.clock.timer(deadlineMs, () => void this.#undoStart(vmId, name));
-    const startedAtMs = this.#deps.clock.nowMs();
+    const long = { lane: 'long', deadlineMs: deadlineMs + START_UNDO_MS } as const;
+    const limits = { name, deadlineMs, undoDeadlineMs: UNDO_DEADLINE_MS };
     try {
-      await this.#link.call('create', { xml }, { lane: 'long', deadlineMs: deadlineMs + START_UNDO_MS });
+      await startOrUndo(this.#deps.clock, limits, {
+        create: async () => void (await this.#link.call('create', { xml }, long)),
+        undo: () => this.#undoStart(vmId, name),
+        isGone: async () => (await this.#processes.find(vmId)).length === 0 && !(await this.#exists(vmId)),
+      });
     } catch (error) {
-      // The driver's own words: libvirt is away, or the outcome is unknown.
-      if (error instanceof BusbarError && error.reason.startsWith('HYPERVISOR_')) throw error;
+      if (error instanceof BusbarError) {
+        // The driver's own words: libvirt is away, or the outcome is unknown.
+        if (error.reason.startsWith('HYPERVISOR_')) throw error;
+        if (error.reason === HOST_DRIVER_REASONS.domainStartFailed) {
+          await this.#files.removeSeed(vmId);
+          throw error;
+        }
+      }
       if (/already (active|exists|defined)/.test(errorChain(error)) && (await this.#exists(vmId))) {
         throw domainExists(vmId, name);
       }
       await this.#files.removeSeed(vmId);
-      const gaveUp = this.#deps.clock.nowMs() - startedAtMs >= deadlineMs;
-      throw domainStartFailed(
-        name,
-        gaveUp ? `it did not start within ${deadlineMs} ms` : await this.#whyFailed(name, error),
-        error,
-      );
-    } finally {
-      giveUp[Symbol.dispose]();
+      throw domainStartFailed(name, await this.#whyFailed(name, error), error);
     }
   }
 
@@ -307,9 +317,15 @@ export class LibvirtHostDriver implements HostDriver {
   /** Ends a start that takes too long, e.g. because QEMU waits for storage; `create` then returns. */
   async #undoStart(vmId: VmId, name: string): Promise<void> {
     this.#deps.logger.warn({ vmId, name }, 'a start takes too long and is undone');
-    await this.destroyDomain(vmId).catch((error: unknown) => {
+    this.#undoing.add(vmId);
+    try {
+      await this.destroyDomain(vmId);
+    } catch (error) {
       this.#deps.logger.error({ vmId, name, error: errorChain(error) }, 'a start that takes too long cannot be undone');
-    });
+      throw error;
+    } finally {
+      this.#undoing.delete(vmId);
+    }
   }
 
   async #whyFailed(name: string, error: unknown): Promise<string> {
