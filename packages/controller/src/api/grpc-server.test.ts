@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { connect, type Settings } from 'node:http2';
 import { silentLogger } from '@busbar/core/log';
 import { AgentServiceDefinition, AttachKind, SessionRequest } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
@@ -111,6 +112,21 @@ async function failure(call: Promise<unknown>): Promise<ClientError> {
 const signal = () => AbortSignal.timeout(4_000);
 
 describe('a client of this cluster', () => {
+  it('takes a thousand calls of one connection at a time', async () => {
+    const own = await certificate(ours, client());
+    const session = connect(`https://localhost:${port}`, {
+      ca: ours.certificatePem,
+      cert: own.certificatePem,
+      key: own.keyPem,
+    });
+    const settings = await new Promise<Settings>((resolve, reject) => {
+      session.once('remoteSettings', resolve);
+      session.once('error', reject);
+    });
+    session.destroy();
+    expect(settings.maxConcurrentStreams).toBe(1_000);
+  });
+
   it('calls every service, and errors carry their details', async () => {
     const channel = await channelFor(ours, client());
     for (const { definition } of rig.services) {
