@@ -6,7 +6,7 @@ import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
 import { nativeCode } from '@busbar/native/errors';
-import type { ImageInfo } from '../ffi/calls.ts';
+import type { ImageInfo, WatcherInfo } from '../ffi/calls.ts';
 import { ERRNO } from '../ffi/errors.ts';
 import { imageIdOf, volumeIdOf } from '../names.ts';
 import type { CephApi } from './client.ts';
@@ -57,7 +57,7 @@ function isComplete(name: string, info: ImageInfo): boolean {
  * Removes what has this final name unless it is complete ("complete" says so): such a one has been finished by another
  * controller since the caller looked, and a guest may write to it by now.
  *
- * It is put aside before anything else is done to it. A rename is atomic, so what was put aside can be looked at in
+ * It is put aside before it is removed. A rename is atomic, so what was put aside can be looked at in
  * peace: nobody finishes it any more, and when it turns out to be complete after all it goes back to its name.
  * Whoever has a half-made one open is no guest but the orphan of a controller or import that was killed: it is fenced (this
  * one client instance, not its host), which also ends the watch that would forbid the removal for 30 s.
@@ -69,8 +69,12 @@ function isComplete(name: string, info: ImageInfo): boolean {
  */
 export async function removeHalfMade(deps: AsideDeps, name: string): Promise<'removed' | 'complete'> {
   const { client } = deps;
+  // Listed before it is looked at: what is not complete yet has had no guest among these.
+  const watchers = await watchersOf(client, name);
   const info = await client.call('inspect', { name });
   if (info !== null && isComplete(name, info)) return 'complete';
+  // A rename tells all watchers and waits for each: 30 s for one that was killed, if it were not fenced first.
+  await fence(client, watchers);
   const aside = asideName(deps, 'lost', name);
   if (!(await renamed(client, name, aside))) {
     // Nothing, or a creation that died between two objects: its name is taken but it cannot be opened.
@@ -88,6 +92,7 @@ export async function removeHalfMade(deps: AsideDeps, name: string): Promise<'re
 
 /** Removes a volume or image that no VM ever had open, complete or not: whoever has it open is an orphan. */
 export async function removeNeverUsed(deps: AsideDeps, name: string): Promise<void> {
+  await fence(deps.client, await watchersOf(deps.client, name));
   const aside = asideName(deps, 'gone', name);
   if (await renamed(deps.client, name, aside)) await discard(deps, aside);
   else await deps.client.callLong('remove', { name });
@@ -118,7 +123,7 @@ async function putBack({ client, logger }: AsideDeps, aside: string, name: strin
 async function discard({ client, clock }: AsideDeps, aside: string): Promise<void> {
   const info = await client.call('inspect', { name: aside });
   if (info !== null) {
-    await fenceWatchers(client, aside);
+    await fence(client, await watchersOf(client, aside));
     if (info.snapshots.some((snapshot) => snapshot.name === BASE)) {
       await client.callLong('dropSnapshot', { name: aside, snapshot: BASE });
     }
@@ -135,9 +140,19 @@ async function discard({ client, clock }: AsideDeps, aside: string): Promise<voi
   }
 }
 
-async function fenceWatchers(client: CephApi, name: string): Promise<void> {
+async function watchersOf(client: CephApi, name: string): Promise<readonly WatcherInfo[]> {
+  try {
+    return await client.call('watchers', { name });
+  } catch (error) {
+    if (nativeCode(error) === ERRNO.ENOENT) return [];
+    throw error;
+  }
+}
+
+async function fence(client: CephApi, watchers: readonly WatcherInfo[]): Promise<void> {
+  if (watchers.length === 0) return;
   const ourselves = await client.call('instanceId', null);
-  for (const watcher of await client.call('watchers', { name })) {
+  for (const watcher of watchers) {
     if (watcher.client === ourselves) continue;
     const command = { prefix: 'osd blocklist', blocklistop: 'add', addr: watcher.address, expire: FENCE_S };
     await client.call('monCommand', { command });

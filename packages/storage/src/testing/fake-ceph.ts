@@ -85,7 +85,8 @@ export class FakeCeph {
         image.info = { ...image.info, metadata: { ...image.info.metadata, ...metadata } };
         return undefined;
       case 'watchers':
-        return image?.watchers ?? [];
+        if (image === undefined) throw cephError('ENOENT');
+        return image.watchers;
       case 'allocated':
         return 0n;
       case 'instanceId':
