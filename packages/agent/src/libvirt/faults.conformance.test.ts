@@ -110,6 +110,23 @@ describe('libvirtd', () => {
     }, SLOW);
   });
 
+  test('has lost a domain whose QEMU runs on: that is seen, it gets no twin, and it can be destroyed', async () => {
+    const { driver, vmId, name } = await running();
+    await libvirtd.crash();
+    await healthy(driver, false);
+    await libvirtd.exec('rm', `/run/libvirt/qemu/${name}.xml`);
+    libvirtd.start();
+    await healthy(driver);
+    expect(await driver.listDomains()).toEqual([]);
+    expect(await driver.haveProcess([vmId])).toEqual(new Set([vmId]));
+    const twin = startRequest(serial - 1, { disks: [fileDisk(disk, { readOnly: true })] }, 2n);
+    expect(twin.vmId).toBe(vmId);
+    await expect(driver.startDomain(twin)).rejects.toMatchObject({ reason: HOST_DRIVER_REASONS.domainExists });
+    await driver.destroyDomain(vmId);
+    expect(await driver.haveProcess([vmId])).toEqual(new Set());
+    expect(await libvirtd.qemus()).toEqual([]);
+  });
+
   test('frozen: calls end in time, a VM can still be destroyed, it recovers by itself', async () => {
     const { driver, vmId } = await running();
     libvirtd.signal('SIGSTOP');
