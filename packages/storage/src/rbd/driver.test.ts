@@ -71,7 +71,9 @@ describe('a controller that stood still while another made the volume', () => {
     ['create', 0],
     ['rename', 0],
     ['inspect', 1],
-  ] as const)('before %s (%i) touches nothing of it and succeeds', async (method, n) => {
+    ['rename', 0, 'hides'],
+  ] as const)('before %s (%i) touches nothing of it and succeeds', async (method, n, hides?: 'hides') => {
+    ceph.hidesTakenNames = hides !== undefined;
     const late = frozenBefore(method, n);
     const work = late.driver.createVolume(VOLUME);
     await late.stands;
@@ -100,7 +102,8 @@ describe('a controller that stood still while another made the volume', () => {
     expect(ceph.names()).toEqual([NAME]);
   });
 
-  test('refuses when the other one is different', async () => {
+  test.each([false, true])('refuses when the other one is different (its rename says success: %s)', async (hides) => {
+    ceph.hidesTakenNames = hides;
     const late = frozenBefore('rename');
     const work = late.driver.createVolume({ ...VOLUME, sizeBytes: 8192n }).catch((error: unknown) => error);
     await late.stands;

@@ -103,16 +103,16 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
       const isTaken = await nameTaken(temporary, name);
       // Not what the rename answered but what is there now counts.
       const now = await isThere().catch(async (error: unknown) => {
-        if (isTaken && isReason(error, 'volumeExistsDifferent')) await discardMaking(temporary);
+        if (isReason(error, 'volumeExistsDifferent')) await discardMaking(temporary);
         throw error;
       });
       if (now.complete) {
         // Finished by another controller, unless ours it is, by a rename of which only the answer failed.
-        if (isTaken && now.madeAs !== temporary) await discardMaking(temporary);
+        if (now.madeAs !== temporary) await discardMaking(temporary);
         return;
       }
       // The remains of a creation by an older version, or one that died between two objects.
-      if (isTaken) await removeHalfMade(aside, name);
+      if (isTaken || now.exists) await removeHalfMade(aside, name);
       else break;
     }
     throw storageError('storageUnavailable', `volume ${id} is gone right after it was made`, {
@@ -120,7 +120,11 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
     });
   }
 
-  /** Renames, and answers whether the name was taken already; librbd looks and takes in one step on the OSD. */
+  /**
+   * Renames, and answers whether the name was taken already. librbd creates the new name on the OSD in one step that
+   * fails when it is there, so nothing is ever replaced; but it tells so only when it had seen it before, else (16.2) it
+   * answers success and has done nothing.
+   */
   async function nameTaken(from: string, to: string): Promise<boolean> {
     try {
       await client.call('rename', { from, to });

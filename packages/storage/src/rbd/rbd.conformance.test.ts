@@ -185,6 +185,28 @@ describe('rbd', () => {
     await driver.deleteVolume(volumeId);
   });
 
+  test('two controllers that make the same volume at once: one is kept, whole, and nothing else is left', async () => {
+    const other = open();
+    for (let round = 0; round < 4; round++) {
+      const volume = { volumeId: newVolume(), sizeBytes: BigInt(4 * MIB) };
+      await Promise.all([driver.createVolume(volume), other.createVolume(volume)]);
+      expect(await driver.statVolume(volume.volumeId)).toMatchObject({ sizeBytes: volume.sizeBytes });
+      expect(await ceph.rbd('ls')).not.toContain('making.');
+      await driver.deleteVolume(volume.volumeId);
+    }
+    await other.close();
+  });
+
+  test('one that no VM ever had goes although a client has it open', async () => {
+    const volumeId = newVolume();
+    await driver.createVolume({ volumeId, sizeBytes: BigInt(4 * MIB) });
+    const release = await holdOpen(volumeId);
+    await driver.deleteVolume(volumeId, { neverUsed: true });
+    expect(await driver.listVolumes()).not.toContain(volumeId);
+    expect(await ceph.rbd('ls')).not.toContain(volumeId);
+    await release();
+  });
+
   test('an import whose rbd program is killed leaves nothing and its repeat works', async () => {
     const imageId = newImage();
     const data = noise(24 * MIB, 8);

@@ -31,6 +31,8 @@ export function cephError(errno: Errno, kind: BusbarError['kind'] = 'internal'):
 export class FakeCeph {
   readonly images = new Map<string, FakeImage>();
   readonly fenced: string[] = [];
+  /** As librbd does when the name was taken a moment ago: the rename does nothing and answers success. */
+  hidesTakenNames = false;
 
   names(): string[] {
     return [...this.images.keys()].sort();
@@ -72,6 +74,7 @@ export class FakeCeph {
         return undefined;
       case 'rename':
         if (image === undefined) throw cephError('ENOENT');
+        if (this.images.has(String(args.to)) && this.hidesTakenNames) return undefined;
         if (this.images.has(String(args.to))) throw cephError('EEXIST');
         this.images.delete(name);
         this.images.set(String(args.to), image);
