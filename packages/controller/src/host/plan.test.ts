@@ -10,6 +10,8 @@ const NOW = 1_000_000;
 const now = (leaderSinceMs = 0) => ({ nowMs: NOW, leaderSinceMs });
 const inventory = HostInventory.fromPartial({ numaNodes: [{ hugepages: [{ free: 3n }] }] });
 
+const early = HostInventory.fromPartial({ versions: { libvirt: '', agent: '0.1.0' } });
+
 function seen(more: Partial<HostObservation> = {}): HostObservation {
   return {
     hello: Hello.fromPartial({ host: 'host1', role: HostRole.HYPERVISOR, bootId: 'b1' }),
@@ -60,6 +62,8 @@ describe('planHost', () => {
     ['beating only, to a new leader', known(READY), seen({ reportedMs: 0 }), NOW - LEADER_GRACE_MS + 1, null],
     ['beating only', known(READY), seen({ reportedMs: NOW - REPORT_STALE_MS - 1 }), 0, DEGRADED],
     ['libvirt down', known(READY), seen({ report: sick }), 0, DEGRADED],
+    ['inventory from before libvirt answered', undefined, seen({ inventory: early }), 0, UNKNOWN],
+    ['the same, known as degraded', known(DEGRADED), seen({ inventory: early }), 0, null],
     ['a witness has no libvirt', undefined, seen({ report: sick, hello: witness }), 0, READY],
     ['back again', known(UNREACHABLE), seen(), 0, READY],
     ['without a lease for long', known(READY), seen({ openedMs: 0 }), 0, DEGRADED],

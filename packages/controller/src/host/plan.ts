@@ -65,6 +65,9 @@ function judge(
   if (!seen.report.hypervisorHealthy && seen.hello.role !== HostRole.WITNESS) {
     return { state: HostState.DEGRADED, message: cut(seen.report.message, 1_000) || 'libvirt does not answer' };
   }
+  // The hypervisor answers, but the inventory is from before it did: the next one is a second away.
+  if (seen.inventory.versions?.libvirt === '' && seen.hello.role !== HostRole.WITNESS)
+    return { state: HostState.UNKNOWN, message: '' };
   const disobeys = seen.hello.role === HostRole.WITNESS ? '' : disobedience(seen, seen.report, now.nowMs);
   if (disobeys !== '') return { state: HostState.DEGRADED, message: cut(`${disobeys}; ${seen.report.message}`, 1_000) };
   return { state: HostState.READY, message: cut(seen.report.message, 1_000) };
