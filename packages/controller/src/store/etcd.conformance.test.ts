@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { systemClock } from '@busbar/core/clock/clock';
-import type { BusbarError } from '@busbar/core/errors';
+import { BusbarError } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
 import { silentLogger } from '@busbar/core/log';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -140,9 +140,17 @@ describe('etcd, 3 members, some of them failing', () => {
     const key = newKey();
     await put(store, key, '1');
     await etcd.freeze(leader);
-    const read = await timed(store.get(key));
-    report('first read after the freeze of the leader', read.tookMs);
-    expect(read.tookMs).toBeLessThan(3_600);
+    // etcd elects anew after 1 to 2 s, after a split vote again. A call may outlast the one and is refused, in time and
+    // with nothing applied, by the other; calls work again as soon as there is a leader.
+    const frozenMs = systemClock.nowMs();
+    await waitUntil(async () => {
+      const read = await timed(store.get(key).catch((error: unknown) => error as BusbarError));
+      expect(read.tookMs).toBeLessThan(4_000);
+      if (!(read.value instanceof BusbarError)) return true;
+      expect(read.value.kind).toBe('unavailable');
+      return false;
+    });
+    report('first read after the freeze of the leader', systemClock.nowMs() - frozenMs);
     await put(store, key, '2');
   });
 
