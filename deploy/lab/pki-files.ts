@@ -11,6 +11,7 @@ import {
   openAuthority,
 } from '@busbar/controller/pki/authority';
 import { identityUri } from '@busbar/controller/pki/identity';
+import { ROLES, roleUri } from '@busbar/controller/pki/role';
 import { hostRoot, pkiDir } from './paths.ts';
 import type { HostPlan, LabPlan } from './plan.ts';
 
@@ -47,12 +48,15 @@ export async function createPki(plan: LabPlan): Promise<void> {
     });
     await writePair(directory, `${name}.crt`, `${name}.key`, pair);
   }
-  const admin = {
-    commonName: 'admin',
-    uris: [identityUri({ kind: 'client', cluster: plan.cluster, client: 'admin' })],
-    usages: ['clientAuth' as const],
-  };
-  await writePair(directory, 'admin.crt', 'admin.key', await issueFrom('ca', admin));
+  // One client of each role, named after it.
+  for (const role of ROLES) {
+    const client = {
+      commonName: role,
+      uris: [identityUri({ kind: 'client', cluster: plan.cluster, client: role }), roleUri(plan.cluster, role)],
+      usages: ['clientAuth' as const],
+    };
+    await writePair(directory, `${role}.crt`, `${role}.key`, await issueFrom('ca', client));
+  }
   for (const host of plan.hosts) await createHostPki(plan, host, directory, issueFrom);
 }
 

@@ -4,14 +4,11 @@ import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
+import type { Role } from '../pki/role.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import type { ClusterView } from '../view/view.ts';
 import type { RequestLeases } from './request-leases.ts';
-
-/** What role a caller has; each includes the ones before it. */
-export const ROLES = ['viewer', 'operator', 'admin'] as const;
-export type Role = (typeof ROLES)[number];
 
 /** Who calls, as proven by the client certificate. */
 export interface Caller {

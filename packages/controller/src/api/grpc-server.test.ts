@@ -19,6 +19,7 @@ import { HealthDefinition } from 'nice-grpc-server-health';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Authority, createAuthority, issue, openAuthority } from '../pki/authority.ts';
 import { type Identity, identityUri } from '../pki/identity.ts';
+import { roleUri } from '../pki/role.ts';
 import { Rig } from '../testing/rig.ts';
 import { type GrpcServer, grpcServer } from './grpc-server.ts';
 import { PEER_KEY, uriNames } from './identity-interceptor.ts';
@@ -39,7 +40,8 @@ async function authority(commonName: string): Promise<Authority> {
 }
 
 async function certificate(by: Authority, ...identities: Identity[]) {
-  const uris = identities.map(identityUri);
+  const roles = identities.some(({ kind }) => kind === 'client') ? [roleUri('test', 'admin')] : [];
+  const uris = [...identities.map(identityUri), ...roles];
   return issue(by, { commonName: 'x', now, validDays: 1, uris, usages: ['clientAuth'] });
 }
 const client = (name = 'admin', cluster = 'test'): Identity => ({ kind: 'client', cluster, client: name });

@@ -8,9 +8,8 @@ import { ServerCredentials } from '@grpc/grpc-js';
 import { type CallContext, createServer, ServerError, type ServiceImplementation } from 'nice-grpc';
 import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
 import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
-import { parseIdentityUri } from '../pki/identity.ts';
 import type { SessionRegistry } from '../session/registry.ts';
-import type { Caller } from './call.ts';
+import { agentHostOf, callerOf } from './authenticate.ts';
 import { identityInterceptor, PEER_KEY, uriNames } from './identity-interceptor.ts';
 import { pipeline } from './pipeline.ts';
 import type { BoundService } from './services.ts';
@@ -66,12 +65,12 @@ export function grpcServer(deps: {
       if (rpc.requestStream || rpc.responseStream) {
         const run = gate.stream(definition.fullName, rpc, method);
         implementation[key] = (request: unknown, context: CallContext) =>
-          translated(run(request, callerOf(context, deps.cluster), context.signal), context);
+          translated(run(request, callerOf(uris(context), deps.cluster), context.signal), context);
       } else {
         const run = gate.unary(definition.fullName, rpc, method);
         implementation[key] = async (request: unknown, context: CallContext) => {
           try {
-            return await run(request, callerOf(context, deps.cluster), context.signal);
+            return await run(request, callerOf(uris(context), deps.cluster), context.signal);
           } catch (error) {
             throw toServerError(error, context);
           }
@@ -127,22 +126,14 @@ function toServerError(error: unknown, context: CallContext): ServerError {
   return new ServerError(status.code, status.message);
 }
 
-function identities(context: CallContext) {
+function uris(context: CallContext): readonly string[] {
   const names = context.metadata.get(PEER_KEY);
-  return uriNames(names === undefined ? '' : Buffer.from(names as Uint8Array).toString()).flatMap(
-    (uri) => parseIdentityUri(uri) ?? [],
-  );
-}
-
-/** Every client certificate has every right until certificates carry roles. */
-function callerOf(context: CallContext, cluster: string): Caller | null {
-  const identity = identities(context).find((id) => id.kind === 'client' && id.cluster === cluster);
-  return identity?.kind === 'client' ? { name: `client/${identity.client}`, role: 'admin' } : null;
+  return uriNames(names === undefined ? '' : Buffer.from(names as Uint8Array).toString());
 }
 
 function agentHost(context: CallContext, cluster: string): string {
-  const identity = identities(context).find((id) => id.kind === 'host' && id.cluster === cluster);
-  if (identity?.kind === 'host') return identity.host;
+  const host = agentHostOf(uris(context), cluster);
+  if (host !== null) return host;
   throw toServerError(
     new BusbarError({
       kind: 'forbidden',

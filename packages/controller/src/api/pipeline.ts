@@ -2,6 +2,7 @@
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { z } from 'zod';
+import { includesRole, type Role } from '../pki/role.ts';
 import type { Call, Caller } from './call.ts';
 import type { Access, MethodDefinition } from './service.ts';
 import { parse } from './validation.ts';
@@ -29,6 +30,9 @@ export interface Pipeline {
   ): (request: unknown, caller: Caller | null, signal: AbortSignal) => AsyncIterable<unknown>;
 }
 
+/** The lowest role that may call a method of this access. */
+const REQUIRED_ROLE: Readonly<Record<Access, Role>> = { read: 'viewer', write: 'operator', administer: 'admin' };
+
 export function pipeline(logger: Logger): Pipeline {
   function audit(
     service: string,
@@ -49,7 +53,7 @@ export function pipeline(logger: Logger): Pipeline {
     if (error !== null && !(error instanceof BusbarError))
       logger.error({ ...entry, err: errorChain(error), stack: stackOf(error) }, 'call failed');
     else if (refused) logger.warn(entry, 'call without the right to it');
-    else if (method.access === 'write') logger.info(entry, 'mutating call');
+    else if (method.access !== 'read') logger.info(entry, 'mutating call');
     else if (error !== null) logger.debug(entry, 'call refused');
   }
 
@@ -79,7 +83,7 @@ export function pipeline(logger: Logger): Pipeline {
             input = validated(request as AsyncIterable<unknown>, method.schema, (first) => {
               subject = first;
               // A console may be open for days: who opened it must be known before it ends.
-              if (method.access === 'write') audit(service, definition, method, caller, first, BEGUN);
+              if (method.access !== 'read') audit(service, definition, method, caller, first, BEGUN);
             });
           } else parse(method.schema, request);
           yield* method.handle(input as never, call) as AsyncIterable<unknown>;
@@ -116,16 +120,17 @@ function authorise(caller: Caller | null, access: Access, definition: MethodDefi
     throw new BusbarError({
       kind: 'unauthenticated',
       reason: 'CLIENT_CERTIFICATE_REQUIRED',
-      message: 'the connection carries no client certificate of this cluster',
+      message: 'the connection carries no client certificate of this cluster with a role',
       hint: 'use a client certificate issued by the cluster (a context of the busbar command names one)',
     });
   }
-  if (access === 'write' && caller.role === 'viewer') {
+  const needed = REQUIRED_ROLE[access];
+  if (!includesRole(caller.role, needed)) {
     throw new BusbarError({
       kind: 'forbidden',
       reason: 'ROLE_TOO_LOW',
-      message: `"${caller.name}" has role viewer, ${definition.name} needs operator`,
-      hint: 'use a certificate with role operator or admin',
+      message: `"${caller.name}" has role ${caller.role}, ${definition.name} needs ${needed}`,
+      hint: needed === 'admin' ? 'use a certificate with role admin' : 'use a certificate with role operator or admin',
     });
   }
   return caller;

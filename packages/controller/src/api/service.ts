@@ -29,7 +29,11 @@ type Outgoing<M extends MethodDefinition> = M['responseStream'] extends true
   ? AsyncIterable<Response<M>>
   : Promise<Response<M>>;
 
-export type Access = 'read' | 'write';
+/**
+ * What a method does, and thereby which role may call it: see REQUIRED_ROLE in pipeline.ts.
+ * read: changes nothing. write: changes what runs. administer: changes who may do what.
+ */
+export type Access = 'read' | 'write' | 'administer';
 
 export interface Method<M extends MethodDefinition> {
   readonly access: Access;
