@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Certificates of a lab. Three authorities, because each of the servers behind them admits whoever it can verify:
 // the cluster's own API, etcd (controllers only: an agent must not be able to write cluster state), and libvirt.
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   type CertificateRequest,
@@ -12,6 +13,7 @@ import {
 } from '@busbar/controller/pki/authority';
 import { identityUri } from '@busbar/controller/pki/identity';
 import { ROLES, roleUri } from '@busbar/controller/pki/role';
+import { SEAL_KEY_BYTES } from '@busbar/controller/pki/seal';
 import { hostRoot, pkiDir } from './paths.ts';
 import type { HostPlan, LabPlan } from './plan.ts';
 
@@ -48,6 +50,7 @@ export async function createPki(plan: LabPlan): Promise<void> {
     });
     await writePair(directory, `${name}.crt`, `${name}.key`, pair);
   }
+  await writeFile(join(directory, 'seal.key'), randomBytes(SEAL_KEY_BYTES), { mode: 0o600 });
   // One client of each role, named after it.
   for (const role of ROLES) {
     const client = {
@@ -81,6 +84,7 @@ async function createHostPki(plan: LabPlan, host: HostPlan, directory: string, i
   if (host.voter) {
     const controller = identityUri({ kind: 'controller', cluster, host: host.name });
     await copy('etcd-ca', join(inHost, 'etcd-ca.crt'));
+    await copyFile(join(directory, 'seal.key'), join(inHost, 'seal.key'));
     await writePair(
       inHost,
       'controller.crt',

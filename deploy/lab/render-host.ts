@@ -47,6 +47,7 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
           keyring: `/etc/busbar/ceph/${CONTROLLER_USER}.keyring`,
         }
       : { driver: 'dir', path: SHARED_VOLUMES },
+    sealKeyFile: `${PKI}/seal.key`,
     stateDir: '/var/lib/busbar/controller',
     nats: { servers: natsServers(plan) },
   });

@@ -8,6 +8,7 @@ import { simInventory } from '@busbar/agent/sim/topology';
 import type { Caller } from '@busbar/controller/api/call';
 import { pipeline } from '@busbar/controller/api/pipeline';
 import { type Controller, createController } from '@busbar/controller/controller';
+import { openSeal, SEAL_KEY_BYTES } from '@busbar/controller/pki/seal';
 import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/memory';
 import { VirtualClock } from '@busbar/core/clock/virtual';
 import type { Logger } from '@busbar/core/log';
@@ -74,6 +75,7 @@ export class World {
     const power = new AbortController();
     const entry: { dead: boolean } = { dead: false };
     const controller = createController({
+      seal: openSeal(Buffer.alloc(SEAL_KEY_BYTES)),
       cluster: 'sim',
       host: name,
       address: name,

@@ -11,6 +11,7 @@ import { type BoundService, publicServices } from './api/services.ts';
 import { leaderFor } from './leader/leader.ts';
 import { lead } from './leader/term.ts';
 import { Leadership } from './leadership/leadership.ts';
+import type { Seal } from './pki/seal.ts';
 import { type LeaseTimings, SessionRegistry } from './session/registry.ts';
 import type { ClusterStore } from './store/cluster-store.ts';
 import { ClusterView } from './view/view.ts';
@@ -30,6 +31,7 @@ export interface ControllerDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  readonly seal: Seal;
   readonly policy?: PlacementPolicy;
   readonly leaseTimings?: LeaseTimings;
 }
@@ -70,6 +72,7 @@ export function createController(deps: ControllerDeps): Controller {
     random,
     logger,
     requestLeases: new RequestLeases(store, clock),
+    seal: deps.seal,
     leadership,
   };
 

@@ -9,6 +9,7 @@ import { pino } from 'pino';
 import { grpcServer } from './api/grpc-server.ts';
 import { parseControllerFile } from './config/config.ts';
 import { createController } from './controller.ts';
+import { openSeal } from './pki/seal.ts';
 import { EtcdStore } from './store/etcd.ts';
 import { VERSION } from './version.ts';
 
@@ -62,6 +63,7 @@ async function main(): Promise<void> {
     clock: systemClock,
     random: systemRandom,
     logger,
+    seal: openSeal(readFileSync(config.sealKeyFile)),
   });
   const server = grpcServer({
     cluster: config.cluster,

@@ -5,6 +5,7 @@ import type { Random } from '@busbar/core/random';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
 import type { Role } from '../pki/role.ts';
+import type { Seal } from '../pki/seal.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import type { ClusterView } from '../view/view.ts';
@@ -38,5 +39,6 @@ export interface Api {
   readonly random: Random;
   readonly logger: Logger;
   readonly requestLeases: RequestLeases;
+  readonly seal: Seal;
   readonly leadership: { leader(): { readonly host: string } | null };
 }

@@ -14,6 +14,7 @@ const good = {
   etcd: { endpoints: ['https://10.0.0.1:2379'], tls },
   controllers: [{ host: 'host1', address: '10.0.0.1:7800' }],
   storage: { driver: 'dir', path: '/srv/busbar' },
+  sealKeyFile: '/etc/busbar/seal.key',
   stateDir: '/var/lib/busbar',
 };
 

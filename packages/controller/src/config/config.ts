@@ -33,6 +33,8 @@ const schema = z.strictObject({
   controllers: z.array(z.strictObject({ host: hostName, address })).min(1, 'every controller of the cluster'),
   /** spoolDir of rbd defaults to a folder below stateDir. */
   storage: z.looseObject({ driver: z.enum(['rbd', 'dir'], '"rbd" or "dir"') }),
+  /** 32 random bytes, the same on every controller and nowhere else (mode 0600, or a systemd credential). */
+  sealKeyFile: absolutePath,
   stateDir: absolutePath,
   nats: z.strictObject({ servers: z.array(z.string()) }).optional(),
 });

@@ -20,6 +20,7 @@ import { operationOf } from '../operation/progress.ts';
 import { SagaRunner } from '../operation/runner.ts';
 import type { Saga } from '../operation/saga.ts';
 import { ENDED } from '../operation/state.ts';
+import { openSeal, SEAL_KEY_BYTES } from '../pki/seal.ts';
 import { putRecord, ROOT } from '../records/kinds.ts';
 import { SessionRegistry } from '../session/registry.ts';
 import { MemoryStoreServer } from '../store/memory.ts';
@@ -67,6 +68,7 @@ export class Rig {
       random,
       logger,
       requestLeases: new RequestLeases(store, clock),
+      seal: openSeal(Buffer.alloc(SEAL_KEY_BYTES)),
       leadership: { leader: () => ({ host: 'host1' }) },
     };
     this.services = publicServices(this.api);
