@@ -82,19 +82,17 @@ export async function writes(
   const rows: Row[] = [];
   for (const clients of clientCounts) {
     const revisions = new Map<number, bigint>();
-    const epoch = randomUUID().slice(0, 8);
-    // The same keys but for the place, which no controller watches; the record is written again and again, the rest anew.
-    const bare = async (client: number, round: number): Promise<void> => {
+    const run = randomUUID().slice(0, 8);
+    let calls = 0;
+    // Keys of the same lengths, where no controller watches: one is written again and again as the VM's is, the rest anew.
+    const bare = async (client: number): Promise<void> => {
+      const call = calls++;
       const keys = shape.puts.map(({ key }, index) =>
-        index === record
-          ? `x-bench/${epoch}/${client}${key.slice(key.length > 48 ? 48 : 0)}`
-          : `x${key.slice(1, -14)}${epoch}${client}-${round}`,
+        `x-bench/${run}/${index === record ? `vm-${client}` : `${index}-${call}`}`.padEnd(key.length, '.'),
       );
+      const former = (index: number): bigint => (index === record ? (revisions.get(client) ?? 0n) : 0n);
       const revision = await etcd.txn({
-        compare: keys.map((key, index) => ({
-          key,
-          modRevision: index === record ? (revisions.get(client) ?? 0n) : 0n,
-        })),
+        compare: keys.map((key, index) => ({ key, modRevision: former(index) })),
         puts: shape.puts.map(({ value }, index) => ({ key: keys[index] ?? '', value })),
       });
       revisions.set(client, revision);

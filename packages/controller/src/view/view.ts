@@ -10,6 +10,12 @@ import { Table } from './table.ts';
 
 /** A read of the store takes milliseconds; within this time all callers share one. */
 const FRESH_JOIN_MS = 250;
+/**
+ * The store's revision also rises by keys that are not ours, and etcd tells a watcher of those every ten minutes only. A
+ * view that has not caught up after this time, which is long for a watch, writes this key and learns of it.
+ */
+const PULSE_AFTER_MS = 200;
+const PULSE_KEY = `${ROOT}pulse`;
 
 /**
  * The whole store in memory, kept current by list-then-watch. A controller never decides on a
@@ -36,6 +42,7 @@ export class ClusterView {
   readonly #log: Logger;
   #revision = 0n as Revision;
   #waiters: { readonly revision: Revision; readonly resolve: () => void }[] = [];
+  #pulsing = false;
   #fresh: { readonly promise: Promise<Revision>; started: boolean } | null = null;
 
   constructor(deps: { readonly store: ClusterStore; readonly clock: Clock; readonly logger: Logger }) {
@@ -94,8 +101,19 @@ export class ClusterView {
     // A read that is already under way may have been answered before this call began: only join one that has not started.
     const joined = this.#fresh !== null && !this.#fresh.started ? this.#fresh : this.#startFresh(this.#fresh);
     const revision = await joined.promise;
+    if (this.#revision >= revision) return revision;
+    using _ = this.#clock.timer(PULSE_AFTER_MS, () => void this.#pulse());
     await this.waitFor(revision);
     return revision;
+  }
+
+  /** One at a time, however many wait. A failure needs no telling: who waits is told that the view is behind. */
+  async #pulse(): Promise<void> {
+    if (this.#pulsing) return;
+    this.#pulsing = true;
+    const writes = [{ kind: 'put' as const, key: PULSE_KEY, value: '' }];
+    await this.#store.txn({ compare: [], writes }).catch(() => {});
+    this.#pulsing = false;
   }
 
   #startFresh(running: { readonly promise: Promise<Revision> } | null) {
