@@ -2,15 +2,18 @@
 import { createHash } from 'node:crypto';
 import { BusbarError } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
+import type { RequestRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { audited } from '../audit/change.ts';
 import { decodeRequest, encodeRequest, requestKey } from '../records/kinds.ts';
-import type { Compare, KeyValue, LeaseId, TransactionResult, Write } from '../store/cluster-store.ts';
+import type { Compare, KeyValue, LeaseId, Transaction, TransactionResult, Write } from '../store/cluster-store.ts';
 import { absent } from '../view/table.ts';
 import type { Api, Call } from './call.ts';
 
 /**
  * Every mutating call goes through here: fresh view → plan (pure, from the view) → one transaction that
  * compares everything the plan relied on → answer. A lost race plans again on the newer view; a repeated request id
- * gets the first answer; validate_only stops after the plan.
+ * gets the first answer; validate_only stops after the plan. The transaction also holds the call's audit record and the
+ * events of the change: one transaction, or nothing.
  */
 export interface Mutation<Ids, Response> {
   readonly method: string;
@@ -51,19 +54,22 @@ export async function mutate<Ids, Response>(
   const digest = createHash('sha256').update(mutation.method).update('\0').update(mutation.content).digest('hex');
   if (key !== null && !mutation.validateOnly) {
     const former = (await api.store.get(key)).value;
-    if (former !== null) return replay(api, mutation, former, digest);
+    if (former !== null) return replay(api, call, mutation, former, digest);
   }
   for (let race = 0; race < RACES_MAX; race++) {
     const plan = mutation.plan();
     if (mutation.validateOnly) return mutation.preview(plan);
-    const result = key === null ? await api.store.txn(plan) : await withRequest(api, plan, key, digest);
+    const change = audited(api, call, { ...plan, requestId: mutation.requestId });
+    const result =
+      key === null ? await api.store.txn(change) : await withRequest(api, change, key, { digest, ...plan.ids });
     if (result.succeeded) {
+      call.audit.settled = true;
       await caughtUp(api, result.revision, plan.ids);
       return mutation.respond(plan.ids);
     }
     if (key !== null) {
       const former = (await api.store.get(key)).value;
-      if (former !== null) return replay(api, mutation, former, digest);
+      if (former !== null) return replay(api, call, mutation, former, digest);
     }
     await api.view.fresh();
   }
@@ -75,13 +81,18 @@ export async function mutate<Ids, Response>(
   });
 }
 
-/** The plan's transaction, and in it the answer to the request id. */
-async function withRequest(api: Api, plan: Plan<unknown>, key: string, digest: string): Promise<TransactionResult> {
-  const value = encodeRequest({ digest, ...plan.ids });
+/** The change's transaction, and in it the answer to the request id. */
+async function withRequest(
+  api: Api,
+  change: Transaction,
+  key: string,
+  answer: RequestRecord,
+): Promise<TransactionResult> {
+  const value = encodeRequest(answer);
   return withRequestLease(api, (lease) =>
     api.store.txn({
-      compare: [...plan.compare, absent(key)],
-      writes: [...plan.writes, { kind: 'put', key, value, lease }],
+      compare: [...change.compare, absent(key)],
+      writes: [...change.writes, { kind: 'put', key, value, lease }],
     }),
   );
 }
@@ -131,6 +142,7 @@ function ordered(value: unknown): unknown {
 
 async function replay<Ids, Response>(
   api: Api,
+  call: Call,
   mutation: Mutation<Ids, Response>,
   kept: KeyValue,
   digest: string,
@@ -144,6 +156,8 @@ async function replay<Ids, Response>(
       hint: 'use a new request id (a UUID) for each request, and the same one only to repeat it',
     });
   }
+  // Its change has a record already.
+  call.audit.settled = true;
   // It may have been written, by another controller, after this one's view was brought up to date.
   await caughtUp(api, kept.modRevision, former);
   return mutation.respond(former);

@@ -35,6 +35,8 @@ export class ClusterView {
     host: new Table('host'),
     'host-status': new Table('host-status'),
     operation: new Table('operation'),
+    audit: new Table('audit'),
+    event: new Table('event'),
   };
   readonly changes = new ChangeLog();
   readonly #store: ClusterStore;
