@@ -10,7 +10,7 @@ import { absent } from '../view/table.ts';
 import type { Api, Call } from './call.ts';
 
 /**
- * Every mutating call goes through here: fresh view → plan (pure, from the view) → one transaction that
+ * Every mutating call goes through here: view → plan (pure, from the view) → one transaction that
  * compares everything the plan relied on → answer. A lost race plans again on the newer view; a repeated request id
  * gets the first answer; validate_only stops after the plan. The transaction also holds the call's audit record and the
  * events of the change: one transaction, or nothing.
@@ -41,23 +41,32 @@ export interface Plan<Ids> {
   readonly extra: Ids;
 }
 
-/** A race lost five times in a row means that something writes this record all the time. */
-const RACES_MAX = 5;
+/** The hopeful attempt, and five more: a race lost that often in a row means that something writes this record all the time. */
+const ATTEMPTS_MAX = 6;
 
 export async function mutate<Ids, Response>(
   api: Api,
   call: Call,
   mutation: Mutation<Ids, Response>,
 ): Promise<Response> {
-  await api.view.fresh();
   const key = mutation.requestId === '' ? null : requestKey(call.caller.name, mutation.requestId);
   const digest = createHash('sha256').update(mutation.method).update('\0').update(mutation.content).digest('hex');
-  if (key !== null && !mutation.validateOnly) {
-    const former = (await api.store.get(key)).value;
-    if (former !== null) return replay(api, call, mutation, former, digest);
-  }
-  for (let race = 0; race < RACES_MAX; race++) {
-    const plan = mutation.plan();
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+    // The first attempt trusts the view as it is while the store is known to work: it saves two round trips, and a view
+    // that lags costs a lost race. Whatever is refused on its ground is looked at again on a fresh one.
+    const hopeful = attempt === 0 && !mutation.validateOnly && api.view.followsStore();
+    if (!hopeful) {
+      await api.view.fresh();
+      const former = key === null || mutation.validateOnly ? null : (await api.store.get(key)).value;
+      if (former !== null) return replay(api, call, mutation, former, digest);
+    }
+    let plan: Plan<Ids>;
+    try {
+      plan = mutation.plan();
+    } catch (error) {
+      if (hopeful && error instanceof BusbarError) continue;
+      throw error;
+    }
     if (mutation.validateOnly) return mutation.preview(plan);
     const change = audited(api, call, { ...plan, requestId: mutation.requestId });
     const result =
@@ -67,16 +76,11 @@ export async function mutate<Ids, Response>(
       await caughtUp(api, result.revision, plan.ids);
       return mutation.respond(plan.ids);
     }
-    if (key !== null) {
-      const former = (await api.store.get(key)).value;
-      if (former !== null) return replay(api, call, mutation, former, digest);
-    }
-    await api.view.fresh();
   }
   throw new BusbarError({
     kind: 'conflict',
     reason: 'TOO_MANY_RACES',
-    message: `what this request relies on changed ${RACES_MAX} times while it was being written`,
+    message: `what this request relies on changed ${ATTEMPTS_MAX} times while it was being written`,
     hint: 'send it again',
   });
 }

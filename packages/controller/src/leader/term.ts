@@ -21,6 +21,7 @@ import { CREATE_VOLUME, DELETE_VOLUME, RESIZE_VOLUME } from '../volume/sagas.ts'
 import { CleanUp } from './clean-up.ts';
 import { leaderChanged, leaderEventId } from './events.ts';
 import type { Leader } from './leader.ts';
+import { newPace } from './pace.ts';
 
 /**
  * Everything that the controller does alone, and only the leader: this list is the table of contents.
@@ -64,6 +65,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   const runner = new SagaRunner({ ...deps, sagas: SAGAS, leader });
   const hosts = new HostReconciler({ ...deps, leader });
   const vms = new VmReconciler({ ...deps, leader });
+  const pace = newPace();
   let announced = false;
   let bell: { pending: boolean; ring: () => void } = { pending: true, ring: () => {} };
   const wake = () => {
@@ -77,6 +79,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   try {
     while (!leader.signal.aborted) {
       bell.pending = false;
+      const beganMs = clock.nowMs();
       try {
         if (!announced) announced = await announce(deps, leader);
         await hosts.reconcile();
@@ -87,6 +90,8 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
         if (!leader.signal.aborted)
           logger.warn({ err: errorChain(error) }, 'leader round failed; the next one tries again');
       }
+      const restMs = pace.rest(beganMs, clock.nowMs());
+      if (restMs > 0) await sleep(clock, restMs, leader.signal).catch(() => {});
       if (!bell.pending) {
         await new Promise<void>((resolve) => {
           const timer = clock.timer(TICK_MS, resolve);

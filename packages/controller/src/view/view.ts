@@ -16,6 +16,8 @@ const FRESH_JOIN_MS = 250;
  */
 const PULSE_AFTER_MS = 200;
 const PULSE_KEY = `${ROOT}pulse`;
+/** Shorter than an etcd election, so that a quorum lost before this is noticed by a read and not by a write. */
+const FOLLOWS_MS = 1_000;
 
 /**
  * The whole store in memory, kept current by list-then-watch. A controller never decides on a
@@ -45,6 +47,8 @@ export class ClusterView {
   #revision = 0n as Revision;
   #waiters: { readonly revision: Revision; readonly resolve: () => void }[] = [];
   #pulsing = false;
+  /** When the store last showed that it has a quorum: a commit that we were told of, or a linearizable read. */
+  #quorumMs = Number.NEGATIVE_INFINITY;
   #fresh: { readonly promise: Promise<Revision>; started: boolean } | null = null;
 
   constructor(deps: { readonly store: ClusterStore; readonly clock: Clock; readonly logger: Logger }) {
@@ -70,6 +74,14 @@ export class ClusterView {
         await sleep(this.#clock, 500, signal).catch(() => {});
       }
     }
+  }
+
+  /**
+   * True when the store worked a moment ago. A write may then be tried on the view as it is; otherwise ask `fresh` first: without
+   * a quorum a read is refused plainly, while the outcome of a write would be unknown.
+   */
+  followsStore(): boolean {
+    return this.#clock.nowMs() - this.#quorumMs < FOLLOWS_MS;
   }
 
   /** Waits until the view holds everything up to `revision`. */
@@ -130,7 +142,9 @@ export class ClusterView {
       else await withDeadline(this.#clock, FRESH_JOIN_MS, 'the read before', () => before).catch(() => {});
       mine.started = true;
       try {
-        return (await this.#store.get(`${ROOT}leader`)).revision;
+        const { revision } = await this.#store.get(`${ROOT}leader`);
+        this.#quorumMs = this.#clock.nowMs();
+        return revision;
       } finally {
         if (this.#fresh === mine) this.#fresh = null;
       }
@@ -167,6 +181,7 @@ export class ClusterView {
     for await (const batch of this.#store.watch(ROOT, this.#revision, signal)) {
       if (batch.kind === 'compacted') return;
       if (batch.kind === 'events') {
+        this.#quorumMs = this.#clock.nowMs();
         for (const event of batch.events) {
           if (event.kind === 'put') this.#put(event.kv);
           else {
