@@ -15,6 +15,7 @@ import { Leadership } from './leadership/leadership.ts';
 import type { Seal } from './pki/seal.ts';
 import { type LeaseTimings, SessionRegistry } from './session/registry.ts';
 import type { ClusterStore } from './store/cluster-store.ts';
+import { groupCommit } from './store/group-commit.ts';
 import { ClusterView } from './view/view.ts';
 
 /**
@@ -74,6 +75,7 @@ export function createController(deps: ControllerDeps): Controller {
     clock,
     random,
     logger,
+    commit: groupCommit(store),
     requestLeases: new RequestLeases(store, clock),
     seal: deps.seal,
     leadership,

@@ -8,6 +8,7 @@ import type { Role } from '../pki/role.ts';
 import type { Seal } from '../pki/seal.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
+import type { Commit } from '../store/group-commit.ts';
 import type { ClusterView } from '../view/view.ts';
 import type { RequestLeases } from './request-leases.ts';
 
@@ -45,6 +46,8 @@ export interface Api {
   readonly version: string;
   readonly view: ClusterView;
   readonly store: ClusterStore;
+  /** Writes a change of the API, together with those of other callers. */
+  readonly commit: Commit;
   readonly storage: StorageDriver;
   readonly sessions: SessionRegistry;
   readonly policy: PlacementPolicy;

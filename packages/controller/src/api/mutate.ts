@@ -70,7 +70,7 @@ export async function mutate<Ids, Response>(
     if (mutation.validateOnly) return mutation.preview(plan);
     const change = audited(api, call, { ...plan, requestId: mutation.requestId });
     const result =
-      key === null ? await api.store.txn(change) : await withRequest(api, change, key, { digest, ...plan.ids });
+      key === null ? await api.commit(change) : await withRequest(api, change, key, { digest, ...plan.ids });
     if (result.succeeded) {
       call.audit.settled = true;
       await caughtUp(api, result.revision, plan.ids);
@@ -94,7 +94,7 @@ async function withRequest(
 ): Promise<TransactionResult> {
   const value = encodeRequest(answer);
   return withRequestLease(api, (lease) =>
-    api.store.txn({
+    api.commit({
       compare: [...change.compare, absent(key)],
       writes: [...change.writes, { kind: 'put', key, value, lease }],
     }),

@@ -25,6 +25,7 @@ import { ENDED } from '../operation/state.ts';
 import { openSeal, SEAL_KEY_BYTES } from '../pki/seal.ts';
 import { putRecord, ROOT } from '../records/kinds.ts';
 import { SessionRegistry } from '../session/registry.ts';
+import { groupCommit } from '../store/group-commit.ts';
 import { MemoryStoreServer } from '../store/memory.ts';
 import { ClusterView } from '../view/view.ts';
 import { hardwareDigest } from '../vm/domain.ts';
@@ -74,6 +75,7 @@ export class Rig {
       clock,
       random,
       logger,
+      commit: groupCommit(store),
       requestLeases: new RequestLeases(store, clock),
       seal: openSeal(Buffer.alloc(SEAL_KEY_BYTES)),
       leadership: { leader: () => ({ host: 'host1' }) },
