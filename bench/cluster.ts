@@ -23,7 +23,6 @@ export interface Cluster {
   readonly api: ReturnType<typeof clients>;
   /** A client without generated code around it: requests and answers are bytes. */
   rawApi(): Client;
-  channel(): Channel;
   bareEtcd(): BareEtcd;
   close(): Promise<void>;
 }
@@ -60,7 +59,6 @@ export async function openCluster(options: { readonly ceph: boolean }): Promise<
   const cluster: Cluster = {
     plan,
     api,
-    channel,
     rawApi: () =>
       new Client(
         `${address}:${CONTROLLER_PORT}`,

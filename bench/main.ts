@@ -37,8 +37,8 @@ async function machines(): Promise<readonly Row[]> {
   try {
     const imported = await imageImport(cluster, image.path);
     const cloned = await clone(cluster);
-    const started = await oneStart(cluster, 'bench-0');
-    return [...started, await parallelStarts(cluster, 'bench-0'), imported, cloned];
+    const started = await oneStart(cluster);
+    return [...started, await parallelStarts(cluster), imported, cloned];
   } finally {
     await cluster.close();
   }
