@@ -124,7 +124,8 @@ export class World {
     const rpc = bound?.definition.methods[method];
     const handler = bound?.methods[method];
     if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${service}/${method}`);
-    const run = pipeline(this.#logger(`api ${controller}`, { dead: false })).unary(
+    const { trail } = this.#live(controller).controller;
+    const run = pipeline(this.#logger(`api ${controller}`, { dead: false }), trail).unary(
       bound.definition.fullName,
       rpc,
       handler,

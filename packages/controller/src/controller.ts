@@ -8,12 +8,14 @@ import type { StorageDriver } from '@busbar/storage/driver';
 import type { Api } from './api/call.ts';
 import { RequestLeases } from './api/request-leases.ts';
 import { type BoundService, publicServices } from './api/services.ts';
+import { AuditTrail } from './audit/trail.ts';
 import { leaderFor } from './leader/leader.ts';
 import { lead } from './leader/term.ts';
 import { Leadership } from './leadership/leadership.ts';
 import type { Seal } from './pki/seal.ts';
 import { type LeaseTimings, SessionRegistry } from './session/registry.ts';
 import type { ClusterStore } from './store/cluster-store.ts';
+import { groupCommit } from './store/group-commit.ts';
 import { ClusterView } from './view/view.ts';
 
 /**
@@ -40,6 +42,7 @@ export interface Controller {
   readonly sessions: SessionRegistry;
   readonly services: readonly BoundService[];
   readonly leadership: Leadership;
+  readonly trail: AuditTrail;
   readonly view: ClusterView;
   /** Runs until the signal aborts, then resigns and returns. */
   run(signal: AbortSignal): Promise<void>;
@@ -57,6 +60,7 @@ export function createController(deps: ControllerDeps): Controller {
     logger,
   });
   const leadership = new Leadership({ store, clock, random, log: logger, host: deps.host, address: deps.address });
+  const trail = new AuditTrail({ host: deps.host, store, view, clock, random, logger });
   const policy = deps.policy ?? DEFAULT_POLICY;
   const api: Api = {
     clusterName: deps.cluster,
@@ -71,6 +75,7 @@ export function createController(deps: ControllerDeps): Controller {
     clock,
     random,
     logger,
+    commit: groupCommit(store),
     requestLeases: new RequestLeases(store, clock),
     seal: deps.seal,
     leadership,
@@ -80,6 +85,7 @@ export function createController(deps: ControllerDeps): Controller {
     sessions,
     services: publicServices(api),
     leadership,
+    trail,
     view,
     async run(signal) {
       let leading: Promise<void> = Promise.resolve();
@@ -94,15 +100,26 @@ export function createController(deps: ControllerDeps): Controller {
           // A view that has not seen the store yet must not decide; the fence alone would let it try.
           await view.waitFor(term.createRevision, LEADER_VIEW_DEADLINE_MS);
           await lead(
-            { store, view, sessions, storage: deps.storage, policy, clock, logger },
-            leaderFor(store, term, term.signal),
+            {
+              cluster: deps.cluster,
+              host: deps.host,
+              store,
+              view,
+              sessions,
+              storage: deps.storage,
+              policy,
+              clock,
+              random,
+              logger,
+            },
+            leaderFor({ store, view, clock, random }, term, term.signal),
           );
         })().catch((error: unknown) => {
           logger.error({ err: errorChain(error) }, 'could not begin to lead; standing down');
           void leadership.resign();
         });
       });
-      await Promise.all([view.run(signal), leadership.run(signal)]);
+      await Promise.all([view.run(signal), leadership.run(signal), trail.run(signal)]);
       await leading;
     },
   };

@@ -69,6 +69,7 @@ async function main(): Promise<void> {
     cluster: config.cluster,
     services: controller.services,
     sessions: controller.sessions,
+    trail: controller.trail,
     tls: files(config.tls),
     logger,
   });

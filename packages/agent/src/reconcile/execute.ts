@@ -55,6 +55,7 @@ export async function execute(deps: ExecuteDeps, action: Action): Promise<void> 
     default:
       unreachable(action);
   }
+  deps.logger.info({ vmId, epoch: String(epoch), action: action.kind }, 'action ended');
   deps.setTrack(vmId, { ...deps.track(vmId), busy: undefined, listAfter: deps.nextStep() });
 }
 

@@ -8,6 +8,7 @@ import type { Role } from '../pki/role.ts';
 import type { Seal } from '../pki/seal.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
+import type { Commit } from '../store/group-commit.ts';
 import type { ClusterView } from '../view/view.ts';
 import type { RequestLeases } from './request-leases.ts';
 
@@ -18,8 +19,21 @@ export interface Caller {
   readonly role: Role;
 }
 
+/** What the audit trail has of a call so far: see pipeline.ts, where it begins and ends. */
+export interface CallAudit {
+  /** Full name of the method, e.g. "busbar.v1.VmService/CreateVm". */
+  readonly method: string;
+  /** Id of the call's audit record, once a transaction was sent that carries it. */
+  id: string | null;
+  /** Nothing is left to record: the record is written, or the call repeats one that has its own. */
+  settled: boolean;
+  /** A stream that changes no record, and may last for days, was let in: this is the time to record it. */
+  readonly accepted: () => void;
+}
+
 export interface Call {
   readonly caller: Caller;
+  readonly audit: CallAudit;
   /** Aborts when the caller hangs up or the deadline passes. */
   readonly signal: AbortSignal;
 }
@@ -32,6 +46,8 @@ export interface Api {
   readonly version: string;
   readonly view: ClusterView;
   readonly store: ClusterStore;
+  /** Writes a change of the API, together with those of other callers. */
+  readonly commit: Commit;
   readonly storage: StorageDriver;
   readonly sessions: SessionRegistry;
   readonly policy: PlacementPolicy;

@@ -71,6 +71,7 @@ beforeEach(async () => {
     cluster: 'test',
     services: rig.services,
     sessions: rig.api.sessions,
+    trail: rig.trail,
     tls,
     logger: silentLogger,
   });

@@ -8,6 +8,7 @@ import { ServerCredentials } from '@grpc/grpc-js';
 import { type CallContext, createServer, ServerError, type ServiceImplementation } from 'nice-grpc';
 import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
 import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
+import type { AuditTrail } from '../audit/trail.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import { agentHostOf, callerOf } from './authenticate.ts';
 import { identityInterceptor, PEER_KEY, uriNames } from './identity-interceptor.ts';
@@ -49,13 +50,14 @@ export function grpcServer(deps: {
   readonly cluster: string;
   readonly services: readonly BoundService[];
   readonly sessions: SessionRegistry;
+  readonly trail: AuditTrail;
   readonly tls: TlsFiles;
   readonly logger: Logger;
 }): GrpcServer {
   const options = { ...CHANNEL_OPTIONS, interceptors: [identityInterceptor] };
   // nice-grpc hands its options to grpc-js's Server, which also takes interceptors; only its type does not say so.
   const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
-  const gate = pipeline(deps.logger);
+  const gate = pipeline(deps.logger, deps.trail);
 
   for (const { definition, methods } of deps.services) {
     const implementation: Record<string, unknown> = {};

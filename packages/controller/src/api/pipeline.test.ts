@@ -4,6 +4,7 @@ import type { Logger } from '@busbar/core/log';
 import { CreateVmRequest } from '@busbar/proto/gen/busbar/v1/vm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
+import type { Noted } from '../audit/trail.ts';
 import { Rig } from '../testing/rig.ts';
 import { pipeline } from './pipeline.ts';
 import type { MethodDefinition } from './service.ts';
@@ -22,8 +23,11 @@ const signal = new AbortController().signal;
 
 let lines: { level: string; fields: Record<string, unknown>; message: string }[];
 let logger: Logger;
+let noted: Noted[];
+const trail = { note: (entry: Noted) => void noted.push(entry) };
 beforeEach(() => {
   lines = [];
+  noted = [];
   const write = (level: string) => (fields: object, message: string) =>
     void lines.push({ level, fields: fields as Record<string, unknown>, message });
   logger = { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };
@@ -37,8 +41,8 @@ async function invoke(
   const caller = role === null ? null : { name: `client/${role}`, role };
   if (entry.method === undefined) throw new Error(`${entry.name} is not served`);
   if (!entry.rpc.requestStream && !entry.rpc.responseStream)
-    return pipeline(logger).unary(entry.definition.fullName, entry.rpc, entry.method)(request, caller, signal);
-  const stream = pipeline(logger).stream(entry.definition.fullName, entry.rpc, entry.method);
+    return pipeline(logger, trail).unary(entry.definition.fullName, entry.rpc, entry.method)(request, caller, signal);
+  const stream = pipeline(logger, trail).stream(entry.definition.fullName, entry.rpc, entry.method);
   async function* one() {
     yield request;
   }
@@ -92,7 +96,7 @@ describe('audit', () => {
     const rpc = bound?.definition.methods.createVm;
     const method = bound?.methods.createVm;
     if (bound === undefined || rpc === undefined || method === undefined) throw new Error('no CreateVm');
-    const run = pipeline(logger).unary(bound.definition.fullName, rpc, method);
+    const run = pipeline(logger, trail).unary(bound.definition.fullName, rpc, method);
     const caller = { name: 'client/anna', role: 'admin' } as const;
     const request = (name: string, memoryBytes: bigint) =>
       CreateVmRequest.fromPartial({
@@ -142,7 +146,7 @@ describe('audit', () => {
   ])('a stream that %s is told at its beginning and at its end', async (_name, result, handle) => {
     const method = { access: 'write', schema: z.unknown(), handle: handle as never } as const;
     try {
-      for await (const _ of pipeline(logger).stream('s', definition, method)(part(), caller, signal))
+      for await (const _ of pipeline(logger, trail).stream('s', definition, method)(part(), caller, signal))
         if (result === 'CALLER_GONE') break;
     } catch {}
     expect(lines.map(({ fields }) => [fields.target, fields.result])).toEqual([

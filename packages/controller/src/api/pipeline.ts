@@ -2,14 +2,20 @@
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { z } from 'zod';
+import { labelsOf, refusalOf, targetOf } from '../audit/record.ts';
+import type { AuditTrail } from '../audit/trail.ts';
 import { includesRole, type Role } from '../pki/role.ts';
-import type { Call, Caller } from './call.ts';
+import type { Call, CallAudit, Caller } from './call.ts';
 import type { Access, MethodDefinition } from './service.ts';
 import { parse } from './validation.ts';
 
 /**
  * The one way from a transport to a handler: authenticate (the transport proves the caller) → authorise → validate →
  * handle → audit. A transport gets only these wrapped functions, never the handlers.
+ *
+ * The audit record of a change is written in its transaction (mutate.ts and the image import say so by `settled`). Of every
+ * other mutating call – refused, dry run, failed, opened console – the trail takes note here, so that no method can be
+ * forgotten.
  */
 export interface AnyMethod {
   readonly access: Access;
@@ -33,10 +39,10 @@ export interface Pipeline {
 /** The lowest role that may call a method of this access. */
 const REQUIRED_ROLE: Readonly<Record<Access, Role>> = { read: 'viewer', write: 'operator', administer: 'admin' };
 
-export function pipeline(logger: Logger): Pipeline {
-  function audit(
+export function pipeline(logger: Logger, trail: Pick<AuditTrail, 'note'>): Pipeline {
+  function log(
     service: string,
-    definition: MethodDefinition,
+    { method: name }: CallAudit,
     method: AnyMethod,
     caller: Caller | null,
     request: unknown,
@@ -45,8 +51,8 @@ export function pipeline(logger: Logger): Pipeline {
     const entry = {
       audit: true,
       caller: caller?.name ?? 'nobody',
-      method: `${service}/${definition.name}`,
-      target: targetOf(request),
+      method: name,
+      target: targetOf(service, request)?.name ?? '',
       result: error === null ? 'ok' : error instanceof BusbarError ? error.reason : 'INTERNAL',
     };
     const refused = error instanceof BusbarError && (error.kind === 'unauthenticated' || error.kind === 'forbidden');
@@ -57,16 +63,46 @@ export function pipeline(logger: Logger): Pipeline {
     else if (error !== null) logger.debug(entry, 'call refused');
   }
 
+  function note(service: string, audit: CallAudit, caller: Caller | null, request: unknown, error: unknown): void {
+    if (audit.settled) return;
+    audit.settled = true;
+    const details = { target: targetOf(service, request), ...labelsOf(request), ...refusalOf(error) };
+    trail.note({ method: audit.method, caller, id: audit.id, details });
+  }
+
+  function ended(
+    service: string,
+    audit: CallAudit,
+    method: AnyMethod,
+    caller: Caller | null,
+    request: unknown,
+    error: unknown,
+  ): void {
+    log(service, audit, method, caller, request, error);
+    if (method.access !== 'read') note(service, audit, caller, request, error);
+  }
+
+  function begin(service: string, definition: MethodDefinition, caller: Caller | null, subject: () => unknown) {
+    const audit: CallAudit = {
+      method: `${service}/${definition.name}`,
+      id: null,
+      settled: false,
+      accepted: () => note(service, audit, caller, subject(), null),
+    };
+    return audit;
+  }
+
   return {
     unary: (service, definition, method) => async (request, caller, signal) => {
+      const audit = begin(service, definition, caller, () => request);
       try {
-        const call = { caller: authorise(caller, method.access, definition), signal };
+        const call = { caller: authorise(caller, method.access, definition), audit, signal };
         parse(method.schema, request);
         const response = await (method.handle(request as never, call) as Promise<unknown>);
-        audit(service, definition, method, caller, request, null);
+        ended(service, audit, method, caller, request, null);
         return response;
       } catch (error) {
-        audit(service, definition, method, caller, request, error);
+        ended(service, audit, method, caller, request, error);
         throw error;
       }
     },
@@ -76,14 +112,15 @@ export function pipeline(logger: Logger): Pipeline {
         let subject = definition.requestStream ? undefined : request;
         // Whoever stops listening ends the stream without an error and without an end: the usual end of a console.
         let outcome: unknown = HUNG_UP;
+        const audit = begin(service, definition, caller, () => subject);
         try {
-          const call = { caller: authorise(caller, method.access, definition), signal };
+          const call = { caller: authorise(caller, method.access, definition), audit, signal };
           let input = request;
           if (definition.requestStream) {
             input = validated(request as AsyncIterable<unknown>, method.schema, (first) => {
               subject = first;
               // A console may be open for days: who opened it must be known before it ends.
-              if (method.access !== 'read') audit(service, definition, method, caller, first, BEGUN);
+              if (method.access !== 'read') log(service, audit, method, caller, first, BEGUN);
             });
           } else parse(method.schema, request);
           yield* method.handle(input as never, call) as AsyncIterable<unknown>;
@@ -92,7 +129,7 @@ export function pipeline(logger: Logger): Pipeline {
           outcome = error;
           throw error;
         } finally {
-          audit(service, definition, method, caller, subject, outcome);
+          ended(service, audit, method, caller, subject, outcome);
         }
       },
   };
@@ -134,18 +171,6 @@ function authorise(caller: Caller | null, access: Access, definition: MethodDefi
     });
   }
   return caller;
-}
-
-/** What a request is about, for the audit record: never the whole request, which may hold secrets such as cloud-init data. */
-function targetOf(request: unknown): string {
-  if (request === null || typeof request !== 'object') return '';
-  const fields = request as Record<string, unknown>;
-  const part = fields.part as { readonly $case?: string; readonly value?: unknown } | undefined;
-  if (part?.$case === 'header') return targetOf(part.value);
-  for (const key of ['vm', 'volume', 'image', 'network', 'host', 'operation', 'name']) {
-    if (typeof fields[key] === 'string') return fields[key].slice(0, 253);
-  }
-  return '';
 }
 
 function stackOf(error: unknown): string {

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+import { AuditServiceDefinition } from '@busbar/proto/gen/busbar/v1/audit';
 import { ClusterServiceDefinition } from '@busbar/proto/gen/busbar/v1/cluster';
+import { EventServiceDefinition } from '@busbar/proto/gen/busbar/v1/event';
 import { HostServiceDefinition } from '@busbar/proto/gen/busbar/v1/host';
 import { ImageServiceDefinition } from '@busbar/proto/gen/busbar/v1/image';
 import { NetworkServiceDefinition } from '@busbar/proto/gen/busbar/v1/network';
 import { OperationServiceDefinition } from '@busbar/proto/gen/busbar/v1/operation';
 import { VmServiceDefinition } from '@busbar/proto/gen/busbar/v1/vm';
 import { VolumeServiceDefinition } from '@busbar/proto/gen/busbar/v1/volume';
+import { auditService } from '../audit/rpc.ts';
 import { clusterService } from '../cluster/rpc.ts';
+import { eventService } from '../event/rpc.ts';
 import { hostService } from '../host/rpc.ts';
 import { imageService } from '../image/rpc.ts';
 import { networkService } from '../network/rpc.ts';
@@ -36,5 +40,7 @@ export function publicServices(api: Api): readonly BoundService[] {
     bind(VolumeServiceDefinition, volumeService(api)),
     bind(NetworkServiceDefinition, networkService(api)),
     bind(OperationServiceDefinition, operationService(api)),
+    bind(EventServiceDefinition, eventService(api)),
+    bind(AuditServiceDefinition, auditService(api)),
   ];
 }

@@ -97,4 +97,6 @@ export const requestId = z
   .string()
   .regex(/^[-A-Za-z0-9_.:]{0,128}$/, "up to 128 letters, digits, '-', '_', '.', ':' (a UUID is best)");
 
+export const time = z.date('a time such as 2026-05-01T12:00:00Z').optional();
+
 export const revision = z.bigint().min(0n, '0 or the revision read before');

@@ -29,7 +29,7 @@ function watch(of: Rig, revision: bigint, hangUp = new AbortController()) {
   const rpc = bound?.definition.methods.watchNetworks;
   const method = bound?.methods.watchNetworks;
   if (bound === undefined || rpc === undefined || method === undefined) throw new Error('no WatchNetworks');
-  const run = pipeline(silentLogger).stream(bound.definition.fullName, rpc, method);
+  const run = pipeline(silentLogger, rig.trail).stream(bound.definition.fullName, rpc, method);
   const stream = run({ revision }, { name: 'client/test', role: 'viewer' }, hangUp.signal)[Symbol.asyncIterator]();
   return {
     hangUp,

@@ -53,7 +53,7 @@ function open(messages: readonly Message[], signal = new AbortController().signa
   const rpc = bound?.definition.methods.importImage;
   const method = bound?.methods.importImage;
   if (bound === undefined || rpc === undefined || method === undefined) throw new Error('no ImportImage');
-  const run = pipeline(silentLogger).stream(bound.definition.fullName, rpc, method);
+  const run = pipeline(silentLogger, rig.trail).stream(bound.definition.fullName, rpc, method);
   const stream = run(sending(messages), { name: 'client/test', role: 'admin' }, signal);
   return stream[Symbol.asyncIterator]() as AsyncIterator<ImportImageResponse>;
 }
@@ -277,7 +277,7 @@ describe('the leader’s clean-up', () => {
     );
 
   it('removes noted imports without a record in the second round, and nothing that nobody noted', async () => {
-    const { store, storage, sessions, policy } = rig.api;
+    const { store, storage } = rig.api;
     const told: object[] = [];
     const logger = { ...silentLogger, warn: (fields: object) => void told.push(fields) };
     const leader: Leader = {
@@ -285,7 +285,7 @@ describe('the leader’s clean-up', () => {
       signal: new AbortController().signal,
       txn: (transaction) => store.txn(transaction),
     };
-    const cleanUp = new CleanUp({ store, view: rig.view, sessions, storage, policy, clock: rig.clock, logger }, leader);
+    const cleanUp = new CleanUp({ store, view: rig.view, storage, clock: rig.clock, logger }, leader);
     const [noted, unknown, unreadable] = [
       '11111111-1111-4111-8111-111111111111',
       '22222222-2222-4222-8222-222222222222',

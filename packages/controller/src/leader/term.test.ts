@@ -41,7 +41,7 @@ afterEach(async () => {
 });
 
 function begin(): void {
-  const { store, sessions, storage, policy } = rig.api;
+  const { host, store, sessions, storage, policy, random } = rig.api;
   const leader: Leader = {
     term: 5n,
     signal: over.signal,
@@ -52,7 +52,21 @@ function begin(): void {
       return store.txn(transaction);
     },
   };
-  leading = lead({ store, sessions, storage, policy, view: rig.view, clock: rig.clock, logger: silentLogger }, leader);
+  leading = lead(
+    {
+      cluster: 'test',
+      host,
+      store,
+      sessions,
+      storage,
+      policy,
+      view: rig.view,
+      clock: rig.clock,
+      random,
+      logger: silentLogger,
+    },
+    leader,
+  );
 }
 
 /** An agent that says hello, sends its inventory and beats. */

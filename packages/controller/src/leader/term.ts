@@ -2,9 +2,11 @@
 import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import type { Random } from '@busbar/core/random';
 import { DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
+import { putEvent } from '../event/outbox.ts';
 import { HostReconciler } from '../host/reconcile.ts';
 import { DELETE_IMAGE } from '../image/sagas.ts';
 import { SagaRunner } from '../operation/runner.ts';
@@ -17,7 +19,9 @@ import { VmReconciler } from '../vm/reconcile.ts';
 import { CREATE_VM, DELETE_VM, RESTART_VM, START_VM, STOP_VM } from '../vm/sagas.ts';
 import { CREATE_VOLUME, DELETE_VOLUME, RESIZE_VOLUME } from '../volume/sagas.ts';
 import { CleanUp } from './clean-up.ts';
+import { leaderChanged, leaderEventId } from './events.ts';
 import type { Leader } from './leader.ts';
+import { newPace } from './pace.ts';
 
 /**
  * Everything that the controller does alone, and only the leader: this list is the table of contents.
@@ -43,12 +47,15 @@ const CLEAN_UP_EVERY_MS = 60_000;
 const TERM_END_MS = 5_000;
 
 export interface TermDeps {
+  readonly cluster: string;
+  readonly host: string;
   readonly store: ClusterStore;
   readonly view: ClusterView;
   readonly sessions: SessionRegistry;
   readonly storage: StorageDriver;
   readonly policy: PlacementPolicy;
   readonly clock: Clock;
+  readonly random: Random;
   readonly logger: Logger;
 }
 
@@ -58,6 +65,8 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   const runner = new SagaRunner({ ...deps, sagas: SAGAS, leader });
   const hosts = new HostReconciler({ ...deps, leader });
   const vms = new VmReconciler({ ...deps, leader });
+  const pace = newPace();
+  let announced = false;
   let bell: { pending: boolean; ring: () => void } = { pending: true, ring: () => {} };
   const wake = () => {
     bell.pending = true;
@@ -70,7 +79,9 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   try {
     while (!leader.signal.aborted) {
       bell.pending = false;
+      const beganMs = clock.nowMs();
       try {
+        if (!announced) announced = await announce(deps, leader);
         await hosts.reconcile();
         await vms.reconcile();
         publish(deps, leader);
@@ -79,6 +90,8 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
         if (!leader.signal.aborted)
           logger.warn({ err: errorChain(error) }, 'leader round failed; the next one tries again');
       }
+      const restMs = pace.rest(beganMs, clock.nowMs());
+      if (restMs > 0) await sleep(clock, restMs, leader.signal).catch(() => {});
       if (!bell.pending) {
         await new Promise<void>((resolve) => {
           const timer = clock.timer(TICK_MS, resolve);
@@ -101,6 +114,12 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
       logger.warn({ err: errorChain(error) }, 'leadership ended while work on the pool is still under way');
     });
   }
+}
+
+async function announce(deps: TermDeps, leader: Leader): Promise<boolean> {
+  const event = leaderChanged(deps.cluster, deps.host, leader.term);
+  const write = putEvent(deps, event, leaderEventId(leader.term));
+  return (await leader.txn({ compare: [], writes: [write] })).succeeded;
 }
 
 /** Tells each connected host what it shall run, when that changed or the host has not been told in this term. */

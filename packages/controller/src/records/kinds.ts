@@ -10,6 +10,8 @@ import {
   VmStatusRecord,
   VolumeRecord,
 } from '@busbar/proto/gen/busbar/store/v1/store';
+import { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
+import { Event } from '@busbar/proto/gen/busbar/v1/event';
 import type { Write } from '../store/cluster-store.ts';
 
 /**
@@ -32,6 +34,8 @@ export const CODECS = {
   host: HostRecord as Codec<HostRecord>,
   'host-status': HostStatusRecord as Codec<HostStatusRecord>,
   operation: OperationRecord as Codec<OperationRecord>,
+  audit: AuditRecord as Codec<AuditRecord>,
+  event: Event as Codec<Event>,
 } as const;
 
 export type Kind = keyof typeof CODECS;
@@ -88,8 +92,19 @@ export function parseRecordKey(key: string): { readonly kind: Kind; readonly id:
   return Object.hasOwn(CODECS, kind) ? { kind: kind as Kind, id: key.slice(slash + 1) } : null;
 }
 
+/** What was encoded a moment ago need not be decoded by whoever looks into a transaction. */
+const ENCODED = new WeakMap<Write, unknown>();
+
 export function putRecord<K extends Kind>(kind: K, id: string, record: RecordOf<K>): Write {
-  return { kind: 'put', key: recordKey(kind, id), value: encodeRecord(kind, record) };
+  const write: Write = { kind: 'put', key: recordKey(kind, id), value: encodeRecord(kind, record) };
+  ENCODED.set(write, record);
+  return write;
+}
+
+/** The record that a write leaves behind; undefined for a deletion. */
+export function recordIn<K extends Kind>(kind: K, write: Write): RecordOf<K> | undefined {
+  if (write.kind === 'delete') return undefined;
+  return (ENCODED.get(write) as RecordOf<K> | undefined) ?? decodeRecord(kind, write.value);
 }
 
 export function deleteRecord(kind: Kind, id: string): Write {

@@ -14,6 +14,8 @@ import type { Api, Call } from '../api/call.ts';
 import { pipeline } from '../api/pipeline.ts';
 import { RequestLeases } from '../api/request-leases.ts';
 import { type BoundService, publicServices } from '../api/services.ts';
+import { AuditTrail } from '../audit/trail.ts';
+import { withEvents } from '../event/outbox.ts';
 import type { Leader } from '../leader/leader.ts';
 import { SAGAS } from '../leader/term.ts';
 import { operationOf } from '../operation/progress.ts';
@@ -23,12 +25,17 @@ import { ENDED } from '../operation/state.ts';
 import { openSeal, SEAL_KEY_BYTES } from '../pki/seal.ts';
 import { putRecord, ROOT } from '../records/kinds.ts';
 import { SessionRegistry } from '../session/registry.ts';
+import { groupCommit } from '../store/group-commit.ts';
 import { MemoryStoreServer } from '../store/memory.ts';
 import { ClusterView } from '../view/view.ts';
 import { hardwareDigest } from '../vm/domain.ts';
 import { planVm } from '../vm/plan.ts';
 
-const CALL: Call = { caller: { name: 'client/test', role: 'admin' }, signal: new AbortController().signal };
+const CALL: Call = {
+  caller: { name: 'client/test', role: 'admin' },
+  audit: { method: 'busbar.v1.TestService/Test', id: null, settled: false, accepted() {} },
+  signal: new AbortController().signal,
+};
 
 /**
  * The API and the sagas on a memory store and a simulated pool, with one host that does at once what it is told.
@@ -41,6 +48,7 @@ export class Rig {
   readonly view: ClusterView;
   readonly api: Api;
   readonly services: readonly BoundService[];
+  readonly trail: AuditTrail;
   readonly #stop = new AbortController();
   readonly #leader: Leader;
   #runner: SagaRunner;
@@ -67,17 +75,24 @@ export class Rig {
       clock,
       random,
       logger,
+      commit: groupCommit(store),
       requestLeases: new RequestLeases(store, clock),
       seal: openSeal(Buffer.alloc(SEAL_KEY_BYTES)),
       leadership: { leader: () => ({ host: 'host1' }) },
     };
     this.services = publicServices(this.api);
-    this.#leader = { term: 1n, signal: this.#stop.signal, txn: (transaction) => store.txn(transaction) };
+    this.trail = new AuditTrail({ ...this.api });
+    this.#leader = {
+      term: 1n,
+      signal: this.#stop.signal,
+      txn: (transaction) => store.txn(withEvents(this.api, transaction)),
+    };
     this.#runner = this.#newRunner(SAGAS);
   }
 
   async start(): Promise<void> {
     void this.view.run(this.#stop.signal);
+    void this.trail.run(this.#stop.signal);
     const inventory = {
       managementAddress: '10.0.0.1',
       storageAddress: '10.0.1.1',
@@ -158,7 +173,7 @@ export class Rig {
     const rpc = bound?.definition.methods[method];
     const handler = bound?.methods[method];
     if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${service}/${method}`);
-    const handle = pipeline(silentLogger).unary(bound.definition.fullName, rpc, handler);
+    const handle = pipeline(silentLogger, this.trail).unary(bound.definition.fullName, rpc, handler);
     return this.run(handle(request, CALL.caller, CALL.signal) as Promise<Response>);
   }
 
@@ -178,16 +193,14 @@ export class Rig {
     throw new Error(`operations did not end: ${open.map((o) => `${o.method} ${o.state} ${o.message}`).join('; ')}`);
   }
 
-  /** Everything in the store but operations and request ids, for "nothing is left behind". */
+  /** Everything in the store but operations, request ids and what tells of the past, for "nothing is left behind". */
   async stored(): Promise<ReadonlyMap<string, string>> {
     const { value } = await this.run(this.api.store.list(ROOT));
     return new Map(
       value
         .filter(
           (kv) =>
-            !kv.key.startsWith(`${ROOT}operation/`) &&
-            !kv.key.startsWith(`${ROOT}request/`) &&
-            !kv.key.startsWith(`${ROOT}guard/`),
+            !['operation', 'request', 'guard', 'audit', 'event'].some((kind) => kv.key.startsWith(`${ROOT}${kind}/`)),
         )
         .map((kv) => [kv.key, kv.value]),
     );
@@ -210,7 +223,7 @@ export class Rig {
       });
       if (plan.status === null) continue;
       const result = await this.run(
-        this.api.store.txn({
+        this.#leader.txn({
           compare: [{ target: 'mod', key: `${ROOT}vm-status/${vm.id}`, revision: status.modRevision }],
           writes: [putRecord('vm-status', vm.id, plan.status)],
         }),

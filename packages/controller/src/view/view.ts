@@ -10,6 +10,14 @@ import { Table } from './table.ts';
 
 /** A read of the store takes milliseconds; within this time all callers share one. */
 const FRESH_JOIN_MS = 250;
+/**
+ * The store's revision also rises by keys that are not ours, and etcd tells a watcher of those every ten minutes only. A
+ * view that has not caught up after this time, which is long for a watch, writes this key and learns of it.
+ */
+const PULSE_AFTER_MS = 200;
+const PULSE_KEY = `${ROOT}pulse`;
+/** Shorter than an etcd election, so that a quorum lost before this is noticed by a read and not by a write. */
+const FOLLOWS_MS = 1_000;
 
 /**
  * The whole store in memory, kept current by list-then-watch. A controller never decides on a
@@ -29,6 +37,8 @@ export class ClusterView {
     host: new Table('host'),
     'host-status': new Table('host-status'),
     operation: new Table('operation'),
+    audit: new Table('audit'),
+    event: new Table('event'),
   };
   readonly changes = new ChangeLog();
   readonly #store: ClusterStore;
@@ -36,6 +46,9 @@ export class ClusterView {
   readonly #log: Logger;
   #revision = 0n as Revision;
   #waiters: { readonly revision: Revision; readonly resolve: () => void }[] = [];
+  #pulsing = false;
+  /** When the store last showed that it has a quorum: a commit that we were told of, or a linearizable read. */
+  #quorumMs = Number.NEGATIVE_INFINITY;
   #fresh: { readonly promise: Promise<Revision>; started: boolean } | null = null;
 
   constructor(deps: { readonly store: ClusterStore; readonly clock: Clock; readonly logger: Logger }) {
@@ -61,6 +74,14 @@ export class ClusterView {
         await sleep(this.#clock, 500, signal).catch(() => {});
       }
     }
+  }
+
+  /**
+   * True when the store worked a moment ago. A write may then be tried on the view as it is; otherwise ask `fresh` first: without
+   * a quorum a read is refused plainly, while the outcome of a write would be unknown.
+   */
+  followsStore(): boolean {
+    return this.#clock.nowMs() - this.#quorumMs < FOLLOWS_MS;
   }
 
   /** Waits until the view holds everything up to `revision`. */
@@ -94,8 +115,19 @@ export class ClusterView {
     // A read that is already under way may have been answered before this call began: only join one that has not started.
     const joined = this.#fresh !== null && !this.#fresh.started ? this.#fresh : this.#startFresh(this.#fresh);
     const revision = await joined.promise;
+    if (this.#revision >= revision) return revision;
+    using _ = this.#clock.timer(PULSE_AFTER_MS, () => void this.#pulse());
     await this.waitFor(revision);
     return revision;
+  }
+
+  /** One at a time, however many wait. A failure needs no telling: who waits is told that the view is behind. */
+  async #pulse(): Promise<void> {
+    if (this.#pulsing) return;
+    this.#pulsing = true;
+    const writes = [{ kind: 'put' as const, key: PULSE_KEY, value: '' }];
+    await this.#store.txn({ compare: [], writes }).catch(() => {});
+    this.#pulsing = false;
   }
 
   #startFresh(running: { readonly promise: Promise<Revision> } | null) {
@@ -110,7 +142,9 @@ export class ClusterView {
       else await withDeadline(this.#clock, FRESH_JOIN_MS, 'the read before', () => before).catch(() => {});
       mine.started = true;
       try {
-        return (await this.#store.get(`${ROOT}leader`)).revision;
+        const { revision } = await this.#store.get(`${ROOT}leader`);
+        this.#quorumMs = this.#clock.nowMs();
+        return revision;
       } finally {
         if (this.#fresh === mine) this.#fresh = null;
       }
@@ -147,6 +181,7 @@ export class ClusterView {
     for await (const batch of this.#store.watch(ROOT, this.#revision, signal)) {
       if (batch.kind === 'compacted') return;
       if (batch.kind === 'events') {
+        this.#quorumMs = this.#clock.nowMs();
         for (const event of batch.events) {
           if (event.kind === 'put') this.#put(event.kv);
           else {

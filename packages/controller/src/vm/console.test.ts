@@ -18,7 +18,11 @@ it('a console that nobody names a VM for is given up', async () => {
       },
     }),
   };
-  const call = { caller: { name: 'client/test', role: 'admin' as const }, signal: new AbortController().signal };
+  const call = {
+    caller: { name: 'client/test', role: 'admin' as const },
+    audit: { method: 'busbar.v1.VmService/OpenConsole', id: null, settled: false, accepted() {} },
+    signal: new AbortController().signal,
+  };
   const first = openConsole(rig.api, silent, call)[Symbol.asyncIterator]().next();
   first.catch(() => {});
   await rig.clock.advance(FIRST_MESSAGE_DEADLINE_MS);

@@ -71,16 +71,24 @@ export function domainOf(
   };
 }
 
+/** Records are never changed in place, and every round asks for every VM's. */
+const digests = new WeakMap<VmRecord, string>();
+
 /** Digest of what a running guest would only get by a restart. Policies act at once and are left out. */
 export function hardwareDigest(vm: VmRecord): string {
   if (vm.spec === undefined) return '';
-  const hardware: VmSpec = {
-    ...vm.spec,
-    runPolicy: RunPolicy.UNSPECIFIED,
-    isolationPolicy: IsolationPolicy.UNSPECIFIED,
-    ha: undefined,
-    placement: undefined,
-    shutdownTimeoutMs: 0,
-  };
-  return createHash('sha256').update(VmSpec.encode(hardware).finish()).digest('hex').slice(0, 16);
+  let digest = digests.get(vm);
+  if (digest === undefined) {
+    const hardware: VmSpec = {
+      ...vm.spec,
+      runPolicy: RunPolicy.UNSPECIFIED,
+      isolationPolicy: IsolationPolicy.UNSPECIFIED,
+      ha: undefined,
+      placement: undefined,
+      shutdownTimeoutMs: 0,
+    };
+    digest = createHash('sha256').update(VmSpec.encode(hardware).finish()).digest('hex').slice(0, 16);
+    digests.set(vm, digest);
+  }
+  return digest;
 }
