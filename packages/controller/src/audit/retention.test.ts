@@ -14,8 +14,8 @@ const daysAgo = (days: number) => new Date(NOW.getTime() - days * DAY_MS);
 function viewOf(of: { audit?: readonly AuditRecord[]; event?: readonly Event[] }): ClusterView {
   const [audit, event] = [new Table('audit'), new Table('event')];
   const place = (i: number) => ({ createRevision: BigInt(i + 1) as never, modRevision: BigInt(i + 1) as never });
-  of.audit?.forEach((record, i) => void audit.set({ id: record.id, record, ...place(i) }));
-  of.event?.forEach((record, i) => void event.set({ id: record.id, record, ...place(i) }));
+  for (const [i, record] of (of.audit ?? []).entries()) audit.set({ id: record.id, record, ...place(i) });
+  for (const [i, record] of (of.event ?? []).entries()) event.set({ id: record.id, record, ...place(i) });
   return { tables: { audit, event } } as unknown as ClusterView;
 }
 const ids = (writes: readonly { readonly key: string }[]) => writes.map(({ key }) => key.split('/').at(-1));

@@ -166,7 +166,7 @@ describe('publishing', () => {
   it('sends what the view learns of, and a new leader the last half minute again', async () => {
     const first = memoryBus();
     {
-      using _ = publishEvents({ ...rig, bus: first });
+      using _ = publishEvents({ view: rig.view, clock: rig.clock, bus: first });
       await createNetwork('a');
       await rig.clock.advance(60_000);
       await createNetwork('b');
@@ -174,7 +174,7 @@ describe('publishing', () => {
     await createNetwork('c');
     expect(first.events.map(({ subject }) => subject?.name)).toEqual(['a', 'b']);
     const second = memoryBus();
-    using _ = publishEvents({ ...rig, bus: second });
+    using _ = publishEvents({ view: rig.view, clock: rig.clock, bus: second });
     await createNetwork('d');
     expect(second.events.map(({ subject }) => subject?.name)).toEqual(['b', 'c', 'd']);
     expect(second.events.map(({ id }) => id)).toEqual(expect.arrayContaining([first.events[1]?.id]));
@@ -182,14 +182,17 @@ describe('publishing', () => {
   });
 
   it('nowhere is fine', async () => {
-    using _ = publishEvents({ ...rig, bus: NO_BUS });
+    using _ = publishEvents({ view: rig.view, clock: rig.clock, bus: NO_BUS });
     await createNetwork('a');
     expect(reasons()).toEqual(['NETWORK_CREATED']);
     await NO_BUS.close();
   });
 
   it('two subjects are never one, and none is a pattern', () => {
-    const text = fc.oneof(fc.string({ unit: 'binary' }), fc.constantFrom('', '%', '.', '*', '>', 'a.b', 'a%2Eb', 'vm'));
+    const text = fc.oneof(
+      fc.array(fc.integer({ min: 0, max: 0xd7ff })).map((units) => String.fromCharCode(...units)),
+      fc.constantFrom('', '%', '.', '*', '>', 'a.b', 'a%2Eb', 'vm'),
+    );
     const part = fc.record({ kind: text, id: text, reason: text, cluster: text });
     type Part = { readonly kind: string; readonly id: string; readonly reason: string; readonly cluster: string };
     const subject = ({ kind, id, reason, cluster }: Part) =>
