@@ -81,6 +81,8 @@ async function createHostPki(plan: LabPlan, host: HostPlan, directory: string, i
   await copy('ca', join(inHost, 'ca.crt'));
   const agent = identityUri({ kind: 'host', cluster, host: host.name });
   await writePair(inHost, 'agent.crt', 'agent.key', await issueFrom('ca', { ...names, uris: [agent] }));
+  // Names and no identity: whoever takes a NATS server's key can speak as that server, and as nobody else.
+  await writePair(inHost, 'nats.crt', 'nats.key', await issueFrom('ca', names));
   if (host.voter) {
     const controller = identityUri({ kind: 'controller', cluster, host: host.name });
     await copy('etcd-ca', join(inHost, 'etcd-ca.crt'));

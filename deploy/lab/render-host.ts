@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The files of one host as text: identity, libvirt, NATS, the two daemons of ours. Pure.
+import { natsServerConfig } from '@busbar/controller/event/nats-server';
 import { stringify } from 'yaml';
 import { CONTROLLER_PORT, type HostPlan, type LabPlan } from './plan.ts';
 import { CONTROLLER_USER, POOL, VM_USER } from './render-ceph.ts';
@@ -20,7 +21,11 @@ export const etcdEndpoints = (plan: LabPlan, own: HostPlan): string[] =>
 export const controllerEndpoints = (plan: LabPlan): { host: string; address: string }[] =>
   plan.voters.map((host) => ({ host: host.name, address: `${host.management}:${CONTROLLER_PORT}` }));
 
-const natsServers = (plan: LabPlan): string[] => plan.hosts.map((host) => `nats://${host.management}:${NATS_PORT}`);
+/** The one beside the controller first. */
+const natsServers = (plan: LabPlan, own: HostPlan): string[] =>
+  plan.hosts
+    .toSorted((a, b) => Number(b.name === own.name) - Number(a.name === own.name))
+    .map((host) => `tls://${host.management}:${NATS_PORT}`);
 
 /** Management addresses: names are for people, libvirt and etcd, none of which belongs on the storage network. */
 export function renderHosts(plan: LabPlan): string {
@@ -49,7 +54,7 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
       : { driver: 'dir', path: SHARED_VOLUMES },
     sealKeyFile: `${PKI}/seal.key`,
     stateDir: '/var/lib/busbar/controller',
-    nats: { servers: natsServers(plan) },
+    nats: { servers: natsServers(plan, host) },
   });
 }
 
@@ -80,18 +85,17 @@ export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
 }
 
 export function renderNatsConf(plan: LabPlan, host: HostPlan): string {
-  const routes = plan.hosts
-    .filter((other) => other.name !== host.name)
-    .map((other) => `    nats-route://${other.management}:${NATS_ROUTE_PORT}\n`);
-  return `server_name: ${host.name}
-listen: ${host.management}:${NATS_PORT}
-cluster {
-  name: ${plan.cluster}
-  listen: ${host.management}:${NATS_ROUTE_PORT}
-  routes = [
-${routes.join('')}  ]
-}
-`;
+  return natsServerConfig({
+    cluster: plan.cluster,
+    host: host.name,
+    listen: `${host.management}:${NATS_PORT}`,
+    tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/nats.crt`, key: `${PKI}/nats.key` },
+    controllers: plan.voters.map((voter) => voter.name),
+    routes: {
+      listen: `${host.management}:${NATS_ROUTE_PORT}`,
+      peers: plan.hosts.filter((other) => other.name !== host.name).map((other) => `${other.name}:${NATS_ROUTE_PORT}`),
+    },
+  });
 }
 
 /**

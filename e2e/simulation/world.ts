@@ -8,6 +8,7 @@ import { simInventory } from '@busbar/agent/sim/topology';
 import type { Caller } from '@busbar/controller/api/call';
 import { pipeline } from '@busbar/controller/api/pipeline';
 import { type Controller, createController } from '@busbar/controller/controller';
+import { memoryBus } from '@busbar/controller/event/bus';
 import { openSeal, SEAL_KEY_BYTES } from '@busbar/controller/pki/seal';
 import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/memory';
 import { VirtualClock } from '@busbar/core/clock/virtual';
@@ -49,6 +50,8 @@ export class World {
   readonly truth: MemoryStoreServer;
   readonly pool: SimPool;
   readonly trace: string[] = [];
+  /** What a subscriber of all NATS servers would have heard. */
+  readonly bus = memoryBus();
   readonly hosts: readonly SimHost[];
   readonly #controllers = new Map<string, SimController>();
   readonly #names: readonly string[];
@@ -83,6 +86,7 @@ export class World {
       version: '0.0.0',
       store,
       storage: unlessDead(simDriver(this.pool, { clock: this.clock, random }), entry),
+      bus: this.bus,
       clock: this.clock,
       random,
       logger: this.#logger(`controller ${name}`, entry),

@@ -9,6 +9,7 @@ import type { Api } from './api/call.ts';
 import { RequestLeases } from './api/request-leases.ts';
 import { type BoundService, publicServices } from './api/services.ts';
 import { AuditTrail } from './audit/trail.ts';
+import { type EventBus, NO_BUS } from './event/bus.ts';
 import { leaderFor } from './leader/leader.ts';
 import { lead } from './leader/term.ts';
 import { Leadership } from './leadership/leadership.ts';
@@ -34,6 +35,8 @@ export interface ControllerDeps {
   readonly random: Random;
   readonly logger: Logger;
   readonly seal: Seal;
+  /** Where events go besides the store; nowhere by default. */
+  readonly bus?: EventBus;
   readonly policy?: PlacementPolicy;
   readonly leaseTimings?: LeaseTimings;
 }
@@ -108,6 +111,7 @@ export function createController(deps: ControllerDeps): Controller {
               sessions,
               storage: deps.storage,
               policy,
+              bus: deps.bus ?? NO_BUS,
               clock,
               random,
               logger,

@@ -9,6 +9,8 @@ import { pino } from 'pino';
 import { grpcServer } from './api/grpc-server.ts';
 import { parseControllerFile } from './config/config.ts';
 import { createController } from './controller.ts';
+import { NO_BUS } from './event/bus.ts';
+import { natsBus } from './event/nats.ts';
 import { openSeal } from './pki/seal.ts';
 import { EtcdStore } from './store/etcd.ts';
 import { VERSION } from './version.ts';
@@ -51,6 +53,21 @@ async function main(): Promise<void> {
     log: logger,
   });
   const storage = openStorage(config.storage, { clock: systemClock, logger });
+  const bus =
+    config.nats === undefined
+      ? NO_BUS
+      : natsBus({
+          cluster: config.cluster,
+          servers: config.nats.servers.map((server) => server.replace(/^tls:\/\//, '')),
+          name: `busbar-controller ${config.host}`,
+          tls: () => {
+            const { ca, certificate, key } = files(config.tls);
+            return { ca: ca.toString(), cert: certificate.toString(), key: key.toString() };
+          },
+          clock: systemClock,
+          random: systemRandom,
+          logger,
+        });
   const self = config.controllers.find((member) => member.host === config.host);
   const controller = createController({
     cluster: config.cluster,
@@ -60,6 +77,7 @@ async function main(): Promise<void> {
     version: VERSION,
     store,
     storage,
+    bus,
     clock: systemClock,
     random: systemRandom,
     logger,
@@ -86,7 +104,7 @@ async function main(): Promise<void> {
   logger.info({ version: VERSION, listen: config.listen, cluster: config.cluster }, 'controller started');
   await running;
   server.close();
-  await Promise.all([storage.close(), store.close()]);
+  await Promise.all([bus.close(), storage.close(), store.close()]);
   logger.info({}, 'controller stopped');
 }
 

@@ -44,6 +44,13 @@ const NOUNS: readonly Noun[] = [
     summary: 'long-running work',
     load: () => import('../operation/command.ts'),
   },
+  {
+    name: 'event',
+    alias: 'events',
+    summary: 'what happened in the cluster',
+    load: () => import('../event/command.ts'),
+  },
+  { name: 'audit', summary: 'who asked for which change', load: () => import('../audit/command.ts') },
   { name: 'context', summary: 'which cluster this command talks to', load: () => import('../context/command.ts') },
   {
     name: 'apply',

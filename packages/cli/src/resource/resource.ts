@@ -28,7 +28,8 @@ export interface WatchStream<T> {
   readonly failed: Opened<never>['failed'];
 }
 
-export interface Resource<T, Filter = object> {
+/** What can be listed and watched. */
+export interface Listed<T, Filter = object> {
   readonly singular: string;
   readonly plural: string;
   readonly columns: readonly Column<T>[];
@@ -36,16 +37,19 @@ export interface Resource<T, Filter = object> {
   name(item: T): string;
   toJson(item: T): unknown;
   list(api: Api, pageToken: string, filter: Filter): Promise<Page<T>>;
-  get(api: Api, name: string): Promise<T>;
-  watch(api: Api, revision: bigint, options: CallOptions): Promise<WatchStream<T>>;
+  watch(api: Api, revision: bigint, options: CallOptions, filter: Filter): Promise<WatchStream<T>>;
   /** The part of the filter that a watch has to apply itself. */
   matches?(item: T, filter: Filter): boolean;
+}
+
+export interface Resource<T, Filter = object> extends Listed<T, Filter> {
+  get(api: Api, name: string): Promise<T>;
 }
 
 export const PAGE_SIZE = 500;
 
 /** Every page. */
-export async function listAll<T, F>(api: Api, resource: Resource<T, F>, filter: F): Promise<Page<T>> {
+export async function listAll<T, F>(api: Api, resource: Listed<T, F>, filter: F): Promise<Page<T>> {
   const items: T[] = [];
   let revision = 0n;
   let pageToken = '';
@@ -65,11 +69,12 @@ export interface ListOptions {
 
 export async function runList<T, F>(
   session: Session,
-  resource: Resource<T, F>,
+  resource: Listed<T, F>,
   filter: F,
   options: ListOptions,
 ): Promise<void> {
-  session.doing = `list ${resource.plural}`;
+  const words = resource.plural.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+  session.doing = `list ${words}`;
   const api = await session.api();
   if (options.watch === true) {
     const { runWatch } = await import('./watch.ts');
@@ -83,9 +88,7 @@ export async function runList<T, F>(
       ...(page.revision === 0n ? {} : { revision: String(page.revision) }),
     }),
     table: () =>
-      page.items.length === 0
-        ? `no ${resource.plural}\n`
-        : renderTable(resource.columns, page.items, tableStyle(session.io)),
+      page.items.length === 0 ? `no ${words}\n` : renderTable(resource.columns, page.items, tableStyle(session.io)),
   });
 }
 

@@ -10,7 +10,7 @@ import { UnreachableError } from '../api/rpc-error.ts';
 import type { Session } from '../cli/session.ts';
 import { note, printElement, tableStyle, write } from '../output/print.ts';
 import { tableLines } from '../output/table.ts';
-import { listAll, type Resource } from './resource.ts';
+import { type Listed, listAll } from './resource.ts';
 
 /** A cluster without any controller for this long is worth ending the watch with an error. */
 const PATIENCE_MS = 60_000;
@@ -25,7 +25,7 @@ interface WatchScope<F> {
 export async function runWatch<T, F>(
   session: Session,
   api: Api,
-  resource: Resource<T, F>,
+  resource: Listed<T, F>,
   scope: WatchScope<F>,
 ): Promise<void> {
   session.doing = `watch ${resource.plural}`;
@@ -39,7 +39,8 @@ export async function runWatch<T, F>(
     let trailer: Metadata | undefined;
     let failed: ((error: unknown, trailer: Metadata | undefined) => unknown) | undefined;
     try {
-      const stream = await resource.watch(api, revision, { signal: session.signal, onTrailer: (t) => (trailer = t) });
+      const options = { signal: session.signal, onTrailer: (t: Metadata) => (trailer = t) };
+      const stream = await resource.watch(api, revision, options, scope.filter);
       failed = stream.failed;
       for await (const change of stream.changes) {
         if (lostAt !== undefined) note(session.io, `watch goes on at ${stream.address}`);
@@ -79,7 +80,7 @@ export async function runWatch<T, F>(
 async function tableOf<T, F>(
   session: Session,
   api: Api,
-  resource: Resource<T, F>,
+  resource: Listed<T, F>,
   scope: WatchScope<F>,
   shown: (item: T) => boolean,
 ): Promise<(item: T) => string> {

@@ -36,7 +36,14 @@ const schema = z.strictObject({
   /** 32 random bytes, the same on every controller and nowhere else (mode 0600, or a systemd credential). */
   sealKeyFile: absolutePath,
   stateDir: absolutePath,
-  nats: z.strictObject({ servers: z.array(z.string()) }).optional(),
+  /** Events go out to one of these, with the certificate of `tls`; the nearest first. Without it, they are only in the API. */
+  nats: z
+    .strictObject({
+      servers: z
+        .array(z.string().regex(/^tls:\/\/\S+:\d{1,5}$/, 'an address tls://host:port'))
+        .min(1, 'at least one server'),
+    })
+    .optional(),
 });
 
 export interface ControllerFile extends Omit<z.infer<typeof schema>, 'storage'> {

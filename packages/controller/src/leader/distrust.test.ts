@@ -4,6 +4,7 @@ import { HostReport, type SessionRequest, SessionRequest as Up } from '@busbar/p
 import { HostInventory, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import { CreateVmRequest, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { NO_BUS } from '../event/bus.ts';
 import { REPORT_GRACE_MS, REPORT_STALE_MS } from '../host/plan.ts';
 import { Rig } from '../testing/rig.ts';
 import type { Leader } from './leader.ts';
@@ -38,6 +39,7 @@ beforeEach(async () => {
       sessions,
       storage,
       policy,
+      bus: NO_BUS,
       view: rig.view,
       clock: rig.clock,
       random,

@@ -13,6 +13,7 @@ import { OperationState } from '@busbar/proto/gen/busbar/v1/operation';
 import { CreateVmRequest } from '@busbar/proto/gen/busbar/v1/vm';
 import { CreateVolumeRequest } from '@busbar/proto/gen/busbar/v1/volume';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { NO_BUS } from '../event/bus.ts';
 import { putRecord } from '../records/kinds.ts';
 import { Rig } from '../testing/rig.ts';
 import type { Leader } from './leader.ts';
@@ -60,6 +61,7 @@ function begin(): void {
       sessions,
       storage,
       policy,
+      bus: NO_BUS,
       view: rig.view,
       clock: rig.clock,
       random,

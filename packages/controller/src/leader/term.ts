@@ -6,7 +6,9 @@ import type { Random } from '@busbar/core/random';
 import { DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
+import type { EventBus } from '../event/bus.ts';
 import { putEvent } from '../event/outbox.ts';
+import { publishEvents } from '../event/publish.ts';
 import { HostReconciler } from '../host/reconcile.ts';
 import { DELETE_IMAGE } from '../image/sagas.ts';
 import { SagaRunner } from '../operation/runner.ts';
@@ -54,6 +56,7 @@ export interface TermDeps {
   readonly sessions: SessionRegistry;
   readonly storage: StorageDriver;
   readonly policy: PlacementPolicy;
+  readonly bus: EventBus;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -72,6 +75,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
     bell.pending = true;
     bell.ring();
   };
+  using _events = publishEvents(deps);
   using _changes = view.changes.onFlush(wake);
   using _reports = sessions.onChange(wake);
   leader.signal.addEventListener('abort', wake, { once: true });
