@@ -4,12 +4,12 @@ import { parseArgs } from 'node:util';
 import { systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import { systemRandom } from '@busbar/core/random';
+import { openSeal } from '@busbar/pki/seal';
 import { openStorage } from '@busbar/storage/open';
 import { pino } from 'pino';
 import { grpcServer } from './api/grpc-server.ts';
 import { parseControllerFile } from './config/config.ts';
 import { createController } from './controller.ts';
-import { openSeal } from './pki/seal.ts';
 import { EtcdStore } from './store/etcd.ts';
 import { VERSION } from './version.ts';
 

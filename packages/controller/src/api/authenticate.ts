@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import { parseIdentityUri } from '../pki/identity.ts';
-import { parseRoleUri } from '../pki/role.ts';
+import { parseIdentityUri } from '@busbar/pki/identity';
+import { parseRoleUri } from '@busbar/pki/role';
 import type { Caller } from './call.ts';
 
 /**

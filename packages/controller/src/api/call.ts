@@ -2,10 +2,10 @@
 import type { Clock } from '@busbar/core/clock/clock';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
+import type { Role } from '@busbar/pki/role';
+import type { Seal } from '@busbar/pki/seal';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
-import type { Role } from '../pki/role.ts';
-import type { Seal } from '../pki/seal.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import type { ClusterView } from '../view/view.ts';

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { connect, type Settings } from 'node:http2';
 import { silentLogger } from '@busbar/core/log';
+import { type Authority, createAuthority, issue, openAuthority } from '@busbar/pki/authority';
+import { type Identity, identityUri } from '@busbar/pki/identity';
+import { roleUri } from '@busbar/pki/role';
 import { AgentServiceDefinition, AttachKind, SessionRequest } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
@@ -17,9 +20,6 @@ import {
 } from 'nice-grpc';
 import { HealthDefinition } from 'nice-grpc-server-health';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type Authority, createAuthority, issue, openAuthority } from '../pki/authority.ts';
-import { type Identity, identityUri } from '../pki/identity.ts';
-import { roleUri } from '../pki/role.ts';
 import { Rig } from '../testing/rig.ts';
 import { type GrpcServer, grpcServer } from './grpc-server.ts';
 import { PEER_KEY, uriNames } from './identity-interceptor.ts';

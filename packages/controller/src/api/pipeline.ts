@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { includesRole, type Role } from '@busbar/pki/role';
 import type { z } from 'zod';
-import { includesRole, type Role } from '../pki/role.ts';
 import type { Call, Caller } from './call.ts';
 import type { Access, MethodDefinition } from './service.ts';
 import { parse } from './validation.ts';
