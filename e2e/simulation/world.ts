@@ -5,10 +5,10 @@ import type { ControllerDialer } from '@busbar/agent/session/link';
 import { SimHostDriver } from '@busbar/agent/sim/driver';
 import { SimMachine } from '@busbar/agent/sim/machine';
 import { simInventory } from '@busbar/agent/sim/topology';
-import type { Caller } from '@busbar/controller/api/call';
 import { pipeline } from '@busbar/controller/api/pipeline';
 import { type Controller, createController } from '@busbar/controller/controller';
 import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/memory';
+import { testCaller } from '@busbar/controller/testing/callers';
 import { VirtualClock } from '@busbar/core/clock/virtual';
 import type { Logger } from '@busbar/core/log';
 import { type Random, seededRandom } from '@busbar/core/random';
@@ -22,7 +22,7 @@ import { delayed } from './link.ts';
  * A whole cluster in one process on virtual time, from one seed: the product's own controllers and agents, with
  * simulated store, network, storage and hosts around them. The same seed gives the same trace.
  */
-const CALLER: Caller = { name: 'client/simulation', role: 'admin' };
+const CALLER = testCaller('admin', 'client/simulation');
 
 interface SimController {
   readonly host: string;
@@ -76,6 +76,7 @@ export class World {
     const entry: { dead: boolean } = { dead: false };
     const controller = createController({
       seal: openSeal(Buffer.alloc(SEAL_KEY_BYTES)),
+      forVoters: { sealKey: Buffer.alloc(SEAL_KEY_BYTES), etcdEndpoints: [] },
       cluster: 'sim',
       host: name,
       address: name,
@@ -124,11 +125,10 @@ export class World {
     const rpc = bound?.definition.methods[method];
     const handler = bound?.methods[method];
     if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${service}/${method}`);
-    const run = pipeline(this.#logger(`api ${controller}`, { dead: false })).unary(
-      bound.definition.fullName,
-      rpc,
-      handler,
-    );
+    const run = pipeline(
+      this.#logger(`api ${controller}`, { dead: false }),
+      this.#live(controller).controller.admission,
+    ).unary(bound.definition.fullName, rpc, handler);
     return run(request, CALLER, new AbortController().signal) as Promise<Response>;
   }
 

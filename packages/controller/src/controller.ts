@@ -4,11 +4,14 @@ import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
 import type { Seal } from '@busbar/pki/seal';
+import type { SealedAuthorities } from '@busbar/pki/sealed-authorities';
 import { DEFAULT_POLICY, type PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
 import type { Api } from './api/call.ts';
 import { RequestLeases } from './api/request-leases.ts';
 import { type BoundService, publicServices } from './api/services.ts';
+import { type Admission, admission } from './certificate/admission.ts';
+import { takeOverAuthorities } from './certificate/take-over.ts';
 import { leaderFor } from './leader/leader.ts';
 import { lead } from './leader/term.ts';
 import { Leadership } from './leadership/leadership.ts';
@@ -32,6 +35,9 @@ export interface ControllerDeps {
   readonly random: Random;
   readonly logger: Logger;
   readonly seal: Seal;
+  readonly forVoters: Api['forVoters'];
+  /** What `busbar cluster init` made, on a controller that was given its file. */
+  readonly authorities?: SealedAuthorities;
   readonly policy?: PlacementPolicy;
   readonly leaseTimings?: LeaseTimings;
 }
@@ -41,6 +47,8 @@ export interface Controller {
   readonly services: readonly BoundService[];
   readonly leadership: Leadership;
   readonly view: ClusterView;
+  /** For the transports. */
+  readonly admission: Admission;
   /** Runs until the signal aborts, then resigns and returns. */
   run(signal: AbortSignal): Promise<void>;
 }
@@ -73,6 +81,7 @@ export function createController(deps: ControllerDeps): Controller {
     logger,
     requestLeases: new RequestLeases(store, clock),
     seal: deps.seal,
+    forVoters: deps.forVoters,
     leadership,
   };
 
@@ -81,6 +90,7 @@ export function createController(deps: ControllerDeps): Controller {
     services: publicServices(api),
     leadership,
     view,
+    admission: admission(view, clock),
     async run(signal) {
       let leading: Promise<void> = Promise.resolve();
       using _term = leadership.onChange((term) => {
@@ -102,7 +112,10 @@ export function createController(deps: ControllerDeps): Controller {
           void leadership.resign();
         });
       });
-      await Promise.all([view.run(signal), leadership.run(signal)]);
+      const { authorities } = deps;
+      const takeOver =
+        authorities === undefined ? null : takeOverAuthorities({ store, clock, logger }, authorities, signal);
+      await Promise.all([view.run(signal), leadership.run(signal), takeOver]);
       await leading;
     },
   };

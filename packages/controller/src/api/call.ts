@@ -9,14 +9,21 @@ import type { StorageDriver } from '@busbar/storage/driver';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import type { ClusterView } from '../view/view.ts';
+import type { PresentedCertificate } from './authenticate.ts';
 import type { RequestLeases } from './request-leases.ts';
 
 /** Who calls, as proven by the client certificate. */
 export interface Caller {
-  /** E.g. "client/admin". */
+  /** E.g. "client/admin", "host/host1". */
   readonly name: string;
-  readonly role: Role;
+  /** Null for hosts and controllers, and for who joins. */
+  readonly role: Role | null;
+  /** Null for who joins. */
+  readonly certificate: PresentedCertificate | null;
 }
+
+/** Who comes with a join token, before it is looked at. */
+export const NOBODY: Caller = { name: 'nobody', role: null, certificate: null };
 
 export interface Call {
   readonly caller: Caller;
@@ -40,5 +47,7 @@ export interface Api {
   readonly logger: Logger;
   readonly requestLeases: RequestLeases;
   readonly seal: Seal;
+  /** What a host that joins as a voter is given. */
+  readonly forVoters: { readonly sealKey: Uint8Array; readonly etcdEndpoints: readonly string[] };
   readonly leadership: { leader(): { readonly host: string } | null };
 }

@@ -63,8 +63,6 @@ describe('request ids', () => {
   });
 
   it('many repeats at once make one resource', async () => {
-    const { services } = rig;
-    expect(services.length).toBe(7);
     const all = await Promise.all(
       Array.from({ length: 10 }, () => createNetwork(network('plant', { requestId: 'r1' }))),
     );

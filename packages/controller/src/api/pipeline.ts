@@ -3,8 +3,10 @@ import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { includesRole, type Role } from '@busbar/pki/role';
 import type { z } from 'zod';
-import type { Call, Caller } from './call.ts';
+import type { Admission } from '../certificate/admission.ts';
+import { type Call, type Caller, NOBODY } from './call.ts';
 import type { Access, MethodDefinition } from './service.ts';
+import { untilRevoked } from './until-revoked.ts';
 import { parse } from './validation.ts';
 
 /**
@@ -30,10 +32,25 @@ export interface Pipeline {
   ): (request: unknown, caller: Caller | null, signal: AbortSignal) => AsyncIterable<unknown>;
 }
 
-/** The lowest role that may call a method of this access. */
-const REQUIRED_ROLE: Readonly<Record<Access, Role>> = { read: 'viewer', write: 'operator', administer: 'admin' };
+/** Who may call a method of this access: the lowest role, any certificate of the cluster, or anybody. */
+const ADMITS: Readonly<Record<Access, Role | 'certificate' | 'anybody'>> = {
+  read: 'viewer',
+  write: 'operator',
+  administer: 'admin',
+  renew: 'certificate',
+  join: 'anybody',
+};
 
-export function pipeline(logger: Logger): Pipeline {
+export function pipeline(logger: Logger, admission: Admission): Pipeline {
+  function authorise(caller: Caller | null, access: Access, definition: MethodDefinition): Caller {
+    const admits = ADMITS[access];
+    if (admits === 'anybody') return NOBODY;
+    if (caller?.certificate == null || (caller.role === null && admits !== 'certificate')) throw noCertificate();
+    admission.check(caller.certificate);
+    if (admits !== 'certificate' && caller.role !== null) assertRole(caller.name, caller.role, admits, definition);
+    return caller;
+  }
+
   function audit(
     service: string,
     definition: MethodDefinition,
@@ -86,7 +103,11 @@ export function pipeline(logger: Logger): Pipeline {
               if (method.access !== 'read') audit(service, definition, method, caller, first, BEGUN);
             });
           } else parse(method.schema, request);
-          yield* method.handle(input as never, call) as AsyncIterable<unknown>;
+          const open = (until: AbortSignal) =>
+            method.handle(input as never, { ...call, signal: until }) as AsyncIterable<unknown>;
+          yield* call.caller.certificate === null
+            ? open(signal)
+            : untilRevoked(admission, call.caller.certificate, signal, open);
           outcome = null;
         } catch (error) {
           outcome = error;
@@ -115,25 +136,23 @@ async function* validated(
   }
 }
 
-function authorise(caller: Caller | null, access: Access, definition: MethodDefinition): Caller {
-  if (caller === null) {
-    throw new BusbarError({
-      kind: 'unauthenticated',
-      reason: 'CLIENT_CERTIFICATE_REQUIRED',
-      message: 'the connection carries no client certificate of this cluster with a role',
-      hint: 'use a client certificate issued by the cluster (a context of the busbar command names one)',
-    });
-  }
-  const needed = REQUIRED_ROLE[access];
-  if (!includesRole(caller.role, needed)) {
-    throw new BusbarError({
-      kind: 'forbidden',
-      reason: 'ROLE_TOO_LOW',
-      message: `"${caller.name}" has role ${caller.role}, ${definition.name} needs ${needed}`,
-      hint: needed === 'admin' ? 'use a certificate with role admin' : 'use a certificate with role operator or admin',
-    });
-  }
-  return caller;
+function noCertificate(): BusbarError {
+  return new BusbarError({
+    kind: 'unauthenticated',
+    reason: 'CLIENT_CERTIFICATE_REQUIRED',
+    message: 'the connection carries no client certificate of this cluster with a role',
+    hint: 'use a client certificate issued by the cluster (a context of the busbar command names one)',
+  });
+}
+
+function assertRole(name: string, held: Role, needed: Role, definition: MethodDefinition): void {
+  if (includesRole(held, needed)) return;
+  throw new BusbarError({
+    kind: 'forbidden',
+    reason: 'ROLE_TOO_LOW',
+    message: `"${name}" has role ${held}, ${definition.name} needs ${needed}`,
+    hint: needed === 'admin' ? 'use a certificate with role admin' : 'use a certificate with role operator or admin',
+  });
 }
 
 /** What a request is about, for the audit record: never the whole request, which may hold secrets such as cloud-init data. */
@@ -142,7 +161,19 @@ function targetOf(request: unknown): string {
   const fields = request as Record<string, unknown>;
   const part = fields.part as { readonly $case?: string; readonly value?: unknown } | undefined;
   if (part?.$case === 'header') return targetOf(part.value);
-  for (const key of ['vm', 'volume', 'image', 'network', 'host', 'operation', 'name']) {
+  for (const key of [
+    'vm',
+    'volume',
+    'image',
+    'network',
+    'host',
+    'operation',
+    'name',
+    'client',
+    'serial',
+    'id',
+    'tokenId',
+  ]) {
     if (typeof fields[key] === 'string') return fields[key].slice(0, 253);
   }
   return '';

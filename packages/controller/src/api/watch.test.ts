@@ -8,6 +8,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { deleteRecord, putRecord } from '../records/kinds.ts';
 import type { Write } from '../store/cluster-store.ts';
+import { testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
 import { pipeline } from './pipeline.ts';
 
@@ -29,8 +30,8 @@ function watch(of: Rig, revision: bigint, hangUp = new AbortController()) {
   const rpc = bound?.definition.methods.watchNetworks;
   const method = bound?.methods.watchNetworks;
   if (bound === undefined || rpc === undefined || method === undefined) throw new Error('no WatchNetworks');
-  const run = pipeline(silentLogger).stream(bound.definition.fullName, rpc, method);
-  const stream = run({ revision }, { name: 'client/test', role: 'viewer' }, hangUp.signal)[Symbol.asyncIterator]();
+  const run = pipeline(silentLogger, of.admission).stream(bound.definition.fullName, rpc, method);
+  const stream = run({ revision }, testCaller('viewer'), hangUp.signal)[Symbol.asyncIterator]();
   return {
     hangUp,
     next: async () => (await of.run(stream.next())).value as WatchNetworksResponse | undefined,

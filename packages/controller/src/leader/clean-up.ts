@@ -2,6 +2,7 @@
 import { errorChain } from '@busbar/core/errors';
 import type { ImageId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
+import { forgotten } from '../certificate/plan.ts';
 import { expired } from '../operation/create.ts';
 import { importKey, recordKey } from '../records/kinds.ts';
 import { absent } from '../view/table.ts';
@@ -12,7 +13,7 @@ import type { TermDeps } from './term.ts';
 const BATCH = 100;
 
 /**
- * Removes ended operations that are no longer kept, and the bytes of imports whose controller died.
+ * Removes ended operations and expired certificates that are no longer kept, and the bytes of imports whose controller died.
  *
  * Bytes are removed only where a note in the store says that an import was writing them (importKey) and the store itself says,
  * a round ago and now, that no record names them. Whatever else is in the pool without a record is only
@@ -32,7 +33,7 @@ export class CleanUp {
   }
 
   async round(): Promise<void> {
-    const old = expired(this.#deps);
+    const old = [...expired(this.#deps), ...forgotten(this.#deps.view, this.#deps.clock.wallTime())];
     for (let i = 0; i < old.length; i += BATCH)
       await this.#leader.txn({ compare: [], writes: old.slice(i, i + BATCH) });
     const notes = await this.#removeImports();

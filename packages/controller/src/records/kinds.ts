@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { AuthorityRecord, CertificateRecord, JoinTokenRecord } from '@busbar/proto/gen/busbar/store/v1/pki';
 import {
   HostRecord,
   HostStatusRecord,
@@ -10,7 +11,7 @@ import {
   VmStatusRecord,
   VolumeRecord,
 } from '@busbar/proto/gen/busbar/store/v1/store';
-import type { Write } from '../store/cluster-store.ts';
+import type { LeaseId, Write } from '../store/cluster-store.ts';
 
 /**
  * The key space: `busbar/KIND/ID` holds a record as proto3 JSON; `busbar/name/KIND/NAME` holds the id that
@@ -32,6 +33,9 @@ export const CODECS = {
   host: HostRecord as Codec<HostRecord>,
   'host-status': HostStatusRecord as Codec<HostStatusRecord>,
   operation: OperationRecord as Codec<OperationRecord>,
+  authority: AuthorityRecord as Codec<AuthorityRecord>,
+  certificate: CertificateRecord as Codec<CertificateRecord>,
+  'join-token': JoinTokenRecord as Codec<JoinTokenRecord>,
 } as const;
 
 export type Kind = keyof typeof CODECS;
@@ -88,8 +92,9 @@ export function parseRecordKey(key: string): { readonly kind: Kind; readonly id:
   return Object.hasOwn(CODECS, kind) ? { kind: kind as Kind, id: key.slice(slash + 1) } : null;
 }
 
-export function putRecord<K extends Kind>(kind: K, id: string, record: RecordOf<K>): Write {
-  return { kind: 'put', key: recordKey(kind, id), value: encodeRecord(kind, record) };
+export function putRecord<K extends Kind>(kind: K, id: string, record: RecordOf<K>, lease?: LeaseId): Write {
+  const put = { kind: 'put', key: recordKey(kind, id), value: encodeRecord(kind, record) } as const;
+  return lease === undefined ? put : { ...put, lease };
 }
 
 export function deleteRecord(kind: Kind, id: string): Write {

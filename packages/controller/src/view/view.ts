@@ -29,12 +29,16 @@ export class ClusterView {
     host: new Table('host'),
     'host-status': new Table('host-status'),
     operation: new Table('operation'),
+    authority: new Table('authority'),
+    certificate: new Table('certificate'),
+    'join-token': new Table('join-token'),
   };
   readonly changes = new ChangeLog();
   readonly #store: ClusterStore;
   readonly #clock: Clock;
   readonly #log: Logger;
   #revision = 0n as Revision;
+  #filled = false;
   #waiters: { readonly revision: Revision; readonly resolve: () => void }[] = [];
   #fresh: { readonly promise: Promise<Revision>; started: boolean } | null = null;
 
@@ -46,6 +50,11 @@ export class ClusterView {
 
   get revision(): Revision {
     return this.#revision;
+  }
+
+  /** Whether the store was ever read whole: before, nothing is known, also not what is forbidden. */
+  get filled(): boolean {
+    return this.#filled;
   }
 
   /** Lists and watches until the signal aborts; survives every outage of the store. */
@@ -140,6 +149,7 @@ export class ClusterView {
         if (!seen.get(kind)?.has(id)) this.#remove(kind, id, revision);
       }
     }
+    this.#filled = true;
     this.#advance(revision);
   }
 
