@@ -4,16 +4,10 @@
 import { randomBytes } from 'node:crypto';
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import {
-  type CertificateRequest,
-  createAuthority,
-  issue,
-  type KeyPairPem,
-  openAuthority,
-} from '@busbar/controller/pki/authority';
-import { identityUri } from '@busbar/controller/pki/identity';
-import { ROLES, roleUri } from '@busbar/controller/pki/role';
-import { SEAL_KEY_BYTES } from '@busbar/controller/pki/seal';
+import { type CertificateRequest, createAuthority, issue, type KeyPairPem, openAuthority } from '@busbar/pki/authority';
+import { identityUri } from '@busbar/pki/identity';
+import { ROLES, roleUri } from '@busbar/pki/role';
+import { SEAL_KEY_BYTES } from '@busbar/pki/seal';
 import { hostRoot, pkiDir } from './paths.ts';
 import type { HostPlan, LabPlan } from './plan.ts';
 

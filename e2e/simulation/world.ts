@@ -5,15 +5,15 @@ import type { ControllerDialer } from '@busbar/agent/session/link';
 import { SimHostDriver } from '@busbar/agent/sim/driver';
 import { SimMachine } from '@busbar/agent/sim/machine';
 import { simInventory } from '@busbar/agent/sim/topology';
-import type { Caller } from '@busbar/controller/api/call';
 import { pipeline } from '@busbar/controller/api/pipeline';
 import { type Controller, createController } from '@busbar/controller/controller';
 import { memoryBus } from '@busbar/controller/event/bus';
-import { openSeal, SEAL_KEY_BYTES } from '@busbar/controller/pki/seal';
 import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/memory';
+import { testCaller } from '@busbar/controller/testing/callers';
 import { VirtualClock } from '@busbar/core/clock/virtual';
 import type { Logger } from '@busbar/core/log';
 import { type Random, seededRandom } from '@busbar/core/random';
+import { openSeal, SEAL_KEY_BYTES } from '@busbar/pki/seal';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import type { StorageDriver } from '@busbar/storage/driver';
 import { newSimPool, type SimPool, simDriver } from '@busbar/storage/sim/driver';
@@ -23,7 +23,7 @@ import { delayed } from './link.ts';
  * A whole cluster in one process on virtual time, from one seed: the product's own controllers and agents, with
  * simulated store, network, storage and hosts around them. The same seed gives the same trace.
  */
-const CALLER: Caller = { name: 'client/simulation', role: 'admin' };
+const CALLER = testCaller('admin', 'client/simulation');
 
 interface SimController {
   readonly host: string;
@@ -79,6 +79,7 @@ export class World {
     const entry: { dead: boolean } = { dead: false };
     const controller = createController({
       seal: openSeal(Buffer.alloc(SEAL_KEY_BYTES)),
+      forVoters: { sealKey: Buffer.alloc(SEAL_KEY_BYTES), etcdEndpoints: [] },
       cluster: 'sim',
       host: name,
       address: name,
@@ -128,12 +129,9 @@ export class World {
     const rpc = bound?.definition.methods[method];
     const handler = bound?.methods[method];
     if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${service}/${method}`);
-    const { trail } = this.#live(controller).controller;
-    const run = pipeline(this.#logger(`api ${controller}`, { dead: false }), trail).unary(
-      bound.definition.fullName,
-      rpc,
-      handler,
-    );
+    const { trail, admission } = this.#live(controller).controller;
+    const logger = this.#logger(`api ${controller}`, { dead: false });
+    const run = pipeline({ logger, trail, admission }).unary(bound.definition.fullName, rpc, handler);
     return run(request, CALLER, new AbortController().signal) as Promise<Response>;
   }
 

@@ -3,17 +3,20 @@ import type { Clock } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
+import type { Seal } from '@busbar/pki/seal';
+import type { SealedAuthorities } from '@busbar/pki/sealed-authorities';
 import { DEFAULT_POLICY, type PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
 import type { Api } from './api/call.ts';
 import { RequestLeases } from './api/request-leases.ts';
 import { type BoundService, publicServices } from './api/services.ts';
 import { AuditTrail } from './audit/trail.ts';
+import { type Admission, admission } from './certificate/admission.ts';
+import { takeOverAuthorities } from './certificate/take-over.ts';
 import { type EventBus, NO_BUS } from './event/bus.ts';
 import { leaderFor } from './leader/leader.ts';
 import { lead } from './leader/term.ts';
 import { Leadership } from './leadership/leadership.ts';
-import type { Seal } from './pki/seal.ts';
 import { type LeaseTimings, SessionRegistry } from './session/registry.ts';
 import type { ClusterStore } from './store/cluster-store.ts';
 import { groupCommit } from './store/group-commit.ts';
@@ -37,6 +40,9 @@ export interface ControllerDeps {
   readonly seal: Seal;
   /** Where events go besides the store; nowhere by default. */
   readonly bus?: EventBus;
+  readonly forVoters: Api['forVoters'];
+  /** What `busbar cluster init` made, on a controller that was given its file. */
+  readonly authorities?: SealedAuthorities;
   readonly policy?: PlacementPolicy;
   readonly leaseTimings?: LeaseTimings;
 }
@@ -47,6 +53,8 @@ export interface Controller {
   readonly leadership: Leadership;
   readonly trail: AuditTrail;
   readonly view: ClusterView;
+  /** For the transports. */
+  readonly admission: Admission;
   /** Runs until the signal aborts, then resigns and returns. */
   run(signal: AbortSignal): Promise<void>;
 }
@@ -81,6 +89,7 @@ export function createController(deps: ControllerDeps): Controller {
     commit: groupCommit(store),
     requestLeases: new RequestLeases(store, clock),
     seal: deps.seal,
+    forVoters: deps.forVoters,
     leadership,
   };
 
@@ -90,6 +99,7 @@ export function createController(deps: ControllerDeps): Controller {
     leadership,
     trail,
     view,
+    admission: admission(view, clock),
     async run(signal) {
       let leading: Promise<void> = Promise.resolve();
       using _term = leadership.onChange((term) => {
@@ -123,7 +133,10 @@ export function createController(deps: ControllerDeps): Controller {
           void leadership.resign();
         });
       });
-      await Promise.all([view.run(signal), leadership.run(signal), trail.run(signal)]);
+      const { authorities } = deps;
+      const takeOver =
+        authorities === undefined ? null : takeOverAuthorities({ store, clock, logger }, authorities, signal);
+      await Promise.all([view.run(signal), leadership.run(signal), trail.run(signal), takeOver]);
       await leading;
     },
   };

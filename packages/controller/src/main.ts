@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import { systemRandom } from '@busbar/core/random';
+import { openSeal } from '@busbar/pki/seal';
+import { parseSealedAuthorities, type SealedAuthorities } from '@busbar/pki/sealed-authorities';
 import { openStorage } from '@busbar/storage/open';
 import { pino } from 'pino';
 import { grpcServer } from './api/grpc-server.ts';
@@ -11,7 +13,6 @@ import { parseControllerFile } from './config/config.ts';
 import { createController } from './controller.ts';
 import { NO_BUS } from './event/bus.ts';
 import { natsBus } from './event/nats.ts';
-import { openSeal } from './pki/seal.ts';
 import { EtcdStore } from './store/etcd.ts';
 import { VERSION } from './version.ts';
 
@@ -69,6 +70,8 @@ async function main(): Promise<void> {
           logger,
         });
   const self = config.controllers.find((member) => member.host === config.host);
+  const sealKey = readFileSync(config.sealKeyFile);
+  const authorities = readAuthorities(config.authoritiesFile);
   const controller = createController({
     cluster: config.cluster,
     host: config.host,
@@ -81,13 +84,16 @@ async function main(): Promise<void> {
     clock: systemClock,
     random: systemRandom,
     logger,
-    seal: openSeal(readFileSync(config.sealKeyFile)),
+    seal: openSeal(sealKey),
+    forVoters: { sealKey, etcdEndpoints: config.etcd.endpoints },
+    ...(authorities === undefined ? {} : { authorities }),
   });
   const server = grpcServer({
     cluster: config.cluster,
     services: controller.services,
     sessions: controller.sessions,
     trail: controller.trail,
+    admission: controller.admission,
     tls: files(config.tls),
     logger,
   });
@@ -106,6 +112,11 @@ async function main(): Promise<void> {
   server.close();
   await Promise.all([bus.close(), storage.close(), store.close()]);
   logger.info({}, 'controller stopped');
+}
+
+/** Gone is as good as taken over: whoever has put it away shall not have to change the configuration. */
+function readAuthorities(file: string | undefined): SealedAuthorities | undefined {
+  return file !== undefined && existsSync(file) ? parseSealedAuthorities(readFileSync(file, 'utf8'), file) : undefined;
 }
 
 process.on('unhandledRejection', (error) => {

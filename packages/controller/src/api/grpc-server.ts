@@ -9,12 +9,14 @@ import { type CallContext, createServer, ServerError, type ServiceImplementation
 import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
 import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
 import type { AuditTrail } from '../audit/trail.ts';
+import type { Admission } from '../certificate/admission.ts';
 import type { SessionRegistry } from '../session/registry.ts';
-import { agentHostOf, callerOf } from './authenticate.ts';
-import { identityInterceptor, PEER_KEY, uriNames } from './identity-interceptor.ts';
+import { agentHostOf, callerOf, type Peer, type PresentedCertificate, presented } from './authenticate.ts';
+import { identityInterceptor, PEER_KEY } from './identity-interceptor.ts';
 import { pipeline } from './pipeline.ts';
 import type { BoundService } from './services.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
+import { untilRevoked } from './until-revoked.ts';
 
 /**
  * The gRPC transport: TLS with client certificates, identities from their URI names, and the pipeline in
@@ -51,15 +53,20 @@ export function grpcServer(deps: {
   readonly services: readonly BoundService[];
   readonly sessions: SessionRegistry;
   readonly trail: AuditTrail;
+  readonly admission: Admission;
   readonly tls: TlsFiles;
   readonly logger: Logger;
 }): GrpcServer {
   const options = { ...CHANNEL_OPTIONS, interceptors: [identityInterceptor] };
   // nice-grpc hands its options to grpc-js's Server, which also takes interceptors; only its type does not say so.
   const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
-  const gate = pipeline(deps.logger, deps.trail);
+  const gate = pipeline(deps);
+  // Nobody gets here without a certificate, so nobody joins here.
+  const services = deps.services.filter(({ methods }) =>
+    Object.values(methods).every((method) => method.access !== 'join'),
+  );
 
-  for (const { definition, methods } of deps.services) {
+  for (const { definition, methods } of services) {
     const implementation: Record<string, unknown> = {};
     for (const [key, method] of Object.entries(methods)) {
       const rpc = definition.methods[key];
@@ -67,12 +74,12 @@ export function grpcServer(deps: {
       if (rpc.requestStream || rpc.responseStream) {
         const run = gate.stream(definition.fullName, rpc, method);
         implementation[key] = (request: unknown, context: CallContext) =>
-          translated(run(request, callerOf(uris(context), deps.cluster), context.signal), context);
+          translated(run(request, callerOf(certificateOf(context), deps.cluster), context.signal), context);
       } else {
         const run = gate.unary(definition.fullName, rpc, method);
         implementation[key] = async (request: unknown, context: CallContext) => {
           try {
-            return await run(request, callerOf(uris(context), deps.cluster), context.signal);
+            return await run(request, callerOf(certificateOf(context), deps.cluster), context.signal);
           } catch (error) {
             throw toServerError(error, context);
           }
@@ -84,9 +91,8 @@ export function grpcServer(deps: {
 
   const agent: ServiceImplementation<typeof AgentServiceDefinition> = {
     session: (incoming, context) =>
-      translated(deps.sessions.session(agentHost(context, deps.cluster), incoming, context.signal), context),
-    attach: (incoming, context) =>
-      translated(deps.sessions.attached(agentHost(context, deps.cluster), incoming), context),
+      agentStream(context, deps, (host, signal) => deps.sessions.session(host, incoming, signal)),
+    attach: (incoming, context) => agentStream(context, deps, (host) => deps.sessions.attached(host, incoming)),
   };
   server.add(AgentServiceDefinition, agent);
 
@@ -97,7 +103,7 @@ export function grpcServer(deps: {
     ServerReflectionService,
     ServerReflection(
       descriptors,
-      deps.services.map((service) => service.definition.fullName),
+      services.map((service) => service.definition.fullName),
     ),
   );
 
@@ -128,20 +134,30 @@ function toServerError(error: unknown, context: CallContext): ServerError {
   return new ServerError(status.code, status.message);
 }
 
-function uris(context: CallContext): readonly string[] {
-  const names = context.metadata.get(PEER_KEY);
-  return uriNames(names === undefined ? '' : Buffer.from(names as Uint8Array).toString());
+function certificateOf(context: CallContext): PresentedCertificate | null {
+  const peer = context.metadata.get(PEER_KEY);
+  return peer === undefined ? null : presented(JSON.parse(Buffer.from(peer as Uint8Array).toString()) as Peer);
 }
 
-function agentHost(context: CallContext, cluster: string): string {
-  const host = agentHostOf(uris(context), cluster);
-  if (host !== null) return host;
-  throw toServerError(
-    new BusbarError({
-      kind: 'forbidden',
-      reason: 'HOST_CERTIFICATE_REQUIRED',
-      message: 'this service is for the agents of hosts; the client certificate is not one of a host of this cluster',
-    }),
-    context,
-  );
+/** A stream of an agent, for as long as its certificate counts. */
+async function* agentStream<T>(
+  context: CallContext,
+  deps: { readonly cluster: string; readonly admission: Admission },
+  open: (host: string, signal: AbortSignal) => AsyncIterable<T>,
+): AsyncIterable<T> {
+  try {
+    const certificate = certificateOf(context);
+    const host = agentHostOf(certificate, deps.cluster);
+    if (certificate === null || host === null) {
+      throw new BusbarError({
+        kind: 'forbidden',
+        reason: 'HOST_CERTIFICATE_REQUIRED',
+        message: 'this service is for the agents of hosts; the client certificate is not one of a host of this cluster',
+      });
+    }
+    deps.admission.checkAgent(certificate);
+    yield* untilRevoked(deps.admission, certificate, context.signal, (signal) => open(host, signal));
+  } catch (error) {
+    throw toServerError(error, context);
+  }
 }

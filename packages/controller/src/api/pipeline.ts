@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { includesRole, type Role } from '@busbar/pki/role';
 import type { z } from 'zod';
 import { labelsOf, refusalOf, targetOf } from '../audit/record.ts';
 import type { AuditTrail } from '../audit/trail.ts';
-import { includesRole, type Role } from '../pki/role.ts';
-import type { Call, CallAudit, Caller } from './call.ts';
+import type { Admission } from '../certificate/admission.ts';
+import { type Call, type CallAudit, type Caller, NOBODY } from './call.ts';
 import type { Access, MethodDefinition } from './service.ts';
+import { untilRevoked } from './until-revoked.ts';
 import { parse } from './validation.ts';
 
 /**
@@ -36,10 +38,32 @@ export interface Pipeline {
   ): (request: unknown, caller: Caller | null, signal: AbortSignal) => AsyncIterable<unknown>;
 }
 
-/** The lowest role that may call a method of this access. */
-const REQUIRED_ROLE: Readonly<Record<Access, Role>> = { read: 'viewer', write: 'operator', administer: 'admin' };
+/** Who may call a method of this access: the lowest role, any certificate of the cluster, or anybody. */
+const ADMITS: Readonly<Record<Access, Role | 'certificate' | 'anybody'>> = {
+  read: 'viewer',
+  write: 'operator',
+  administer: 'admin',
+  renew: 'certificate',
+  join: 'anybody',
+};
 
-export function pipeline(logger: Logger, trail: Pick<AuditTrail, 'note'>): Pipeline {
+/** What the pipeline stands on. */
+export interface Gate {
+  readonly logger: Logger;
+  readonly trail: Pick<AuditTrail, 'note'>;
+  readonly admission: Admission;
+}
+
+export function pipeline({ logger, trail, admission }: Gate): Pipeline {
+  function authorise(caller: Caller | null, access: Access, definition: MethodDefinition): Caller {
+    const admits = ADMITS[access];
+    if (admits === 'anybody') return NOBODY;
+    if (caller?.certificate == null || (caller.role === null && admits !== 'certificate')) throw noCertificate();
+    admission.check(caller.certificate);
+    if (admits !== 'certificate' && caller.role !== null) assertRole(caller.name, caller.role, admits, definition);
+    return caller;
+  }
+
   function log(
     service: string,
     { method: name }: CallAudit,
@@ -123,7 +147,11 @@ export function pipeline(logger: Logger, trail: Pick<AuditTrail, 'note'>): Pipel
               if (method.access !== 'read') log(service, audit, method, caller, first, BEGUN);
             });
           } else parse(method.schema, request);
-          yield* method.handle(input as never, call) as AsyncIterable<unknown>;
+          const open = (until: AbortSignal) =>
+            method.handle(input as never, { ...call, signal: until }) as AsyncIterable<unknown>;
+          yield* call.caller.certificate === null
+            ? open(signal)
+            : untilRevoked(admission, call.caller.certificate, signal, open);
           outcome = null;
         } catch (error) {
           outcome = error;
@@ -152,25 +180,23 @@ async function* validated(
   }
 }
 
-function authorise(caller: Caller | null, access: Access, definition: MethodDefinition): Caller {
-  if (caller === null) {
-    throw new BusbarError({
-      kind: 'unauthenticated',
-      reason: 'CLIENT_CERTIFICATE_REQUIRED',
-      message: 'the connection carries no client certificate of this cluster with a role',
-      hint: 'use a client certificate issued by the cluster (a context of the busbar command names one)',
-    });
-  }
-  const needed = REQUIRED_ROLE[access];
-  if (!includesRole(caller.role, needed)) {
-    throw new BusbarError({
-      kind: 'forbidden',
-      reason: 'ROLE_TOO_LOW',
-      message: `"${caller.name}" has role ${caller.role}, ${definition.name} needs ${needed}`,
-      hint: needed === 'admin' ? 'use a certificate with role admin' : 'use a certificate with role operator or admin',
-    });
-  }
-  return caller;
+function noCertificate(): BusbarError {
+  return new BusbarError({
+    kind: 'unauthenticated',
+    reason: 'CLIENT_CERTIFICATE_REQUIRED',
+    message: 'the connection carries no client certificate of this cluster with a role',
+    hint: 'use a client certificate issued by the cluster (a context of the busbar command names one)',
+  });
+}
+
+function assertRole(name: string, held: Role, needed: Role, definition: MethodDefinition): void {
+  if (includesRole(held, needed)) return;
+  throw new BusbarError({
+    kind: 'forbidden',
+    reason: 'ROLE_TOO_LOW',
+    message: `"${name}" has role ${held}, ${definition.name} needs ${needed}`,
+    hint: needed === 'admin' ? 'use a certificate with role admin' : 'use a certificate with role operator or admin',
+  });
 }
 
 function stackOf(error: unknown): string {

@@ -30,10 +30,11 @@ type Outgoing<M extends MethodDefinition> = M['responseStream'] extends true
   : Promise<Response<M>>;
 
 /**
- * What a method does, and thereby which role may call it: see REQUIRED_ROLE in pipeline.ts.
+ * What a method does, and thereby who may call it: see ADMITS in pipeline.ts.
  * read: changes nothing. write: changes what runs. administer: changes who may do what.
+ * renew: renews the certificate it is called with. join: takes a token instead of a certificate.
  */
-export type Access = 'read' | 'write' | 'administer';
+export type Access = 'read' | 'write' | 'administer' | 'renew' | 'join';
 
 export interface Method<M extends MethodDefinition> {
   readonly access: Access;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
-import { silentLogger } from '@busbar/core/log';
 import type { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import { ImageFormat, ImportImageRequest } from '@busbar/proto/gen/busbar/v1/image';
@@ -8,9 +7,9 @@ import { CreateNetworkRequest } from '@busbar/proto/gen/busbar/v1/network';
 import { CreateVmRequest, RunPolicy, UpdateVmRequest } from '@busbar/proto/gen/busbar/v1/vm';
 import { CreateVolumeRequest } from '@busbar/proto/gen/busbar/v1/volume';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { pipeline } from '../api/pipeline.ts';
 import { decodeRecord, ROOT } from '../records/kinds.ts';
 import type { ClusterStore, KeyValue } from '../store/cluster-store.ts';
+import { testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
 
 /** Goal: no change without its record in the same transaction, none with two, and no mutating call that is forgotten. */
@@ -50,8 +49,8 @@ async function stream(service: string, method: string, requests: readonly unknow
   async function* sending() {
     yield* requests;
   }
-  const run = pipeline(silentLogger, rig.trail).stream(bound.definition.fullName, rpc, handler);
-  const answers = run(sending(), { name: 'client/test', role: 'admin' }, new AbortController().signal);
+  const run = rig.gate().stream(bound.definition.fullName, rpc, handler);
+  const answers = run(sending(), testCaller(), new AbortController().signal);
   const drain = async () => {
     for await (const _ of answers);
   };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
 import type { Noted } from './trail.ts';
 
@@ -14,7 +15,7 @@ afterEach(() => rig.stop());
 
 const refusal = (caller: string | null, more: Partial<Noted['details']> = {}): Noted => ({
   method: 'busbar.v1.VmService/DeleteVm',
-  caller: caller === null ? null : { name: caller, role: 'viewer' },
+  caller: caller === null ? null : testCaller('viewer', caller),
   id: null,
   details: { target: undefined, requestId: '', validateOnly: false, reason: 'ROLE_TOO_LOW', message: 'no', ...more },
 });

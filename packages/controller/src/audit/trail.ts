@@ -35,7 +35,7 @@ const QUEUE_MAX = 200;
 /** More identities than a cluster has; beyond it they share one allowance. */
 const CALLERS_MAX = 1_000;
 const RETRY_MS = 1_000;
-const EVERYBODY_ELSE: Caller = { name: 'others', role: 'viewer' };
+const EVERYBODY_ELSE: Caller = { name: 'others', role: 'viewer', certificate: null };
 
 interface Allowance {
   readonly caller: Caller | null;

@@ -35,6 +35,8 @@ const schema = z.strictObject({
   storage: z.looseObject({ driver: z.enum(['rbd', 'dir'], '"rbd" or "dir"') }),
   /** 32 random bytes, the same on every controller and nowhere else (mode 0600, or a systemd credential). */
   sealKeyFile: absolutePath,
+  /** Written by `busbar cluster init`; read at every start, and needed once, by one controller. */
+  authoritiesFile: absolutePath.optional(),
   stateDir: absolutePath,
   /** Events go out to one of these, with the certificate of `tls`; the nearest first. Without it, they are only in the API. */
   nats: z

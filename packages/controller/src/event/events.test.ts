@@ -11,9 +11,9 @@ import { CreateNetworkRequest } from '@busbar/proto/gen/busbar/v1/network';
 import { CreateVmRequest, RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { pipeline } from '../api/pipeline.ts';
 import { putRecord } from '../records/kinds.ts';
 import type { Write } from '../store/cluster-store.ts';
+import { testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
 import { memoryBus, NO_BUS, subjectOf } from './bus.ts';
 import { natsBus } from './nats.ts';
@@ -136,9 +136,9 @@ describe('EventService', () => {
     const [rpc, method] = [bound?.definition.methods.watchEvents, bound?.methods.watchEvents];
     if (bound === undefined || rpc === undefined || method === undefined) throw new Error('no WatchEvents');
     const watch = (revision: bigint, filter: object) => {
-      const run = pipeline(silentLogger, rig.trail).stream(bound.definition.fullName, rpc, method);
+      const run = rig.gate().stream(bound.definition.fullName, rpc, method);
       const request = { revision, filter: { ...all, ...filter } };
-      const stream = run(request, { name: 'client/v', role: 'viewer' }, new AbortController().signal);
+      const stream = run(request, testCaller('viewer', 'client/v'), new AbortController().signal);
       const iterator = stream[Symbol.asyncIterator]();
       return async () => (await rig.run(iterator.next())).value as WatchEventsResponse;
     };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a NATS server of the cluster is configured: here, because who may say and hear what is a matter of Busbar's own
 // identities, and because the conformance suite then tries what is deployed. Pure.
-import { identityUri } from '../pki/identity.ts';
-import { ROLES, roleUri } from '../pki/role.ts';
+import { identityUri } from '@busbar/pki/identity';
+import { ROLES, roleUri } from '@busbar/pki/role';
 import { allSubjects } from './bus.ts';
 
 export interface NatsServer {

@@ -6,9 +6,9 @@ import { mkdtemp, open, readFile, writeFile } from 'node:fs/promises';
 import { connect as connectTcp, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createAuthority, issue, type KeyPairPem, openAuthority } from '../pki/authority.ts';
-import { identityUri } from '../pki/identity.ts';
-import { roleUri } from '../pki/role.ts';
+import { createAuthority, issue, type KeyPairPem, openAuthority } from '@busbar/pki/authority';
+import { identityUri } from '@busbar/pki/identity';
+import { roleUri } from '@busbar/pki/role';
 import { natsServerConfig } from './nats-server.ts';
 
 export const TEST_CLUSTER = 'test';

@@ -10,10 +10,10 @@ import {
   type ImportImageResponse,
 } from '@busbar/proto/gen/busbar/v1/image';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { pipeline } from '../api/pipeline.ts';
 import { CleanUp } from '../leader/clean-up.ts';
 import type { Leader } from '../leader/leader.ts';
 import { importKey, ROOT, recordKey } from '../records/kinds.ts';
+import { testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
 
 const SIZE = 1024 ** 2;
@@ -53,8 +53,8 @@ function open(messages: readonly Message[], signal = new AbortController().signa
   const rpc = bound?.definition.methods.importImage;
   const method = bound?.methods.importImage;
   if (bound === undefined || rpc === undefined || method === undefined) throw new Error('no ImportImage');
-  const run = pipeline(silentLogger, rig.trail).stream(bound.definition.fullName, rpc, method);
-  const stream = run(sending(messages), { name: 'client/test', role: 'admin' }, signal);
+  const run = rig.gate().stream(bound.definition.fullName, rpc, method);
+  const stream = run(sending(messages), testCaller(), signal);
   return stream[Symbol.asyncIterator]() as AsyncIterator<ImportImageResponse>;
 }
 

@@ -3,6 +3,7 @@ import { errorChain } from '@busbar/core/errors';
 import type { ImageId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { expiredAuditRecords } from '../audit/retention.ts';
+import { forgotten } from '../certificate/plan.ts';
 import { expiredEvents } from '../event/retention.ts';
 import { expired } from '../operation/create.ts';
 import { importKey, recordKey } from '../records/kinds.ts';
@@ -16,7 +17,8 @@ type CleanUpDeps = Pick<TermDeps, 'store' | 'view' | 'storage' | 'clock' | 'logg
 const BATCH = 100;
 
 /**
- * Removes ended operations, audit records and events that are no longer kept, and the bytes of imports whose controller died.
+ * Removes ended operations, audit records, events and expired certificates that are no longer kept, and the bytes of
+ * imports whose controller died.
  *
  * Bytes are removed only where a note in the store says that an import was writing them (importKey) and the store itself says,
  * a round ago and now, that no record names them. Whatever else is in the pool without a record is only
@@ -41,6 +43,7 @@ export class CleanUp {
       ...expired(this.#deps),
       ...expiredAuditRecords(view, clock.wallTime()),
       ...expiredEvents(view, clock.wallTime()),
+      ...forgotten(view, clock.wallTime()),
     ];
     for (let i = 0; i < old.length; i += BATCH)
       await this.#leader.txn({ compare: [], writes: old.slice(i, i + BATCH) });

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { AuthorityRecord, CertificateRecord, JoinTokenRecord } from '@busbar/proto/gen/busbar/store/v1/pki';
 import {
   HostRecord,
   HostStatusRecord,
@@ -12,7 +13,7 @@ import {
 } from '@busbar/proto/gen/busbar/store/v1/store';
 import { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
 import { Event } from '@busbar/proto/gen/busbar/v1/event';
-import type { Write } from '../store/cluster-store.ts';
+import type { LeaseId, Write } from '../store/cluster-store.ts';
 
 /**
  * The key space: `busbar/KIND/ID` holds a record as proto3 JSON; `busbar/name/KIND/NAME` holds the id that
@@ -36,6 +37,9 @@ export const CODECS = {
   operation: OperationRecord as Codec<OperationRecord>,
   audit: AuditRecord as Codec<AuditRecord>,
   event: Event as Codec<Event>,
+  authority: AuthorityRecord as Codec<AuthorityRecord>,
+  certificate: CertificateRecord as Codec<CertificateRecord>,
+  'join-token': JoinTokenRecord as Codec<JoinTokenRecord>,
 } as const;
 
 export type Kind = keyof typeof CODECS;
@@ -95,8 +99,9 @@ export function parseRecordKey(key: string): { readonly kind: Kind; readonly id:
 /** What was encoded a moment ago need not be decoded by whoever looks into a transaction. */
 const ENCODED = new WeakMap<Write, unknown>();
 
-export function putRecord<K extends Kind>(kind: K, id: string, record: RecordOf<K>): Write {
-  const write: Write = { kind: 'put', key: recordKey(kind, id), value: encodeRecord(kind, record) };
+export function putRecord<K extends Kind>(kind: K, id: string, record: RecordOf<K>, lease?: LeaseId): Write {
+  const put = { kind: 'put', key: recordKey(kind, id), value: encodeRecord(kind, record) } as const;
+  const write: Write = lease === undefined ? put : { ...put, lease };
   ENCODED.set(write, record);
   return write;
 }

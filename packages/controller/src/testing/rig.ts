@@ -4,17 +4,19 @@ import type { HostId } from '@busbar/core/ids';
 import { silentLogger } from '@busbar/core/log';
 import { seededRandom } from '@busbar/core/random';
 import { ok } from '@busbar/core/result';
+import { openSeal, SEAL_KEY_BYTES } from '@busbar/pki/seal';
 import { DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { BridgeKind, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import { VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import { DEFAULT_POLICY } from '@busbar/scheduler/model';
 import { newSimPool, type SimPool, simDriver } from '@busbar/storage/sim/driver';
-import type { Api, Call } from '../api/call.ts';
-import { pipeline } from '../api/pipeline.ts';
+import type { Api, Caller } from '../api/call.ts';
+import { type Pipeline, pipeline } from '../api/pipeline.ts';
 import { RequestLeases } from '../api/request-leases.ts';
 import { type BoundService, publicServices } from '../api/services.ts';
 import { AuditTrail } from '../audit/trail.ts';
+import { type Admission, admission } from '../certificate/admission.ts';
 import { withEvents } from '../event/outbox.ts';
 import type { Leader } from '../leader/leader.ts';
 import { SAGAS } from '../leader/term.ts';
@@ -22,7 +24,6 @@ import { operationOf } from '../operation/progress.ts';
 import { SagaRunner } from '../operation/runner.ts';
 import type { Saga } from '../operation/saga.ts';
 import { ENDED } from '../operation/state.ts';
-import { openSeal, SEAL_KEY_BYTES } from '../pki/seal.ts';
 import { putRecord, ROOT } from '../records/kinds.ts';
 import { SessionRegistry } from '../session/registry.ts';
 import { groupCommit } from '../store/group-commit.ts';
@@ -30,34 +31,36 @@ import { MemoryStoreServer } from '../store/memory.ts';
 import { ClusterView } from '../view/view.ts';
 import { hardwareDigest } from '../vm/domain.ts';
 import { planVm } from '../vm/plan.ts';
+import { testCaller } from './callers.ts';
 
-const CALL: Call = {
-  caller: { name: 'client/test', role: 'admin' },
-  audit: { method: 'busbar.v1.TestService/Test', id: null, settled: false, accepted() {} },
-  signal: new AbortController().signal,
-};
+const SEAL_KEY = Buffer.alloc(SEAL_KEY_BYTES);
+const SIGNAL = new AbortController().signal;
 
 /**
  * The API and the sagas on a memory store and a simulated pool, with one host that does at once what it is told.
  * No sessions, no leadership: those are tried in the whole-cluster simulation.
  */
 export class Rig {
-  readonly clock = new VirtualClock();
-  readonly truth = new MemoryStoreServer({ clock: this.clock });
+  readonly clock: VirtualClock;
+  readonly truth: MemoryStoreServer;
   readonly pool: SimPool = newSimPool();
   readonly view: ClusterView;
   readonly api: Api;
   readonly services: readonly BoundService[];
   readonly trail: AuditTrail;
+  readonly admission: Admission;
   readonly #stop = new AbortController();
   readonly #leader: Leader;
   #runner: SagaRunner;
   /** What the host says when a VM starts: null lets it run. */
   startFailure: string | null = null;
 
-  constructor(seed = 1) {
+  /** `startWall`: for tests with certificates, which TLS judges by the machine's clock. */
+  constructor(seed = 1, startWall?: Date) {
     const random = seededRandom(seed);
-    const { clock } = this;
+    const clock = new VirtualClock(startWall);
+    this.clock = clock;
+    this.truth = new MemoryStoreServer({ clock });
     const store = this.truth.client({ clock, random });
     const logger = silentLogger;
     this.view = new ClusterView({ store, clock, logger });
@@ -77,17 +80,24 @@ export class Rig {
       logger,
       commit: groupCommit(store),
       requestLeases: new RequestLeases(store, clock),
-      seal: openSeal(Buffer.alloc(SEAL_KEY_BYTES)),
+      seal: openSeal(SEAL_KEY),
+      forVoters: { sealKey: SEAL_KEY, etcdEndpoints: ['https://10.0.0.1:2379'] },
       leadership: { leader: () => ({ host: 'host1' }) },
     };
     this.services = publicServices(this.api);
     this.trail = new AuditTrail({ ...this.api });
+    this.admission = admission(this.view, clock);
     this.#leader = {
       term: 1n,
       signal: this.#stop.signal,
       txn: (transaction) => store.txn(withEvents(this.api, transaction)),
     };
     this.#runner = this.#newRunner(SAGAS);
+  }
+
+  /** What every transport puts in front of the handlers. */
+  gate(): Pipeline {
+    return pipeline({ logger: silentLogger, trail: this.trail, admission: this.admission });
   }
 
   async start(): Promise<void> {
@@ -168,13 +178,18 @@ export class Rig {
   }
 
   /** One RPC through the pipeline. */
-  call<Response>(service: string, method: string, request: unknown): Promise<Response> {
+  call<Response>(
+    service: string,
+    method: string,
+    request: unknown,
+    caller: Caller | null = testCaller(),
+  ): Promise<Response> {
     const bound = this.services.find((each) => each.definition.name === service);
     const rpc = bound?.definition.methods[method];
     const handler = bound?.methods[method];
     if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${service}/${method}`);
-    const handle = pipeline(silentLogger, this.trail).unary(bound.definition.fullName, rpc, handler);
-    return this.run(handle(request, CALL.caller, CALL.signal) as Promise<Response>);
+    const handle = this.gate().unary(bound.definition.fullName, rpc, handler);
+    return this.run(handle(request, caller, SIGNAL) as Promise<Response>);
   }
 
   /** Ticks the runner and the host until every operation has ended. */

@@ -39,12 +39,16 @@ export class ClusterView {
     operation: new Table('operation'),
     audit: new Table('audit'),
     event: new Table('event'),
+    authority: new Table('authority'),
+    certificate: new Table('certificate'),
+    'join-token': new Table('join-token'),
   };
   readonly changes = new ChangeLog();
   readonly #store: ClusterStore;
   readonly #clock: Clock;
   readonly #log: Logger;
   #revision = 0n as Revision;
+  #filled = false;
   #waiters: { readonly revision: Revision; readonly resolve: () => void }[] = [];
   #pulsing = false;
   /** When the store last showed that it has a quorum: a commit that we were told of, or a linearizable read. */
@@ -59,6 +63,11 @@ export class ClusterView {
 
   get revision(): Revision {
     return this.#revision;
+  }
+
+  /** Whether the store was ever read whole: before, nothing is known, also not what is forbidden. */
+  get filled(): boolean {
+    return this.#filled;
   }
 
   /** Lists and watches until the signal aborts; survives every outage of the store. */
@@ -174,6 +183,7 @@ export class ClusterView {
         if (!seen.get(kind)?.has(id)) this.#remove(kind, id, revision);
       }
     }
+    this.#filled = true;
     this.#advance(revision);
   }
 

@@ -8,7 +8,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '@busbar/core/clock/clock';
-import { createAuthority, issue, openAuthority } from '../../pki/authority.ts';
+import { createAuthority, issue, openAuthority } from '@busbar/pki/authority';
 import { type EtcdTls, Member } from './member.ts';
 import type { StatusResponse } from './messages.ts';
 import { bool, int64, message } from './wire.ts';
