@@ -68,6 +68,16 @@ describe('every RPC of every service', () => {
       expect(entry.method?.access).toBe(reads ? 'read' : 'write');
       if (!reads)
         await expect(invoke(entry, 'viewer')).rejects.toMatchObject({ kind: 'forbidden', reason: 'ROLE_TOO_LOW' });
+      // Who tried to change something is on record; who only looked is not.
+      const method = `${entry.definition.fullName}/${entry.rpc.name}`;
+      expect(noted.map(({ caller, method: of, details }) => [of, caller?.name ?? 'nobody', details.reason])).toEqual(
+        reads
+          ? []
+          : [
+              [method, 'nobody', 'CLIENT_CERTIFICATE_REQUIRED'],
+              [method, 'client/viewer', 'ROLE_TOO_LOW'],
+            ],
+      );
     },
   );
 
