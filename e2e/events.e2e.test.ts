@@ -99,6 +99,7 @@ describe('events', () => {
   });
 
   it('who asked for what is on record, refusals included, each once', async () => {
+    await busbar(['vm', 'console', VM], { input: '\n', timeoutMs: 5_000 });
     expect((await busbar(['vm', 'create', VM, '--vcpus', '1', '--memory', '64MiB'])).code).toBe(4);
     const calls = await eventually('the refusal on record', 10_000, async () => {
       const { auditRecords } = await json<{
@@ -106,8 +107,9 @@ describe('events', () => {
       }>(['audit', 'list', '--target', VM]);
       return auditRecords[0]?.reason === undefined ? null : auditRecords;
     });
-    expect(calls.map(({ method, changed, reason }) => [method.split('/')[1], changed ?? reason])).toEqual([
+    expect(calls.map(({ method, changed, reason }) => [method.split('/')[1], changed ?? reason ?? false])).toEqual([
       ['CreateVm', 'VM_NAME_TAKEN'],
+      ['OpenConsole', false],
       ['StartVm', true],
       ['StopVm', true],
       ['CreateVm', true],

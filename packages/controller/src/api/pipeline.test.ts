@@ -38,7 +38,7 @@ beforeEach(() => {
 });
 
 async function invoke(entry: (typeof rpcs)[number], by: Role | Caller | null, request: unknown = {}): Promise<unknown> {
-  const caller = typeof by === 'string' ? testCaller(by) : by;
+  const caller = typeof by === 'string' ? testCaller(by, `client/${by}`) : by;
   if (entry.method === undefined) throw new Error(`${entry.name} is not served`);
   if (!entry.rpc.requestStream && !entry.rpc.responseStream)
     return gate().unary(entry.definition.fullName, entry.rpc, entry.method)(request, caller, signal);
@@ -89,6 +89,17 @@ describe('every RPC of every service', () => {
       await expect(invoke(entry, MACHINE)).rejects.toMatchObject({
         kind: wanted === 'renew' ? 'invalid' : 'unauthenticated',
       });
+      // Who tried to change something is on record; who only looked is not.
+      const method = `${entry.definition.fullName}/${entry.rpc.name}`;
+      const refused = [
+        ['nobody', 'CLIENT_CERTIFICATE_REQUIRED'],
+        ...(wanted === 'write' || wanted === 'administer' ? [['client/viewer', 'ROLE_TOO_LOW']] : []),
+        ...(wanted === 'administer' ? [['client/operator', 'ROLE_TOO_LOW']] : []),
+        [MACHINE.name, wanted === 'renew' ? 'INVALID_REQUEST' : 'CLIENT_CERTIFICATE_REQUIRED'],
+      ];
+      expect(noted.map(({ caller, method: of, details }) => [of, caller?.name ?? 'nobody', details.reason])).toEqual(
+        wanted === 'read' ? [] : refused.map(([caller, reason]) => [method, caller, reason]),
+      );
     },
   );
 

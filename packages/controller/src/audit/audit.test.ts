@@ -156,7 +156,7 @@ const CASES: Readonly<Record<string, Case>> = {
   },
 };
 
-/** Needs a session with an agent; the lab tries it. */
+/** Changes nothing; see below. */
 const ELSEWHERE = ['VmService/OpenConsole'];
 
 describe('a change', () => {
@@ -283,6 +283,30 @@ describe('a call that changes nothing', () => {
     expect(all).toHaveLength(2);
     expect(all[1]?.record).toMatchObject({ changed: false, revisionBefore: 0n, caller: 'client/test', ...expected });
     expect(JSON.stringify(all.map(({ kv }) => kv.value))).not.toContain('hunter2');
+  });
+
+  it('a console that was opened is recorded while it is open, once', async () => {
+    await running();
+    const before = (await records()).length;
+    let release = () => {};
+    const open = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const { sessions } = rig.api;
+    sessions.attach = async () =>
+      (async function* () {
+        yield Buffer.from('login:');
+        await open;
+      })();
+    const ended = stream('VmService', 'openConsole', [{ vm: 'relay', input: Buffer.from('hunter2') }]);
+    const made = async () => (await records()).slice(before);
+    expect((await made()).map(({ record }) => record)).toMatchObject([
+      { method: 'busbar.v1.VmService/OpenConsole', target: relay, changed: false, reason: '', caller: 'client/test' },
+    ]);
+    release();
+    await ended;
+    expect(await made()).toHaveLength(1);
+    expect(JSON.stringify(await made(), (_, v: unknown) => (typeof v === 'bigint' ? '' : v))).not.toContain('hunter2');
   });
 
   it('a dry run is recorded as one', async () => {

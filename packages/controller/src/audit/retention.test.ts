@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+import { silentLogger } from '@busbar/core/log';
 import { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
 import { Event } from '@busbar/proto/gen/busbar/v1/event';
 import { describe, expect, it } from 'vitest';
 import { expiredEvents } from '../event/retention.ts';
+import { CleanUp } from '../leader/clean-up.ts';
+import { putRecord } from '../records/kinds.ts';
+import { Rig } from '../testing/rig.ts';
 import { Table } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import { expiredAuditRecords } from './retention.ts';
@@ -42,6 +46,32 @@ describe('audit records', () => {
     expect(ids(expiredAuditRecords(view, NOW))).toEqual(['first refusal', 'r0', 'r1', 'r2']);
     const more = viewOf({ audit: many(8_002, (i) => record(`c${i}`, true)) });
     expect(ids(expiredAuditRecords(more, NOW))).toEqual(['c0', 'c1']);
+  });
+});
+
+describe('the clean-up', () => {
+  it('removes both, and nothing else', async () => {
+    const rig = new Rig();
+    await rig.start();
+    const now = rig.clock.wallTime().getTime();
+    const [day, old] = [new Date(now - DAY_MS), new Date(now - 100 * DAY_MS)];
+    const { store, storage } = rig.api;
+    const records = [...many(150, (i) => record(`old-${i}`, i % 2 === 0, old)), record('new', true, day)];
+    const events = [event('old', 'x', old), event('new', 'x', day)];
+    for (const writes of [
+      records.slice(0, 100).map((each) => putRecord('audit', each.id, each)),
+      records.slice(100).map((each) => putRecord('audit', each.id, each)),
+      events.map((each) => putRecord('event', each.id, each)),
+    ])
+      await rig.run(rig.view.waitFor((await rig.run(store.txn({ compare: [], writes }))).revision));
+    const leader = { term: 1n, signal: new AbortController().signal, txn: store.txn.bind(store) };
+    const cleanUp = new CleanUp({ store, view: rig.view, storage, clock: rig.clock, logger: silentLogger }, leader);
+    await rig.run(cleanUp.round());
+    await rig.clock.advance(1_000);
+    expect([...rig.view.tables.audit.ids()]).toEqual(['new']);
+    expect([...rig.view.tables.event.ids()]).toEqual(['new']);
+    expect(rig.view.tables.host.size).toBe(1);
+    rig.stop();
   });
 });
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createServer } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
 import { systemClock } from '@busbar/core/clock/clock';
 import { silentLogger } from '@busbar/core/log';
 import { systemRandom } from '@busbar/core/random';
@@ -19,6 +21,7 @@ import { memoryBus, NO_BUS, subjectOf } from './bus.ts';
 import { natsBus } from './nats.ts';
 import { withEvents } from './outbox.ts';
 import { publishEvents } from './publish.ts';
+import { makeTestPki } from './test-server.ts';
 
 let rig: Rig;
 beforeEach(async () => {
@@ -207,33 +210,41 @@ describe('publishing', () => {
     );
   });
 
-  it('a server without TLS is told nothing', async () => {
-    const heard: Buffer[] = [];
-    const server = createServer((socket) => {
-      socket.on('error', () => {});
-      socket.on('data', (bytes) => void heard.push(Buffer.from(bytes)));
-      socket.write('INFO {"server_id":"x","version":"2.9.10","max_payload":1048576}\r\n');
-    });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address() as { port: number };
-    let tries = 0;
-    const bus = natsBus({
-      cluster: 'test',
-      servers: [`127.0.0.1:${port}`],
-      tls: () => {
-        tries++;
-        return { ca: '', cert: '', key: '' };
-      },
-      name: 'test',
-      clock: systemClock,
-      random: systemRandom,
-      logger: silentLogger,
-    });
-    bus.publish(Event.fromPartial({ id: 'secret', reason: 'VM_STARTED' }));
-    while (tries < 2) await new Promise((resolve) => setTimeout(resolve, 10));
-    await bus.close();
-    await new Promise((resolve) => server.close(resolve));
-    expect(Buffer.concat(heard).toString()).not.toMatch(/CONNECT|PUB|secret/);
-    expect(bus.dropped()).toBe(1);
-  });
+  it.each(['server', 'misnamed', 'stranger', null] as const)(
+    'speaks to a server with the right certificate alone: %s',
+    async (who) => {
+      const pki = await makeTestPki();
+      let heard = '';
+      const listen = (socket: Duplex) =>
+        void socket.on('data', (bytes) => (heard += String(bytes))).on('error', () => {});
+      const server = createServer((socket) => {
+        socket.on('error', () => {});
+        const tls = who === null ? '' : ',"tls_required":true';
+        socket.write(`INFO {"server_id":"x","version":"2.9.10","max_payload":1048576${tls}}\r\n`);
+        listen(who === null ? socket : new TLSSocket(socket, { isServer: true, ...pki[who] }));
+      });
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const { port } = server.address() as { port: number };
+      let tries = 0;
+      const bus = natsBus({
+        cluster: 'test',
+        servers: [`127.0.0.1:${port}`],
+        tls: () => {
+          tries++;
+          return pki.controller;
+        },
+        name: 'test',
+        clock: systemClock,
+        random: systemRandom,
+        logger: silentLogger,
+      });
+      bus.publish(Event.fromPartial({ id: 'secret', reason: 'VM_STARTED' }));
+      // The second try shows that the first one has failed.
+      while (tries < 2 && !heard.includes('CONNECT')) await new Promise((resolve) => setTimeout(resolve, 5));
+      await bus.close();
+      server.close();
+      expect(heard.includes('CONNECT')).toBe(who === 'server');
+      if (who !== 'server') expect(heard).not.toMatch(/PUB|secret/);
+    },
+  );
 });

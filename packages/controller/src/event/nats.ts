@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
@@ -57,11 +58,17 @@ export function natsBus(options: NatsOptions): EventBus {
   }
 
   async function dial(): Promise<NatsConnection> {
-    const server = options.servers[next++ % options.servers.length];
+    const server = `${options.servers[next++ % options.servers.length]}`;
+    const host = server.replace(/:\d+$/, '');
+    // The library hands these on to Node. Left to itself it checks a server that is known by its address against the
+    // name "localhost", which any certificate may carry.
+    const identity = {
+      checkServerIdentity: (_: string, certificate: PeerCertificate) => checkServerIdentity(host, certificate),
+    };
     const made = await connect({
-      servers: `${server}`,
+      servers: server,
       name: options.name,
-      tls: options.tls(),
+      tls: { ...options.tls(), ...identity },
       reconnect: false,
       timeout: ANSWER_MS,
       pingInterval: ANSWER_MS,
@@ -73,7 +80,7 @@ export function natsBus(options: NatsOptions): EventBus {
     void made.closed().then(() => {
       if (connection === made) connection = null;
     });
-    void listen(made, `${server}`);
+    void listen(made, server);
     return made;
   }
 

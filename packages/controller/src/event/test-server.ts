@@ -30,20 +30,22 @@ export interface TestPki {
   readonly agent: Credentials;
   /** A controller's identity from another authority. */
   readonly stranger: Credentials;
+  /** A server of another address, which is also called localhost. */
+  readonly misnamed: Credentials;
 }
 
 export async function makeTestPki(): Promise<TestPki> {
   const now = new Date();
   const authority = (commonName: string) => createAuthority({ commonName, now, validDays: 2 });
   const [own, other] = [await authority('cluster'), await authority('another cluster')];
-  const make = async (uris: readonly string[], from: KeyPairPem = own): Promise<Credentials> => {
+  const make = async (uris: readonly string[], from: KeyPairPem = own, ip = '127.0.0.1'): Promise<Credentials> => {
     const pair = await issue(await openAuthority(from), {
       commonName: 'test',
       now,
       validDays: 1,
       uris,
       // localhost alone is the name that routes are known by; see natsServerConfig.
-      ...(uris.length === 0 ? { dns: ['localhost'], ips: ['127.0.0.1'] } : {}),
+      ...(uris.length === 0 ? { dns: ['localhost'], ips: [ip] } : {}),
       usages: ['serverAuth', 'clientAuth'],
     });
     return { ca: own.certificatePem, cert: pair.certificatePem, key: pair.keyPem };
@@ -57,6 +59,7 @@ export async function makeTestPki(): Promise<TestPki> {
     viewer: await make([anna, roleUri(cluster, 'viewer')]),
     agent: await make([identityUri({ kind: 'host', cluster, host: 'host1' })]),
     stranger: await make([controller], other),
+    misnamed: await make([], own, '127.0.0.2'),
   };
 }
 
