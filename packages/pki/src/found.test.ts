@@ -33,6 +33,7 @@ describe('a new cluster', () => {
     const addresses = 'DNS:host1, DNS:localhost, IP Address:10.0.0.1, IP Address:127.0.0.1';
     expect(by).toEqual({
       agent: ['ca', `${addresses}, URI:spiffe://plant/host/host1`],
+      nats: ['ca', addresses],
       controller: ['ca', `${addresses}, URI:spiffe://plant/controller/host1`],
       etcd: ['etcd-ca', addresses],
       'etcd-client': ['etcd-ca', `${addresses}, URI:spiffe://plant/controller/host1`],
@@ -51,11 +52,11 @@ describe('a new cluster', () => {
     };
     const libvirt = 'cacert.pem servercert.pem serverkey.pem clientcert.pem clientkey.pem';
     const voter =
-      'ca.crt etcd-ca.crt agent.crt agent.key controller.crt controller.key etcd.crt etcd.key etcd-client.crt etcd-client.key seal.key';
-    expect(await paths(true, false)).toEqual(['ca.crt agent.crt agent.key', libvirt]);
+      'ca.crt etcd-ca.crt agent.crt agent.key nats.crt nats.key controller.crt controller.key etcd.crt etcd.key etcd-client.crt etcd-client.key seal.key';
+    expect(await paths(true, false)).toEqual(['ca.crt agent.crt agent.key nats.crt nats.key', libvirt]);
     expect(await paths(true, true)).toEqual([voter, libvirt]);
     expect(await paths(false, true)).toEqual([voter, '']);
-    expect(await paths(false, false)).toEqual(['ca.crt agent.crt agent.key', '']);
+    expect(await paths(false, false)).toEqual(['ca.crt agent.crt agent.key nats.crt nats.key', '']);
     const files = pkiFiles(await cluster.host(host1));
     for (const { path, secret } of files) expect(secret, path).toBe(path.endsWith('.key'));
   });
@@ -81,6 +82,7 @@ describe('a new cluster', () => {
     }
     expect(sealed.certificates.map(({ purpose, subject, role }) => [purpose, subject, role])).toEqual([
       ['agent', 'host/host1', ''],
+      ['nats', 'host/host1', ''],
       ['controller', 'controller/host1', ''],
       ['etcd', 'controller/host1', ''],
       ['etcd-client', 'controller/host1', ''],

@@ -160,6 +160,7 @@ describe('the list', () => {
       ['controller/host1', 'CERTIFICATE_PURPOSE_ETCD_CLIENT', 'cluster init'],
       ['host/host1', 'CERTIFICATE_PURPOSE_AGENT', 'cluster init'],
       ['host/host1', 'CERTIFICATE_PURPOSE_LIBVIRT', 'cluster init'],
+      ['host/host1', 'CERTIFICATE_PURPOSE_NATS', 'cluster init'],
     ]);
     expect(all.map((each) => each.serial)).toEqual(all.map((each) => each.serial).toSorted());
   });

@@ -19,6 +19,7 @@ import { joinGuard } from './guard.ts';
 
 const ALL = [
   CertificatePurpose.AGENT,
+  CertificatePurpose.NATS,
   CertificatePurpose.CONTROLLER,
   CertificatePurpose.ETCD,
   CertificatePurpose.ETCD_CLIENT,
@@ -139,6 +140,7 @@ describe('joining', () => {
     expect(answer.sealKey).toHaveLength(0);
     expect(answer.certificates.map((each) => each.purpose)).toEqual([
       CertificatePurpose.AGENT,
+      CertificatePurpose.NATS,
       CertificatePurpose.LIBVIRT,
     ]);
     for (const { purpose, certificatePem } of answer.certificates)
@@ -153,7 +155,7 @@ describe('joining', () => {
   it('gives a voting witness what a controller needs, and no libvirt', async () => {
     const { text, token } = await create({ host: 'w1', role: HostRole.WITNESS, voter: true });
     const answer = await redeem(text);
-    expect(answer.certificates.map((each) => each.purpose)).toEqual(ALL.slice(0, 4));
+    expect(answer.certificates.map((each) => each.purpose)).toEqual(ALL.slice(0, 5));
     expect(Buffer.from(answer.sealKey)).toEqual(Buffer.from(founded.host1.sealKey ?? []));
     expect(answer).toMatchObject({ libvirtCaPem: '', etcdEndpoints: ['https://10.0.0.1:2379'] });
     const { certificates } = await rig.call<{ certificates: { issuedBy: string; subject: string }[] }>(
@@ -195,7 +197,7 @@ describe('joining', () => {
       if (each.status === 'rejected') expect(each.reason).toMatchObject({ reason: 'JOIN_TOKEN_USED' });
     expect(
       rig.view.tables.certificate.sorted().filter((each) => each.record.certificate?.subject === 'host/host2'),
-    ).toHaveLength(2);
+    ).toHaveLength(3);
   });
 
   it('is refused with a wrong secret as with an unknown token', async () => {
@@ -252,11 +254,11 @@ describe('joining', () => {
 
   it.each<[string, () => Partial<JoinRequest>, string]>([
     ['no requests', () => ({ csrs: [] }), 'csrs is [], expected 1 to 8'],
-    ['a missing one', () => ({ csrs: csrs.slice(0, 2) }), 'one for CERTIFICATE_PURPOSE_LIBVIRT'],
+    ['a missing one', () => ({ csrs: csrs.slice(0, 3) }), 'one for CERTIFICATE_PURPOSE_LIBVIRT'],
     [
       'nonsense in one',
-      () => ({ csrs: [...csrs.slice(0, 4), { purpose: CertificatePurpose.LIBVIRT, csrPem: 'x' }] }),
-      'csrs[4].csrPem cannot be used',
+      () => ({ csrs: [...csrs.slice(0, 5), { purpose: CertificatePurpose.LIBVIRT, csrPem: 'x' }] }),
+      'csrs[5].csrPem cannot be used',
     ],
     ['no address', () => ({ addresses: [] }), 'addresses is []'],
     ['a name for an address', () => ({ addresses: ['host2'] }), 'addresses[0] is "host2", expected an IP address'],
