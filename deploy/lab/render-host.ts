@@ -53,6 +53,7 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
         }
       : { driver: 'dir', path: SHARED_VOLUMES },
     sealKeyFile: `${PKI}/seal.key`,
+    authoritiesFile: `${PKI}/authorities.sealed.json`,
     stateDir: '/var/lib/busbar/controller',
     nats: { servers: natsServers(plan, host) },
   });

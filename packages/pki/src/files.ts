@@ -18,6 +18,7 @@ export interface NewFile {
 /** Name of certificate and key below the pki directory. */
 export const PKI_FILES: Readonly<Record<Exclude<HostPurpose, 'libvirt'>, { certificate: string; key: string }>> = {
   agent: { certificate: 'agent.crt', key: 'agent.key' },
+  nats: { certificate: 'nats.crt', key: 'nats.key' },
   controller: { certificate: 'controller.crt', key: 'controller.key' },
   etcd: { certificate: 'etcd.crt', key: 'etcd.key' },
   'etcd-client': { certificate: 'etcd-client.crt', key: 'etcd-client.key' },

@@ -11,7 +11,7 @@ import { type Role, roleUri } from './role.ts';
 export const AUTHORITIES = ['ca', 'etcd-ca', 'libvirt-ca'] as const;
 export type AuthorityName = (typeof AUTHORITIES)[number];
 
-export const PURPOSES = ['client', 'agent', 'controller', 'etcd', 'etcd-client', 'libvirt'] as const;
+export const PURPOSES = ['client', 'agent', 'controller', 'etcd', 'etcd-client', 'libvirt', 'nats'] as const;
 export type Purpose = (typeof PURPOSES)[number];
 export type HostPurpose = Exclude<Purpose, 'client'>;
 
@@ -44,12 +44,15 @@ export const PURPOSE: Readonly<Record<Purpose, PurposeRule>> = {
     keyEncipherment: false,
   },
   libvirt: { authority: 'libvirt-ca', usages: BOTH, kind: 'host', named: false, keyEncipherment: true },
+  // Without an identity: whoever takes a NATS server's key can speak as that server, and as nobody else.
+  nats: { authority: 'ca', usages: BOTH, kind: 'host', named: false, keyEncipherment: false },
 };
 
 /** Which certificates a host of a kind has. */
 export function purposesOf(host: { readonly hypervisor: boolean; readonly voter: boolean }): readonly HostPurpose[] {
   return [
     'agent',
+    'nats',
     ...(host.voter ? (['controller', 'etcd', 'etcd-client'] as const) : []),
     ...(host.hypervisor ? (['libvirt'] as const) : []),
   ];

@@ -15,6 +15,7 @@ const PURPOSE_WORDS: Readonly<Record<Purpose, CertificatePurpose>> = {
   etcd: CertificatePurpose.ETCD,
   'etcd-client': CertificatePurpose.ETCD_CLIENT,
   libvirt: CertificatePurpose.LIBVIRT,
+  nats: CertificatePurpose.NATS,
 };
 
 export function presentPurpose(purpose: Purpose): CertificatePurpose {

@@ -159,7 +159,7 @@ function successor(api: Api, caller: Caller, wanted: Purpose | undefined): { hol
         kind: 'forbidden',
         reason: 'NOTHING_TO_RENEW',
         message: `"${caller.name}" has no valid certificate of purpose ${purpose} that could be renewed`,
-        hint: 'an agent renews AGENT and LIBVIRT, a controller CONTROLLER, ETCD and ETCD_CLIENT, a client CLIENT; for anything else, let the host join again',
+        hint: 'an agent renews AGENT, LIBVIRT and NATS, a controller CONTROLLER, ETCD and ETCD_CLIENT, a client CLIENT; for anything else, let the host join again',
       });
     }
   }

@@ -107,6 +107,8 @@ export const CertificatePurpose = {
   ETCD_CLIENT: "CERTIFICATE_PURPOSE_ETCD_CLIENT",
   /** LIBVIRT - libvirtd towards other hosts; by libvirt's authority. */
   LIBVIRT: "CERTIFICATE_PURPOSE_LIBVIRT",
+  /** NATS - The NATS server of a host. */
+  NATS: "CERTIFICATE_PURPOSE_NATS",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -120,6 +122,7 @@ export namespace CertificatePurpose {
   export type ETCD = typeof CertificatePurpose.ETCD;
   export type ETCD_CLIENT = typeof CertificatePurpose.ETCD_CLIENT;
   export type LIBVIRT = typeof CertificatePurpose.LIBVIRT;
+  export type NATS = typeof CertificatePurpose.NATS;
   export type UNRECOGNIZED = typeof CertificatePurpose.UNRECOGNIZED;
 }
 
@@ -146,6 +149,9 @@ export function certificatePurposeFromJSON(object: any): CertificatePurpose {
     case 6:
     case "CERTIFICATE_PURPOSE_LIBVIRT":
       return CertificatePurpose.LIBVIRT;
+    case 7:
+    case "CERTIFICATE_PURPOSE_NATS":
+      return CertificatePurpose.NATS;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -169,6 +175,8 @@ export function certificatePurposeToJSON(object: CertificatePurpose): string {
       return "CERTIFICATE_PURPOSE_ETCD_CLIENT";
     case CertificatePurpose.LIBVIRT:
       return "CERTIFICATE_PURPOSE_LIBVIRT";
+    case CertificatePurpose.NATS:
+      return "CERTIFICATE_PURPOSE_NATS";
     case CertificatePurpose.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -191,6 +199,8 @@ export function certificatePurposeToNumber(object: CertificatePurpose): number {
       return 5;
     case CertificatePurpose.LIBVIRT:
       return 6;
+    case CertificatePurpose.NATS:
+      return 7;
     case CertificatePurpose.UNRECOGNIZED:
     default:
       return -1;
@@ -305,7 +315,7 @@ export interface RenewCertificateRequest {
   csrPem: string;
   /**
    * Unset: a successor of the certificate that is used for the call. Else another one of the same host, which must have a
-   * valid one of this purpose: a controller's certificate renews ETCD and ETCD_CLIENT, an agent's LIBVIRT.
+   * valid one of this purpose: a controller's certificate renews ETCD and ETCD_CLIENT, an agent's LIBVIRT and NATS.
    */
   purpose: CertificatePurpose;
   /** Check everything, issue nothing. */
