@@ -11,6 +11,7 @@ import { type Controller, createController } from '@busbar/controller/controller
 import { openSeal, SEAL_KEY_BYTES } from '@busbar/controller/pki/seal';
 import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/memory';
 import { VirtualClock } from '@busbar/core/clock/virtual';
+import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { type Random, seededRandom } from '@busbar/core/random';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
@@ -230,8 +231,10 @@ export class World {
   #logger(who: string, life: { readonly dead: boolean }): Logger {
     const write = (level: string) => (fields: object, message: string) => {
       if (life.dead) return;
-      const { stack: _stack, ...rest } = fields as { stack?: string };
-      this.note(`${who} ${level} ${message} ${JSON.stringify(rest)}`);
+      const text = JSON.stringify(fields, (_key, value: unknown) =>
+        value instanceof Error ? errorChain(value) : value,
+      );
+      this.note(`${who} ${level} ${message} ${text}`);
     };
     return { debug: () => {}, info: write('info'), warn: write('warn'), error: write('error') };
   }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
+import { Pulse } from '@busbar/core/pulse';
 import type { Random } from '@busbar/core/random';
 import { DEFAULT_POLICY, type PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
+import type { HealthSource } from '@busbar/telemetry/health';
 import type { Api } from './api/call.ts';
 import { RequestLeases } from './api/request-leases.ts';
 import { type BoundService, publicServices } from './api/services.ts';
@@ -14,6 +16,10 @@ import { Leadership } from './leadership/leadership.ts';
 import type { Seal } from './pki/seal.ts';
 import { type LeaseTimings, SessionRegistry } from './session/registry.ts';
 import type { ClusterStore } from './store/cluster-store.ts';
+import { measuredStore } from './store/measured.ts';
+import { controllerHealth } from './telemetry/health.ts';
+import { observe } from './telemetry/observe.ts';
+import { measuredStorage } from './telemetry/storage.ts';
 import { ClusterView } from './view/view.ts';
 
 /**
@@ -34,6 +40,8 @@ export interface ControllerDeps {
   readonly seal: Seal;
   readonly policy?: PlacementPolicy;
   readonly leaseTimings?: LeaseTimings;
+  /** Default: nothing is counted. */
+  readonly metrics?: Metrics;
 }
 
 export interface Controller {
@@ -41,12 +49,16 @@ export interface Controller {
   readonly services: readonly BoundService[];
   readonly leadership: Leadership;
   readonly view: ClusterView;
+  readonly health: HealthSource;
   /** Runs until the signal aborts, then resigns and returns. */
   run(signal: AbortSignal): Promise<void>;
 }
 
 export function createController(deps: ControllerDeps): Controller {
-  const { store, clock, random, logger } = deps;
+  const { clock, random, logger, metrics = noMetrics } = deps;
+  const store = measuredStore(deps.store, metrics, clock);
+  const storage = measuredStorage(deps.storage, metrics, clock);
+  const rounds = new Pulse(clock);
   const view = new ClusterView({ store, clock, logger });
   const sessions = new SessionRegistry({
     controller: deps.host,
@@ -65,7 +77,7 @@ export function createController(deps: ControllerDeps): Controller {
     version: deps.version,
     view,
     store,
-    storage: deps.storage,
+    storage,
     sessions,
     policy,
     clock,
@@ -76,11 +88,14 @@ export function createController(deps: ControllerDeps): Controller {
     leadership,
   };
 
+  observe(metrics, { version: deps.version, store, view, sessions, leadership, clock });
+
   return {
     sessions,
     services: publicServices(api),
     leadership,
     view,
+    health: controllerHealth({ view, leadership, rounds, clock }),
     async run(signal) {
       let leading: Promise<void> = Promise.resolve();
       using _term = leadership.onChange((term) => {
@@ -94,11 +109,11 @@ export function createController(deps: ControllerDeps): Controller {
           // A view that has not seen the store yet must not decide; the fence alone would let it try.
           await view.waitFor(term.createRevision, LEADER_VIEW_DEADLINE_MS);
           await lead(
-            { store, view, sessions, storage: deps.storage, policy, clock, logger },
+            { store, view, sessions, storage, policy, clock, logger, metrics, rounds },
             leaderFor(store, term, term.signal),
           );
         })().catch((error: unknown) => {
-          logger.error({ err: errorChain(error) }, 'could not begin to lead; standing down');
+          logger.error({ err: error }, 'could not begin to lead; standing down');
           void leadership.resign();
         });
       });

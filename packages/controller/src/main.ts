@@ -5,12 +5,14 @@ import { systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import { systemRandom } from '@busbar/core/random';
 import { openStorage } from '@busbar/storage/open';
-import { pino } from 'pino';
+import { createLogger, endOnBug } from '@busbar/telemetry/logger';
+import { metricsRegistry } from '@busbar/telemetry/registry';
 import { grpcServer } from './api/grpc-server.ts';
 import { parseControllerFile } from './config/config.ts';
 import { createController } from './controller.ts';
 import { openSeal } from './pki/seal.ts';
 import { EtcdStore } from './store/etcd.ts';
+import { controllerListener } from './telemetry/listener.ts';
 import { VERSION } from './version.ts';
 
 const HELP = `busbar-controller ${VERSION}: the controller of a Busbar cluster, one per voting host
@@ -32,10 +34,10 @@ async function main(): Promise<void> {
   if (values.config === undefined) throw new Error('--config FILE is missing; see --help');
 
   const config = parseControllerFile(readFileSync(values.config, 'utf8'), values.config);
-  const logger = pino({
-    base: { service: 'busbar-controller', controller: config.host },
-    timestamp: pino.stdTimeFunctions.isoTime,
-  });
+  const base = { service: 'busbar-controller', controller: config.host };
+  const logger = createLogger({ base, level: config.log?.level ?? 'info' });
+  endOnBug(logger, 70);
+  const metrics = metricsRegistry();
   mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
   const files = (tls: { ca: string; certificate: string; key: string }) => ({
     ca: readFileSync(tls.ca),
@@ -50,7 +52,7 @@ async function main(): Promise<void> {
     clock: systemClock,
     log: logger,
   });
-  const storage = openStorage(config.storage, { clock: systemClock, logger });
+  const storage = openStorage(config.storage, { clock: systemClock, logger, metrics });
   const self = config.controllers.find((member) => member.host === config.host);
   const controller = createController({
     cluster: config.cluster,
@@ -64,6 +66,7 @@ async function main(): Promise<void> {
     random: systemRandom,
     logger,
     seal: openSeal(readFileSync(config.sealKeyFile)),
+    metrics,
   });
   const server = grpcServer({
     cluster: config.cluster,
@@ -71,7 +74,10 @@ async function main(): Promise<void> {
     sessions: controller.sessions,
     tls: files(config.tls),
     logger,
+    metrics,
   });
+  const tls = files(config.tls);
+  const listener = controllerListener({ cluster: config.cluster, tls, registry: metrics, controller, logger });
   const stop = new AbortController();
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
     process.once(name, () => {
@@ -81,21 +87,15 @@ async function main(): Promise<void> {
     });
   }
   const running = controller.run(stop.signal);
+  if (config.metrics !== undefined) await listener.listen(config.metrics.listen);
   await server.listen(config.listen);
   logger.info({ version: VERSION, listen: config.listen, cluster: config.cluster }, 'controller started');
   await running;
+  listener.close();
   server.close();
   await Promise.all([storage.close(), store.close()]);
   logger.info({}, 'controller stopped');
 }
-
-process.on('unhandledRejection', (error) => {
-  // A bug: nothing in here may be left unawaited. The service manager starts a fresh controller.
-  process.stdout.write(
-    `${JSON.stringify({ level: 60, service: 'busbar-controller', err: errorChain(error), msg: 'unhandled rejection' })}\n`,
-  );
-  process.exit(70);
-});
 
 main().catch((error: unknown) => {
   process.stderr.write(`busbar-controller: ${errorChain(error)}\n`);

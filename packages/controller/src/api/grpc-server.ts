@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { systemClock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import { AgentServiceDefinition } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { ServerCredentials } from '@grpc/grpc-js';
 import { type CallContext, createServer, ServerError, type ServiceImplementation } from 'nice-grpc';
@@ -11,6 +13,7 @@ import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-refl
 import type { SessionRegistry } from '../session/registry.ts';
 import { agentHostOf, callerOf } from './authenticate.ts';
 import { identityInterceptor, PEER_KEY, uriNames } from './identity-interceptor.ts';
+import { measuredPipeline } from './measured.ts';
 import { pipeline } from './pipeline.ts';
 import type { BoundService } from './services.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
@@ -51,11 +54,14 @@ export function grpcServer(deps: {
   readonly sessions: SessionRegistry;
   readonly tls: TlsFiles;
   readonly logger: Logger;
+  /** Default: nothing is counted. */
+  readonly metrics?: Metrics;
 }): GrpcServer {
   const options = { ...CHANNEL_OPTIONS, interceptors: [identityInterceptor] };
   // nice-grpc hands its options to grpc-js's Server, which also takes interceptors; only its type does not say so.
   const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
-  const gate = pipeline(deps.logger);
+  const { metrics = noMetrics } = deps;
+  const gate = measuredPipeline(pipeline(deps.logger), 'grpc', { metrics, clock: systemClock });
 
   for (const { definition, methods } of deps.services) {
     const implementation: Record<string, unknown> = {};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { BusbarError, errorChain } from '@busbar/core/errors';
+import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { z } from 'zod';
 import { includesRole, type Role } from '../pki/role.ts';
@@ -50,8 +50,7 @@ export function pipeline(logger: Logger): Pipeline {
       result: error === null ? 'ok' : error instanceof BusbarError ? error.reason : 'INTERNAL',
     };
     const refused = error instanceof BusbarError && (error.kind === 'unauthenticated' || error.kind === 'forbidden');
-    if (error !== null && !(error instanceof BusbarError))
-      logger.error({ ...entry, err: errorChain(error), stack: stackOf(error) }, 'call failed');
+    if (error !== null && !(error instanceof BusbarError)) logger.error({ ...entry, err: error }, 'call failed');
     else if (refused) logger.warn(entry, 'call without the right to it');
     else if (method.access !== 'read') logger.info(entry, 'mutating call');
     else if (error !== null) logger.debug(entry, 'call refused');
@@ -146,8 +145,4 @@ function targetOf(request: unknown): string {
     if (typeof fields[key] === 'string') return fields[key].slice(0, 253);
   }
   return '';
-}
-
-function stackOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? '') : '';
 }

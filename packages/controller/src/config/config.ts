@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
 import { StorageConfig } from '@busbar/storage/config';
+import { LOG_LEVELS } from '@busbar/telemetry/logger';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { cut, show } from '../api/validation.ts';
@@ -36,6 +37,9 @@ const schema = z.strictObject({
   /** 32 random bytes, the same on every controller and nowhere else (mode 0600, or a systemd credential). */
   sealKeyFile: absolutePath,
   stateDir: absolutePath,
+  /** Metrics and health over HTTPS; without it there is no such listener. */
+  metrics: z.strictObject({ listen: address }, 'listen, such as 10.77.0.11:7802').optional(),
+  log: z.strictObject({ level: z.enum(LOG_LEVELS, LOG_LEVELS.join(', ')) }, 'level').optional(),
   nats: z.strictObject({ servers: z.array(z.string()) }).optional(),
 });
 
