@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The files of one host as text: identity, libvirt, NATS, the two daemons of ours. Pure.
 import { stringify } from 'yaml';
-import { CONTROLLER_PORT, type HostPlan, type LabPlan } from './plan.ts';
+import { AGENT_METRICS_PORT, CONTROLLER_METRICS_PORT, CONTROLLER_PORT, type HostPlan, type LabPlan } from './plan.ts';
 import { CONTROLLER_USER, POOL, VM_USER } from './render-ceph.ts';
 
 const PKI = '/etc/busbar/pki';
@@ -49,6 +49,7 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
       : { driver: 'dir', path: SHARED_VOLUMES },
     sealKeyFile: `${PKI}/seal.key`,
     stateDir: '/var/lib/busbar/controller',
+    metrics: { listen: `${host.management}:${CONTROLLER_METRICS_PORT}` },
     nats: { servers: natsServers(plan) },
   });
 }
@@ -74,6 +75,7 @@ export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/agent.crt`, key: `${PKI}/agent.key` },
     ...(host.role === 'hypervisor' ? { libvirt: { uri: 'qemu:///system' }, storage } : {}),
     stateDir: '/var/lib/busbar/agent',
+    metrics: { listen: `${host.management}:${AGENT_METRICS_PORT}` },
     runDir: '/run/busbar',
     logDir: '/var/log/busbar',
   });

@@ -13,6 +13,7 @@ import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/me
 import { VirtualClock } from '@busbar/core/clock/virtual';
 import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import { type Random, seededRandom } from '@busbar/core/random';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import type { StorageDriver } from '@busbar/storage/driver';
@@ -53,8 +54,16 @@ export class World {
   readonly hosts: readonly SimHost[];
   readonly #controllers = new Map<string, SimController>();
   readonly #names: readonly string[];
+  readonly #metricsOf: (who: string) => Metrics;
 
-  constructor(options: { readonly seed: number; readonly controllers?: number; readonly hosts?: number }) {
+  constructor(options: {
+    readonly seed: number;
+    readonly controllers?: number;
+    readonly hosts?: number;
+    /** A registry for each `controller NAME` and `agent NAME`. */
+    readonly metricsOf?: (who: string) => Metrics;
+  }) {
+    this.#metricsOf = options.metricsOf ?? (() => noMetrics);
     this.random = seededRandom(options.seed);
     this.truth = new MemoryStoreServer({ clock: this.clock });
     this.pool = newSimPool({ latencyMs: { min: 1, max: 40 } });
@@ -87,6 +96,7 @@ export class World {
       clock: this.clock,
       random,
       logger: this.#logger(`controller ${name}`, entry),
+      metrics: this.#metricsOf(`controller ${name}`),
     });
     const stop = new AbortController();
     const made: SimController = Object.assign(entry, { host: name, store, controller, stop, power });
@@ -103,6 +113,12 @@ export class World {
     victim.power.abort();
     victim.stop.abort();
     this.#controllers.delete(name);
+  }
+
+  /** The member of the store that a controller talks to stands still, or goes on. */
+  freezeStoreOf(name: string, frozen: boolean): void {
+    this.note(`${frozen ? 'freeze' : 'thaw'} the store of ${name}`);
+    this.#live(name).store.setFrozen(frozen);
   }
 
   leaderName(): string | null {
@@ -140,6 +156,7 @@ export class World {
       clock: this.clock,
       random: seededRandom(Math.floor(this.random.next() * 2 ** 32)),
       logger: this.#logger(`agent ${host.name}`, { dead: false }),
+      metrics: this.#metricsOf(`agent ${host.name}`),
       dialer: this.#dialer(host.name, host.power.signal),
       driver: host.driver,
       store: host.memory,
