@@ -13,7 +13,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/vm';
 import { type MetricsRegistry, metricsRegistry } from '@busbar/telemetry/registry';
 import { describe, expect, it } from 'vitest';
-import { parseScrape, type Scrape } from './scrape.ts';
+import { parseScrape, type Scrape } from '../scrape.ts';
 import { World } from './world.ts';
 
 /**
