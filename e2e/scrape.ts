@@ -14,7 +14,8 @@ export function parseScrape(text: string): Scrape {
   for (const line of text.split('\n')) {
     if (line === '' || line.startsWith('#')) continue;
     const [, name, labels = '', value] = LINE.exec(line) ?? [];
-    if (name === undefined || value === undefined || Number.isNaN(Number(value.replace('+Inf', 'Infinity'))))
+    // As Prometheus' own parser takes them, in any case: prom-client writes Nan for the mean of nothing.
+    if (name === undefined || value === undefined || !/^(nan|[+-]?(inf|[\d.]+(e[+-]?\d+)?))$/i.test(value))
       throw new Error(`no line of Prometheus' format: ${line}`);
     if (values.has(name + labels)) throw new Error(`twice: ${name}${labels}`);
     values.set(name + labels, Number(value));

@@ -207,6 +207,17 @@ describe('an agent', () => {
   });
 });
 
+describe('the simulation', () => {
+  it('takes the same course whether it is measured or not', async () => {
+    const course = async (options: object) => {
+      const world = new World({ seed: 5, ...options });
+      await world.clock.advance(20_000);
+      return world.trace;
+    };
+    expect(await course({ metricsOf: () => metricsRegistry() })).toEqual(await course({}));
+  });
+});
+
 describe('the log lines of one operation', () => {
   it('are found by its id on the controller, and by VM id and epoch on the agent', async () => {
     const { world, createVm } = await newWorld();

@@ -185,11 +185,12 @@ export class NativeHost<M extends MethodTable<M>, E = never, L extends string = 
     if (this.#state === 'closed') {
       return Promise.reject(this.#error('unavailable', NATIVE_REASONS.closed, 'was closed'));
     }
+    const timing = this.#meter.offered();
     if (this.#state === 'backoff' && this.#startFailure !== null && this.#failures > PATIENT_FAILURES) {
+      this.#meter.ended(timing, laneName, method, this.#startFailure);
       return Promise.reject(this.#startFailure);
     }
     this.start();
-    const timing = this.#meter.offered();
     return new Promise((succeed, fail) => {
       const resolve = (value: unknown) => {
         this.#meter.ended(timing, laneName, method, null);
