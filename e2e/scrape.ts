@@ -4,7 +4,7 @@ export interface Scrape {
   /** `name{label="x"}` → value, as written. */
   readonly values: ReadonlyMap<string, number>;
   /** Sum over all series of a name whose labels contain these. */
-  sum(name: string, labels?: Readonly<Record<string, string>>): number;
+  readonly sum: (name: string, labels?: Readonly<Record<string, string>>) => number;
 }
 
 const LINE = /^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\.)*",?)*\})? (\S+)$/;

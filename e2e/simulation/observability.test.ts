@@ -70,7 +70,7 @@ function lines(world: World, word: string) {
     const [, who = '', level = '', message = '', json = ''] =
       /^\S+ ((?:controller|agent) \S+) (info|warn|error) (.*?) (\{.*\})$/.exec(line) ?? [];
     return who !== '' && json.includes(word)
-      ? [{ who, level, message, fields: JSON.parse(json) as Record<string, unknown> }]
+      ? [{ who, level, message, fields: JSON.parse(json) as Record<string, string | undefined> }]
       : [];
   });
 }
@@ -234,7 +234,7 @@ describe('the log lines of one operation', () => {
       true,
     );
     expect(own.every(({ fields }) => fields.vmId === vmId)).toBe(true);
-    expect(own.map(({ message, fields }) => `${message} ${String(fields.to ?? '')}`.trim())).toEqual([
+    expect(own.map(({ message, fields }) => `${message} ${fields.to ?? ''}`.trim())).toEqual([
       'operation changes state OPERATION_STATE_RUNNING',
       'VM changes phase VM_PHASE_STARTING',
       'VM changes phase VM_PHASE_STOPPED',
@@ -245,7 +245,7 @@ describe('the log lines of one operation', () => {
     const { epoch, host } = start?.fields ?? {};
     // The protocol to the agents knows no operations: there, the VM's id and the epoch are what joins the two.
     const agent = lines(world, vmId).filter(({ who }) => who.startsWith('agent'));
-    expect(agent.every(({ who, fields }) => who === `agent ${String(host)}` && fields.vmId === vmId)).toBe(true);
+    expect(agent.every(({ who, fields }) => who === `agent ${host}` && fields.vmId === vmId)).toBe(true);
     expect(
       agent.filter(({ fields }) => fields.epoch === epoch).map(({ level, message }) => `${level} ${message}`),
     ).toEqual(['info action begins', 'warn start failed', 'info action ends']);

@@ -73,7 +73,7 @@ async function run(file: AgentFile, logger: Logger): Promise<void> {
     metrics,
   });
   const listener = agentListener({ cluster, tls: tlsNow, registry: metrics, health: agent.health, logger });
-  if (file.metrics !== undefined) await listener.listen(file.metrics.listen);
+  if (file.metrics !== undefined) listener.serve(file.metrics.listen);
 
   let stopping = false;
   const stop = (signal: NodeJS.Signals) => {

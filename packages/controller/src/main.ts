@@ -87,7 +87,7 @@ async function main(): Promise<void> {
     });
   }
   const running = controller.run(stop.signal);
-  if (config.metrics !== undefined) await listener.listen(config.metrics.listen);
+  if (config.metrics !== undefined) listener.serve(config.metrics.listen);
   await server.listen(config.listen);
   logger.info({ version: VERSION, listen: config.listen, cluster: config.cluster }, 'controller started');
   await running;

@@ -5,6 +5,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { TLSSocket } from 'node:tls';
+import { systemClock } from '@busbar/core/clock/clock';
 import type { Logger } from '@busbar/core/log';
 import type { Check, HealthSource } from './health.ts';
 import type { MetricsRegistry } from './registry.ts';
@@ -27,6 +28,11 @@ export interface ListenerOptions {
 export interface MetricsListener {
   /** Resolves with the port once it listens. */
   listen(address: string): Promise<number>;
+  /**
+   * Listens as soon as the address can be had: at boot it may not be there yet, and a daemon shall not wait for the
+   * figures about it.
+   */
+  serve(address: string): void;
   /** Takes other files into use: for connections from now on. */
   setTls(tls: TlsFiles): void;
   close(): void;
@@ -38,6 +44,8 @@ const CONNECTIONS = 64;
 const HELLO_MS = 5_000;
 /** Longer than Prometheus' usual 15 s between two scrapes, so that it keeps its connection. */
 const IDLE_MS = 30_000;
+/** An address that an interface gets while the host boots is there within seconds. */
+const TRY_AGAIN_MS = 5_000;
 /** What a probe shows of an error: enough to know where to look, without a certificate. */
 const PROBLEM_CHARACTERS = 300;
 
@@ -49,6 +57,8 @@ type Answer = { readonly status: number; readonly type: string; readonly body: s
  */
 export function metricsListener(options: ListenerOptions): MetricsListener {
   const { health, registry, logger } = options;
+  let closed = false;
+  let again: Disposable | undefined;
   const server = createServer({
     ...secure(options.tls),
     minVersion: 'TLSv1.2',
@@ -97,20 +107,36 @@ export function metricsListener(options: ListenerOptions): MetricsListener {
     }
   }
 
-  return {
-    listen(address) {
-      const { host, port } = split(address);
-      return new Promise((resolve, reject) => {
-        server.once('error', reject);
-        server.listen({ host, port }, () => {
-          server.off('error', reject);
-          server.on('error', (err) => logger.error({ err }, 'the listener for metrics failed'));
-          resolve((server.address() as AddressInfo).port);
-        });
+  function listen(address: string): Promise<number> {
+    const { host, port } = split(address);
+    return new Promise((resolve, reject) => {
+      server.once('error', reject);
+      server.listen({ host, port }, () => {
+        server.off('error', reject);
+        server.on('error', (err) => logger.error({ err }, 'the listener for metrics failed'));
+        resolve((server.address() as AddressInfo).port);
       });
-    },
+    });
+  }
+
+  function serve(address: string, told = false): void {
+    listen(address).then(
+      () => logger.info({ address }, 'metrics and health are served'),
+      (err: unknown) => {
+        if (closed) return;
+        if (!told) logger.error({ err, address }, 'metrics and health cannot be served yet');
+        again = systemClock.timer(TRY_AGAIN_MS, () => serve(address, true));
+      },
+    );
+  }
+
+  return {
+    listen,
+    serve: (address) => serve(address),
     setTls: (tls) => server.setSecureContext(secure(tls)),
     close() {
+      closed = true;
+      again?.[Symbol.dispose]();
       server.close();
       server.closeAllConnections();
     },

@@ -91,8 +91,8 @@ describe('the health of an agent', () => {
   it('is its loops, each by its own limit', async () => {
     const clock = new VirtualClock();
     const [reconciler, sessions] = [new Pulse(clock), new Pulse(clock)];
-    const { live } = agentHealth({ reconciler, sessions, readiness: () => WELL });
-    const ill = () => live().flatMap(({ name, problem }) => (problem === '' ? [] : [`${name} ${problem}`]));
+    const health = agentHealth({ reconciler, sessions, readiness: () => WELL });
+    const ill = () => health.live().flatMap(({ name, problem }) => (problem === '' ? [] : [`${name} ${problem}`]));
     expect(ill()).toEqual([]);
     reconciler.beat();
     sessions.beat();

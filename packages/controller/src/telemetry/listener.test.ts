@@ -232,7 +232,7 @@ describe('the listener', () => {
     expect((await get('/healthz')).status).toBe(200);
   });
 
-  it('tells when its address cannot be had', async () => {
+  it('tells when its address cannot be had, and tries again', { timeout: 20_000 }, async () => {
     await open();
     const second = metricsListener({
       tls: tlsOf(server),
@@ -242,6 +242,15 @@ describe('the listener', () => {
       logger: silentLogger,
     });
     await expect(second.listen(`127.0.0.1:${port}`)).rejects.toMatchObject({ code: 'EADDRINUSE' });
+    // And has it once it is free.
+    second.serve(`127.0.0.1:${port}`);
+    listener.close();
+    const answers = () =>
+      get('/healthz').then(
+        ({ status }) => status,
+        () => 0,
+      );
+    await expect.poll(answers, { timeout: 15_000, interval: 250 }).toBe(200);
     second.close();
   });
 });
