@@ -137,7 +137,7 @@ async function lastStart(vmId: string): Promise<{ readonly begunMs: number; read
     .filter((line) => line.includes(vmId) && line.includes('"action":"start"'))
     .map((line) => JSON.parse(line) as { time: string; msg: string });
   const at = (msg: string): number => Date.parse(lines.findLast((line) => line.msg === msg)?.time ?? '');
-  return { begunMs: at('action'), endedMs: at('action ended') };
+  return { begunMs: at('action'), endedMs: at('action ends') };
 }
 
 /** 20 VMs at once against as many `virsh create` as a script would run at once on this machine. */

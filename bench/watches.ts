@@ -72,7 +72,9 @@ export async function watchers(cluster: Cluster, vm: string): Promise<Row> {
   const first = etcds[0];
   if (first === undefined) throw new Error('no connection to etcd');
   const cancels = await Promise.all(
-    Array.from({ length: WATCHERS }, (_, i) => etcds[i % CHANNELS]?.watch('x-bench/watched', () => theirs.arrive())),
+    Array.from({ length: WATCHERS }, (_, i) =>
+      (etcds[i % CHANNELS] ?? first).watch('x-bench/watched', () => theirs.arrive()),
+    ),
   );
 
   const ours = new Muster();
@@ -122,7 +124,7 @@ export async function watchers(cluster: Cluster, vm: string): Promise<Row> {
   });
   for (const stream of streams) stream?.cancel();
   for (const client of clients) client.close();
-  for (const cancel of cancels) cancel?.();
+  for (const cancel of cancels) cancel();
   for (const etcd of etcds) etcd.close();
   return row;
 }

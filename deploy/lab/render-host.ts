@@ -2,7 +2,7 @@
 // The files of one host as text: identity, libvirt, NATS, the two daemons of ours. Pure.
 import { natsServerConfig } from '@busbar/controller/event/nats-server';
 import { stringify } from 'yaml';
-import { CONTROLLER_PORT, type HostPlan, type LabPlan } from './plan.ts';
+import { AGENT_METRICS_PORT, CONTROLLER_METRICS_PORT, CONTROLLER_PORT, type HostPlan, type LabPlan } from './plan.ts';
 import { CONTROLLER_USER, POOL, VM_USER } from './render-ceph.ts';
 
 const PKI = '/etc/busbar/pki';
@@ -55,6 +55,7 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
     sealKeyFile: `${PKI}/seal.key`,
     authoritiesFile: `${PKI}/authorities.sealed.json`,
     stateDir: '/var/lib/busbar/controller',
+    metrics: { listen: `${host.management}:${CONTROLLER_METRICS_PORT}` },
     nats: { servers: natsServers(plan, host) },
   });
 }
@@ -80,6 +81,7 @@ export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/agent.crt`, key: `${PKI}/agent.key` },
     ...(host.role === 'hypervisor' ? { libvirt: { uri: 'qemu:///system' }, storage } : {}),
     stateDir: '/var/lib/busbar/agent',
+    metrics: { listen: `${host.management}:${AGENT_METRICS_PORT}` },
     runDir: '/run/busbar',
     logDir: '/var/log/busbar',
   });

@@ -11,7 +11,9 @@ import { memoryBus } from '@busbar/controller/event/bus';
 import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/memory';
 import { testCaller } from '@busbar/controller/testing/callers';
 import { VirtualClock } from '@busbar/core/clock/virtual';
+import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import { type Random, seededRandom } from '@busbar/core/random';
 import { openSeal, SEAL_KEY_BYTES } from '@busbar/pki/seal';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
@@ -55,8 +57,16 @@ export class World {
   readonly hosts: readonly SimHost[];
   readonly #controllers = new Map<string, SimController>();
   readonly #names: readonly string[];
+  readonly #metricsOf: (who: string) => Metrics;
 
-  constructor(options: { readonly seed: number; readonly controllers?: number; readonly hosts?: number }) {
+  constructor(options: {
+    readonly seed: number;
+    readonly controllers?: number;
+    readonly hosts?: number;
+    /** A registry for each `controller NAME` and `agent NAME`. */
+    readonly metricsOf?: (who: string) => Metrics;
+  }) {
+    this.#metricsOf = options.metricsOf ?? (() => noMetrics);
     this.random = seededRandom(options.seed);
     this.truth = new MemoryStoreServer({ clock: this.clock });
     this.pool = newSimPool({ latencyMs: { min: 1, max: 40 } });
@@ -91,6 +101,7 @@ export class World {
       clock: this.clock,
       random,
       logger: this.#logger(`controller ${name}`, entry),
+      metrics: this.#metricsOf(`controller ${name}`),
     });
     const stop = new AbortController();
     const made: SimController = Object.assign(entry, { host: name, store, controller, stop, power });
@@ -107,6 +118,12 @@ export class World {
     victim.power.abort();
     victim.stop.abort();
     this.#controllers.delete(name);
+  }
+
+  /** The member of the store that a controller talks to stands still, or goes on. */
+  freezeStoreOf(name: string, frozen: boolean): void {
+    this.note(`${frozen ? 'freeze' : 'thaw'} the store of ${name}`);
+    this.#live(name).store.setFrozen(frozen);
   }
 
   leaderName(): string | null {
@@ -142,6 +159,7 @@ export class World {
       clock: this.clock,
       random: seededRandom(Math.floor(this.random.next() * 2 ** 32)),
       logger: this.#logger(`agent ${host.name}`, { dead: false }),
+      metrics: this.#metricsOf(`agent ${host.name}`),
       dialer: this.#dialer(host.name, host.power.signal),
       driver: host.driver,
       store: host.memory,
@@ -233,8 +251,10 @@ export class World {
   #logger(who: string, life: { readonly dead: boolean }): Logger {
     const write = (level: string) => (fields: object, message: string) => {
       if (life.dead) return;
-      const { stack: _stack, ...rest } = fields as { stack?: string };
-      this.note(`${who} ${level} ${message} ${JSON.stringify(rest)}`);
+      const text = JSON.stringify(fields, (_key, value: unknown) =>
+        value instanceof Error ? errorChain(value) : value,
+      );
+      this.note(`${who} ${level} ${message} ${text}`);
     };
     return { debug: () => {}, info: write('info'), warn: write('warn'), error: write('error') };
   }

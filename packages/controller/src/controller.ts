@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
+import { Pulse } from '@busbar/core/pulse';
 import type { Random } from '@busbar/core/random';
 import type { Seal } from '@busbar/pki/seal';
 import type { SealedAuthorities } from '@busbar/pki/sealed-authorities';
 import { DEFAULT_POLICY, type PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
+import type { HealthSource } from '@busbar/telemetry/health';
 import type { Api } from './api/call.ts';
 import { RequestLeases } from './api/request-leases.ts';
 import { type BoundService, publicServices } from './api/services.ts';
@@ -20,6 +22,10 @@ import { Leadership } from './leadership/leadership.ts';
 import { type LeaseTimings, SessionRegistry } from './session/registry.ts';
 import type { ClusterStore } from './store/cluster-store.ts';
 import { groupCommit } from './store/group-commit.ts';
+import { measuredStore } from './store/measured.ts';
+import { controllerHealth } from './telemetry/health.ts';
+import { observe } from './telemetry/observe.ts';
+import { measuredStorage } from './telemetry/storage.ts';
 import { ClusterView } from './view/view.ts';
 
 /**
@@ -45,6 +51,8 @@ export interface ControllerDeps {
   readonly authorities?: SealedAuthorities;
   readonly policy?: PlacementPolicy;
   readonly leaseTimings?: LeaseTimings;
+  /** Default: nothing is counted. */
+  readonly metrics?: Metrics;
 }
 
 export interface Controller {
@@ -55,12 +63,16 @@ export interface Controller {
   readonly view: ClusterView;
   /** For the transports. */
   readonly admission: Admission;
+  readonly health: HealthSource;
   /** Runs until the signal aborts, then resigns and returns. */
   run(signal: AbortSignal): Promise<void>;
 }
 
 export function createController(deps: ControllerDeps): Controller {
-  const { store, clock, random, logger } = deps;
+  const { clock, random, logger, metrics = noMetrics } = deps;
+  const store = measuredStore(deps.store, metrics, clock);
+  const storage = measuredStorage(deps.storage, metrics, clock);
+  const rounds = new Pulse(clock);
   const view = new ClusterView({ store, clock, logger });
   const sessions = new SessionRegistry({
     controller: deps.host,
@@ -80,7 +92,7 @@ export function createController(deps: ControllerDeps): Controller {
     version: deps.version,
     view,
     store,
-    storage: deps.storage,
+    storage,
     sessions,
     policy,
     clock,
@@ -93,6 +105,8 @@ export function createController(deps: ControllerDeps): Controller {
     leadership,
   };
 
+  observe(metrics, { version: deps.version, store, view, sessions, leadership, clock });
+
   return {
     sessions,
     services: publicServices(api),
@@ -100,6 +114,7 @@ export function createController(deps: ControllerDeps): Controller {
     trail,
     view,
     admission: admission(view, clock),
+    health: controllerHealth({ view, leadership, rounds, clock }),
     async run(signal) {
       let leading: Promise<void> = Promise.resolve();
       using _term = leadership.onChange((term) => {
@@ -119,17 +134,19 @@ export function createController(deps: ControllerDeps): Controller {
               store,
               view,
               sessions,
-              storage: deps.storage,
+              storage,
               policy,
               bus: deps.bus ?? NO_BUS,
               clock,
               random,
               logger,
+              metrics,
+              rounds,
             },
             leaderFor({ store, view, clock, random }, term, term.signal),
           );
         })().catch((error: unknown) => {
-          logger.error({ err: errorChain(error) }, 'could not begin to lead; standing down');
+          logger.error({ err: error }, 'could not begin to lead; standing down');
           void leadership.resign();
         });
       });

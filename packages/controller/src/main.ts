@@ -7,13 +7,15 @@ import { systemRandom } from '@busbar/core/random';
 import { openSeal } from '@busbar/pki/seal';
 import { parseSealedAuthorities, type SealedAuthorities } from '@busbar/pki/sealed-authorities';
 import { openStorage } from '@busbar/storage/open';
-import { pino } from 'pino';
+import { createLogger, endOnBug } from '@busbar/telemetry/logger';
+import { metricsRegistry } from '@busbar/telemetry/registry';
 import { grpcServer } from './api/grpc-server.ts';
 import { parseControllerFile } from './config/config.ts';
 import { createController } from './controller.ts';
 import { NO_BUS } from './event/bus.ts';
 import { natsBus } from './event/nats.ts';
 import { EtcdStore } from './store/etcd.ts';
+import { controllerListener } from './telemetry/listener.ts';
 import { VERSION } from './version.ts';
 
 const HELP = `busbar-controller ${VERSION}: the controller of a Busbar cluster, one per voting host
@@ -35,10 +37,10 @@ async function main(): Promise<void> {
   if (values.config === undefined) throw new Error('--config FILE is missing; see --help');
 
   const config = parseControllerFile(readFileSync(values.config, 'utf8'), values.config);
-  const logger = pino({
-    base: { service: 'busbar-controller', controller: config.host },
-    timestamp: pino.stdTimeFunctions.isoTime,
-  });
+  const base = { service: 'busbar-controller', controller: config.host };
+  const logger = createLogger({ base, level: config.log?.level ?? 'info' });
+  endOnBug(logger, 70);
+  const metrics = metricsRegistry();
   mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
   const files = (tls: { ca: string; certificate: string; key: string }) => ({
     ca: readFileSync(tls.ca),
@@ -53,7 +55,7 @@ async function main(): Promise<void> {
     clock: systemClock,
     log: logger,
   });
-  const storage = openStorage(config.storage, { clock: systemClock, logger });
+  const storage = openStorage(config.storage, { clock: systemClock, logger, metrics });
   const bus =
     config.nats === undefined
       ? NO_BUS
@@ -87,6 +89,7 @@ async function main(): Promise<void> {
     seal: openSeal(sealKey),
     forVoters: { sealKey, etcdEndpoints: config.etcd.endpoints },
     ...(authorities === undefined ? {} : { authorities }),
+    metrics,
   });
   const server = grpcServer({
     cluster: config.cluster,
@@ -96,7 +99,10 @@ async function main(): Promise<void> {
     admission: controller.admission,
     tls: files(config.tls),
     logger,
+    metrics,
   });
+  const tls = files(config.tls);
+  const listener = controllerListener({ cluster: config.cluster, tls, registry: metrics, controller, logger });
   const stop = new AbortController();
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
     process.once(name, () => {
@@ -106,9 +112,11 @@ async function main(): Promise<void> {
     });
   }
   const running = controller.run(stop.signal);
+  if (config.metrics !== undefined) listener.serve(config.metrics.listen);
   await server.listen(config.listen);
   logger.info({ version: VERSION, listen: config.listen, cluster: config.cluster }, 'controller started');
   await running;
+  listener.close();
   server.close();
   await Promise.all([bus.close(), storage.close(), store.close()]);
   logger.info({}, 'controller stopped');
@@ -118,14 +126,6 @@ async function main(): Promise<void> {
 function readAuthorities(file: string | undefined): SealedAuthorities | undefined {
   return file !== undefined && existsSync(file) ? parseSealedAuthorities(readFileSync(file, 'utf8'), file) : undefined;
 }
-
-process.on('unhandledRejection', (error) => {
-  // A bug: nothing in here may be left unawaited. The service manager starts a fresh controller.
-  process.stdout.write(
-    `${JSON.stringify({ level: 60, service: 'busbar-controller', err: errorChain(error), msg: 'unhandled rejection' })}\n`,
-  );
-  process.exit(70);
-});
 
 main().catch((error: unknown) => {
   process.stderr.write(`busbar-controller: ${errorChain(error)}\n`);

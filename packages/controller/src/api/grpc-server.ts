@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { systemClock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import { AgentServiceDefinition } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { ServerCredentials } from '@grpc/grpc-js';
 import { type CallContext, createServer, ServerError, type ServiceImplementation } from 'nice-grpc';
@@ -13,6 +15,7 @@ import type { Admission } from '../certificate/admission.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import { agentHostOf, callerOf, type Peer, type PresentedCertificate, presented } from './authenticate.ts';
 import { identityInterceptor, PEER_KEY } from './identity-interceptor.ts';
+import { measuredPipeline } from './measured.ts';
 import { pipeline } from './pipeline.ts';
 import type { BoundService } from './services.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
@@ -56,11 +59,14 @@ export function grpcServer(deps: {
   readonly admission: Admission;
   readonly tls: TlsFiles;
   readonly logger: Logger;
+  /** Default: nothing is counted. */
+  readonly metrics?: Metrics;
 }): GrpcServer {
   const options = { ...CHANNEL_OPTIONS, interceptors: [identityInterceptor] };
   // nice-grpc hands its options to grpc-js's Server, which also takes interceptors; only its type does not say so.
   const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
-  const gate = pipeline(deps);
+  const { metrics = noMetrics } = deps;
+  const gate = measuredPipeline(pipeline(deps), 'grpc', { metrics, clock: systemClock });
   // Nobody gets here without a certificate, so nobody joins here.
   const services = deps.services.filter(({ methods }) =>
     Object.values(methods).every((method) => method.access !== 'join'),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { BusbarError, errorChain } from '@busbar/core/errors';
+import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { includesRole, type Role } from '@busbar/pki/role';
 import type { z } from 'zod';
@@ -80,8 +80,7 @@ export function pipeline({ logger, trail, admission }: Gate): Pipeline {
       result: error === null ? 'ok' : error instanceof BusbarError ? error.reason : 'INTERNAL',
     };
     const refused = error instanceof BusbarError && (error.kind === 'unauthenticated' || error.kind === 'forbidden');
-    if (error !== null && !(error instanceof BusbarError))
-      logger.error({ ...entry, err: errorChain(error), stack: stackOf(error) }, 'call failed');
+    if (error !== null && !(error instanceof BusbarError)) logger.error({ ...entry, err: error }, 'call failed');
     else if (refused) logger.warn(entry, 'call without the right to it');
     else if (method.access !== 'read') logger.info(entry, 'mutating call');
     else if (error !== null) logger.debug(entry, 'call refused');
@@ -197,8 +196,4 @@ function assertRole(name: string, held: Role, needed: Role, definition: MethodDe
     message: `"${name}" has role ${held}, ${definition.name} needs ${needed}`,
     hint: needed === 'admin' ? 'use a certificate with role admin' : 'use a certificate with role operator or admin',
   });
-}
-
-function stackOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? '') : '';
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, sleep } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
 import type { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
@@ -71,6 +70,7 @@ export class AuditTrail {
     const allowance = this.#allowance(noted);
     if (allowance.left === 0 || this.#queue.length >= QUEUE_MAX) {
       allowance.further++;
+      this.#wake();
       return;
     }
     allowance.left--;
@@ -98,15 +98,16 @@ export class AuditTrail {
     signal.addEventListener('abort', wake, { once: true });
     while (!signal.aborted) {
       const dueMs = this.#countedMs + COUNT_EVERY_MS - clock.nowMs();
-      if (dueMs <= 0) this.#count();
-      else if (this.#queue.length === 0) await this.#rung(dueMs);
+      if (dueMs <= 0 && this.#allowances.size > 0) this.#count();
+      // Nobody has used any of theirs: nothing to count, however long that lasts.
+      else if (this.#queue.length === 0) await this.#rung(this.#allowances.size > 0 ? dueMs : null);
       const next = this.#queue[0];
       if (next === undefined || signal.aborted) continue;
       try {
         await this.#write(next);
         this.#queue.shift();
       } catch (error) {
-        logger.debug({ err: errorChain(error) }, 'audit record of a call that changed nothing waits for the store');
+        logger.debug({ err: error }, 'audit record of a call that changed nothing waits for the store');
         await sleep(clock, RETRY_MS, signal).catch(() => {});
       }
     }
@@ -166,11 +167,11 @@ export class AuditTrail {
     return fresh;
   }
 
-  async #rung(timeoutMs: number): Promise<void> {
+  async #rung(timeoutMs: number | null): Promise<void> {
     await new Promise<void>((resolve) => {
-      const timer = this.#deps.clock.timer(timeoutMs, resolve);
+      const timer = timeoutMs === null ? null : this.#deps.clock.timer(timeoutMs, resolve);
       this.#wake = () => {
-        timer[Symbol.dispose]();
+        timer?.[Symbol.dispose]();
         resolve();
       };
     });

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, sleep } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { SealedAuthorities } from '@busbar/pki/sealed-authorities';
 import { putRecord, recordKey } from '../records/kinds.ts';
@@ -32,7 +31,7 @@ export async function takeOverAuthorities(
       return;
     } catch (error) {
       if (signal.aborted) return;
-      deps.logger.warn({ err: errorChain(error) }, 'cannot take the authorities over yet');
+      deps.logger.warn({ err: error }, 'cannot take the authorities over yet');
       await sleep(deps.clock, RETRY_MS, signal).catch(() => {});
     }
   }

@@ -47,6 +47,8 @@ describe('controller file', () => {
       { ...good, etcd: { endpoints: ['http://h:2379'], tls } },
       'etcd.endpoints.0 is "http://h:2379", expected an address https://host:port',
     ],
+    ['metrics', { ...good, metrics: { listen: '7802' } }, 'metrics.listen is "7802", expected an address host:port'],
+    ['log', { ...good, log: { level: 'loud' } }, 'log.level is "loud", expected debug, info, warn, error'],
     ['typo', { ...good, sotrage: {} }, 'sotrage is unknown, expected no such field'],
     ['inner typo', { ...good, tls: { ...tls, cert: '/x' } }, 'tls.cert is unknown, expected no such field'],
     ['driver', { ...good, storage: { driver: 'nfs' } }, 'storage.driver is "nfs", expected "rbd" or "dir"'],

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
 import { StorageConfig } from '@busbar/storage/config';
+import { LOG_LEVELS } from '@busbar/telemetry/logger';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { cut, show } from '../api/validation.ts';
@@ -38,6 +39,9 @@ const schema = z.strictObject({
   /** Written by `busbar cluster init`; read at every start, and needed once, by one controller. */
   authoritiesFile: absolutePath.optional(),
   stateDir: absolutePath,
+  /** Metrics and health over HTTPS; without it there is no such listener. */
+  metrics: z.strictObject({ listen: address }, 'listen, such as 10.77.0.11:7802').optional(),
+  log: z.strictObject({ level: z.enum(LOG_LEVELS, LOG_LEVELS.join(', ')) }, 'level').optional(),
   /** Events go out to one of these, with the certificate of `tls`; the nearest first. Without it, they are only in the API. */
   nats: z
     .strictObject({

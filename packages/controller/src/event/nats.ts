@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
 import { Event } from '@busbar/proto/gen/busbar/v1/event';
@@ -87,7 +86,7 @@ export function natsBus(options: NatsOptions): EventBus {
   /** What the server refuses it tells between the lines; nobody waits for it. */
   async function listen(made: NatsConnection, server: string): Promise<void> {
     for await (const status of made.status())
-      if (status.type === 'error') logger.warn({ server, err: errorChain(status.error) }, 'NATS refuses something');
+      if (status.type === 'error') logger.warn({ server, err: status.error }, 'NATS refuses something');
   }
 
   async function sendSome(to: NatsConnection): Promise<void> {
@@ -116,10 +115,7 @@ export function natsBus(options: NatsOptions): EventBus {
     const ceiling = Math.min(PAUSE_MAX_MS, PAUSE_FIRST_MS * 2 ** Math.min(failures, 10));
     // Once: an outage of hours is not worth a line every ten seconds. The others of the list get their turn at once.
     if (failures === options.servers.length - 1)
-      logger.warn(
-        { err: errorChain(error) },
-        'no NATS server takes events; the cluster goes on without, the API has them',
-      );
+      logger.warn({ err: error }, 'no NATS server takes events; the cluster goes on without, the API has them');
     failures++;
     if (failures < options.servers.length) return;
     await sleep(clock, ceiling * (0.5 + options.random.next() / 2), closing.signal).catch(() => {});

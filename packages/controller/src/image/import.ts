@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { sleep, withDeadline } from '@busbar/core/clock/clock';
-import { BusbarError, errorChain } from '@busbar/core/errors';
+import { BusbarError } from '@busbar/core/errors';
 import type { ImageId, Revision } from '@busbar/core/ids';
 import type { ImageRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import {
@@ -263,7 +263,7 @@ async function forget(api: Api, id: string, name: string): Promise<void> {
     await api.storage.deleteImage(id as ImageId);
     await api.store.txn({ compare: [absent(key)], writes: [{ kind: 'delete', key: importKey(id) }] });
   } catch (error) {
-    api.logger.warn({ imageId: id, err: errorChain(error) }, 'a failed import is left to the clean-up');
+    api.logger.warn({ imageId: id, err: error }, 'a failed import is left to the clean-up');
   }
 }
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { errorChain } from '@busbar/core/errors';
 import type { ImageId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { expiredAuditRecords } from '../audit/retention.ts';
@@ -68,7 +67,7 @@ export class CleanUp {
         await storage.deleteImage(id as ImageId);
       } catch (error) {
         // One image that does not let go (a watcher, a snapshot) must not keep the others' bytes.
-        logger.warn({ imageId: id, err: errorChain(error) }, 'cannot remove it; tried again in a minute');
+        logger.warn({ imageId: id, err: error }, 'cannot remove it; tried again in a minute');
         continue;
       }
       await this.#leader.txn({ compare: [noRecord], writes: [{ kind: 'delete', key: importKey(id) }] });

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
+import { Pulse } from '@busbar/core/pulse';
 import type { Random } from '@busbar/core/random';
 import { DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
@@ -24,6 +25,7 @@ import { CleanUp } from './clean-up.ts';
 import { leaderChanged, leaderEventId } from './events.ts';
 import type { Leader } from './leader.ts';
 import { newPace } from './pace.ts';
+import { roundMeter } from './rounds.ts';
 
 /**
  * Everything that the controller does alone, and only the leader: this list is the table of contents.
@@ -60,11 +62,16 @@ export interface TermDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  /** Default: nothing is counted. */
+  readonly metrics?: Metrics;
+  /** Beats with each round. */
+  readonly rounds?: Pulse;
 }
 
 /** Leads until the leader's signal aborts. */
 export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
-  const { view, sessions, clock, logger } = deps;
+  const { view, sessions, clock, logger, metrics = noMetrics, rounds = new Pulse(clock) } = deps;
+  const meter = roundMeter(metrics, clock);
   const runner = new SagaRunner({ ...deps, sagas: SAGAS, leader });
   const hosts = new HostReconciler({ ...deps, leader });
   const vms = new VmReconciler({ ...deps, leader });
@@ -84,15 +91,20 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
     while (!leader.signal.aborted) {
       bell.pending = false;
       const beganMs = clock.nowMs();
+      rounds.beat();
       try {
         if (!announced) announced = await announce(deps, leader);
-        await hosts.reconcile();
-        await vms.reconcile();
-        publish(deps, leader);
-        runner.tick(wake);
+        await meter.time('all', async () => {
+          await meter.time('hosts', () => hosts.reconcile());
+          await meter.time('vms', () => vms.reconcile());
+          await meter.time('publish', () => publish(deps, leader));
+          await meter.time('sagas', () => runner.tick(wake));
+        });
       } catch (error) {
-        if (!leader.signal.aborted)
-          logger.warn({ err: errorChain(error) }, 'leader round failed; the next one tries again');
+        if (!leader.signal.aborted) {
+          meter.failed();
+          logger.warn({ err: error }, 'leader round failed; the next one tries again');
+        }
       }
       const restMs = pace.rest(beganMs, clock.nowMs());
       if (restMs > 0) await sleep(clock, restMs, leader.signal).catch(() => {});
@@ -110,12 +122,13 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
       }
     }
   } finally {
+    rounds.rest();
     sessions.clearDesired();
     // So that this controller's next term does not repeat what is still running. What hangs in the pool is not worth a
     // cluster without a leader: it is idempotent, and its writes are fenced.
     const last = () => Promise.all([cleaning, runner.settled()]);
     await withDeadline(clock, TERM_END_MS, "the term's last work", last).catch((error: unknown) => {
-      logger.warn({ err: errorChain(error) }, 'leadership ended while work on the pool is still under way');
+      logger.warn({ err: error }, 'leadership ended while work on the pool is still under way');
     });
   }
 }
@@ -148,7 +161,7 @@ async function cleanUpRegularly(deps: TermDeps, leader: Leader): Promise<void> {
     await sleep(deps.clock, CLEAN_UP_EVERY_MS, leader.signal).catch(() => {});
     if (leader.signal.aborted) return;
     await cleanUp.round().catch((error: unknown) => {
-      deps.logger.warn({ err: errorChain(error) }, 'clean-up failed; tried again in a minute');
+      deps.logger.warn({ err: error }, 'clean-up failed; tried again in a minute');
     });
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
-import { BusbarError, errorChain } from '@busbar/core/errors';
+import { BusbarError } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { decodeRecord, KINDS, type Kind, parseRecordKey, ROOT } from '../records/kinds.ts';
@@ -49,6 +49,7 @@ export class ClusterView {
   readonly #log: Logger;
   #revision = 0n as Revision;
   #filled = false;
+  #relists = 0;
   #waiters: { readonly revision: Revision; readonly resolve: () => void }[] = [];
   #pulsing = false;
   /** When the store last showed that it has a quorum: a commit that we were told of, or a linearizable read. */
@@ -70,6 +71,11 @@ export class ClusterView {
     return this.#filled;
   }
 
+  /** How often the whole store was listed. */
+  get relists(): number {
+    return this.#relists;
+  }
+
   /** Lists and watches until the signal aborts; survives every outage of the store. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
@@ -78,7 +84,7 @@ export class ClusterView {
         await this.#follow(signal);
       } catch (error) {
         if (signal.aborted) return;
-        this.#log.warn({ err: errorChain(error) }, 'cluster view lost the store; listing again');
+        this.#log.warn({ err: error }, 'cluster view lost the store; listing again');
         // A store without quorum answers within seconds; half a second keeps the retry from being a load.
         await sleep(this.#clock, 500, signal).catch(() => {});
       }
@@ -164,6 +170,7 @@ export class ClusterView {
 
   async #relist(): Promise<void> {
     const { value: items, revision } = await this.#store.list(ROOT);
+    this.#relists++;
     if (revision < this.#revision) {
       const [from, to] = [String(this.#revision), String(revision)];
       this.#log.error({ from, to }, 'the cluster store went back in time: was it restored from a backup?');
@@ -214,7 +221,7 @@ export class ClusterView {
       this.changes.add({ kind: parsed.kind, id: parsed.id, revision: kv.modRevision, gone: null });
     } catch (error) {
       // A record that this version cannot read must not stop the rest of the cluster.
-      this.#log.error({ key: kv.key, err: errorChain(error) }, 'unreadable record in the cluster store');
+      this.#log.error({ key: kv.key, err: error }, 'unreadable record in the cluster store');
     }
   }
 
