@@ -14,6 +14,12 @@ import { natsServerConfig } from './nats-server.ts';
 export const TEST_CLUSTER = 'test';
 const START_DEADLINE_MS = 20_000;
 
+/** A test run that ends early must leave no server behind. */
+const running = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
 export interface Credentials {
   readonly ca: string;
   readonly cert: string;
@@ -127,10 +133,13 @@ class Server implements NatsUnderTest {
     const path = join(this.#folder, `${this.#index}.log`);
     const log = await open(path, 'a');
     const arguments_ = ['--config', join(this.#folder, `${this.#index}.json`)];
-    this.#child = spawn('nats-server', arguments_, { stdio: ['ignore', log.fd, log.fd] });
+    const child = spawn('nats-server', arguments_, { stdio: ['ignore', log.fd, log.fd] });
+    running.add(child);
+    child.once('exit', () => running.delete(child));
+    this.#child = child;
     await log.close();
     for (const endMs = performance.now() + START_DEADLINE_MS; !(await answers(this.address)); await pause()) {
-      if (this.#child.exitCode !== null || performance.now() > endMs)
+      if (child.exitCode !== null || performance.now() > endMs)
         throw new Error(`nats-server does not start:\n${await readFile(path, 'utf8')}`);
     }
   }
