@@ -14,6 +14,7 @@ import {
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Caller } from '../api/call.ts';
 import { CleanUp } from '../leader/clean-up.ts';
+import { testCaller } from '../testing/callers.ts';
 import { callerWith, type FoundedRig, foundedRig } from '../testing/founded-rig.ts';
 import { Rig } from '../testing/rig.ts';
 import { admission } from './admission.ts';
@@ -208,7 +209,7 @@ describe('revoking', () => {
     await revoke('abc123', { unrecorded: true });
     const stranger = {
       ...founded.admin,
-      certificate: { serial: 'abc123', uris: [], ips: [], notAfter: new Date('2100-01-01') },
+      certificate: { ...testCaller().certificate, serial: 'abc123' } as Caller['certificate'],
     };
     await expect(list('', stranger)).rejects.toMatchObject({ reason: 'CERTIFICATE_REVOKED' });
   });
@@ -225,11 +226,14 @@ describe('revoking', () => {
 
 describe('renewing', () => {
   it('gives the same identity and role a new key, whatever the request says', async () => {
-    const anna = callerWith((await issue()).certificate.certificatePem);
+    const anna = callerWith((await issue({ validDays: 30 })).certificate.certificatePem);
+    await rig.clock.advance(86_400_000);
     const { csrPem } = await createRequest('admin');
     const renewed = await renew(anna, { csrPem });
     expect(callerWith(renewed.certificatePem)).toMatchObject({ name: 'client/anna', role: 'operator' });
     expect(renewed).toMatchObject({ issuedBy: 'client/anna', subject: 'client/anna' });
+    // As long as the former, not longer.
+    expect(days(renewed)).toBeCloseTo(30, 2);
     // The old one stays: connections that use it go on.
     await list('', anna);
   });
@@ -299,7 +303,8 @@ describe('admission', () => {
   it('lets nobody in before the store was read, but keeps the sessions of agents', async () => {
     const dark = new Rig();
     const gate = admission(dark.view, dark.clock);
-    const certificate = { serial: '1', uris: [], ips: [], notAfter: new Date('2100-01-01') };
+    const { certificate } = testCaller();
+    if (certificate === null) throw new Error('nobody');
     expect(() => gate.check(certificate)).toThrow(
       expect.objectContaining({ kind: 'unavailable', reason: 'REVOCATIONS_UNKNOWN' }),
     );
