@@ -155,7 +155,7 @@ const OWN: Readonly<Record<'client' | 'host' | 'controller', Purpose>> = {
 
 /** Whom a renewal is for: exactly who calls. Nothing of it is taken from the request. */
 function successor(api: Api, caller: Caller, wanted: Purpose | undefined): { holder: Holder; purpose: Purpose } {
-  const [kind, name = ''] = caller.name.split('/') as ['client' | 'host' | 'controller', string];
+  const [kind, name] = caller.name.split('/') as ['client' | 'host' | 'controller', string];
   const purpose = wanted ?? OWN[kind];
   const ownKind = PURPOSE[purpose].kind === kind;
   if (purpose !== OWN[kind]) {
