@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openLab } from '@busbar/deploy/lab/lab';
 import { hostRoot, pkiDir } from '@busbar/deploy/lab/paths';
@@ -7,19 +8,21 @@ import { CONTROLLER_PORT } from '@busbar/deploy/lab/plan';
 import { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
 import { type ChannelCredentials, credentials, type ServiceError, status } from '@grpc/grpc-js';
 import reflection from 'grpc-js-reflection-client';
-import { beforeAll, describe, expect, it } from 'vitest';
-import { json, LAB } from './lab.ts';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { busbarOk, eventually, inside, json, LAB } from './lab.ts';
 
 /**
  * Goal: a stranger's gRPC client, knowing nothing but an address and a client certificate, can find and use the API;
  * without the right certificate nobody gets in. Method: a reflection client from another hand, no code generated from our proto.
  */
 let address: string;
+let controllers: readonly { readonly name: string; readonly address: string }[];
 const OPTIONS = { 'grpc.ssl_target_name_override': 'host1' };
 
 beforeAll(async () => {
   const plan = await openLab(LAB);
   address = `${plan.hosts[0]?.management}:${CONTROLLER_PORT}`;
+  controllers = plan.voters.map(({ name, management }) => ({ name, address: `${management}:${CONTROLLER_PORT}` }));
 });
 
 function certificate(certificateFile: string, keyFile: string): ChannelCredentials {
@@ -37,7 +40,11 @@ type Callback = (error: ServiceError | null, response: Record<string, unknown>) 
 type DynamicClient = Record<string, (request: object, callback: Callback) => void>;
 
 /** A client made from what the server tells about itself, without any proto file. */
-async function dynamicClient(service: string, trust: ChannelCredentials): Promise<DynamicClient> {
+async function dynamicClient(
+  service: string,
+  trust: ChannelCredentials,
+  at = { name: 'host1', address },
+): Promise<DynamicClient> {
   const server = new reflection.GrpcReflection(address, admin(), OPTIONS, 'v1');
   const descriptor = await server.getDescriptorBySymbol(service);
   const found = service
@@ -47,7 +54,7 @@ async function dynamicClient(service: string, trust: ChannelCredentials): Promis
       descriptor.getPackageObject({ enums: String, longs: String }),
     );
   const Constructor = found as new (address: string, credentials: ChannelCredentials, options: object) => DynamicClient;
-  return new Constructor(address, trust, OPTIONS);
+  return new Constructor(at.address, trust, { 'grpc.ssl_target_name_override': at.name });
 }
 
 function call(client: DynamicClient, method: string, request: object = {}): Promise<Record<string, unknown>> {
@@ -98,6 +105,73 @@ describe('a reflection client with a client certificate', () => {
     const info = ErrorInfo.decode(error.metadata.get('busbar-error-bin')[0] as Buffer);
     expect(info.reason).toBe('INVALID_REQUEST');
     expect(info.fields.map((field) => field.field)).toEqual(expect.arrayContaining(['name', 'spec.memoryBytes']));
+  });
+});
+
+describe('a certificate of the cluster', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'busbar-e2e-'));
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+  it('is made by command, serves at every controller, and at none once it is revoked', async () => {
+    const issued = await json<{ certificate: { serial: string } }>([
+      'certificate',
+      'issue',
+      'anna',
+      '--role',
+      'viewer',
+      '--days',
+      '1',
+      '--dir',
+      join(directory, 'anna'),
+    ]);
+    const trust = certificate(join(directory, 'anna/anna.crt'), join(directory, 'anna/anna.key'));
+    const clients = await Promise.all(controllers.map((at) => dynamicClient('busbar.v1.VmService', trust, at)));
+    for (const client of clients) await call(client, 'listVms');
+    await busbarOk(['certificate', 'revoke', issued.certificate.serial, '--reason', 'end of the test']);
+    const revokedMs = performance.now();
+    for (const client of clients) {
+      const error = await eventually('the refusal', 5_000, () =>
+        call(client, 'listVms').then(
+          () => null,
+          (thrown: unknown) => thrown as ServiceError,
+        ),
+      );
+      expect(error.code).toBe(status.UNAUTHENTICATED);
+      expect(error.details).toContain('CERTIFICATE_REVOKED');
+    }
+    expect(performance.now() - revokedMs).toBeLessThan(5_000);
+  });
+
+  it('leaves no authority’s key in etcd in plain text', async () => {
+    const pki = (name: string) => `/etc/busbar/pki/${name}`;
+    const trust = ['--cacert', pki('etcd-ca.crt'), '--cert', pki('etcd-client.crt'), '--key', pki('etcd-client.key')];
+    const endpoints = ['--endpoints', 'https://127.0.0.1:2379'];
+    const stored = await inside(
+      'host1',
+      'env',
+      'ETCDCTL_API=3',
+      'etcdctl',
+      ...endpoints,
+      ...trust,
+      'get',
+      '--prefix',
+      'busbar/',
+    );
+    for (const name of ['ca', 'etcd-ca', 'libvirt-ca']) expect(stored).toContain(`busbar/authority/${name}\n`);
+    expect(stored).toContain('sealed.1.');
+    expect(stored).not.toContain('PRIVATE KEY');
+  });
+
+  it('is in the list for everything that the lab was made with', async () => {
+    const { certificates } = await json<{ certificates: { subject: string; issuedBy: string }[] }>([
+      'certificate',
+      'list',
+    ]);
+    const subjects = new Set(
+      certificates.filter((each) => each.issuedBy === 'cluster init').map((each) => each.subject),
+    );
+    for (const name of ['host1', 'host2', 'host3'])
+      expect([...subjects]).toEqual(expect.arrayContaining([`host/${name}`, `controller/${name}`]));
   });
 });
 

@@ -8,7 +8,7 @@ import * as x509 from '@peculiar/x509';
 export const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const DAY_MS = 86_400_000;
 /** Hosts of a cluster may boot with a clock that is behind by this much and still accept a fresh certificate. */
-const CLOCK_SKEW_MS = 3_600_000;
+export const CLOCK_SKEW_MS = 3_600_000;
 
 export interface KeyPairPem {
   readonly certificatePem: string;

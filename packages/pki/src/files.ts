@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which file of a host holds what. Pure, but for `writeTree`, which makes a whole directory appear at once or not at all.
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { BusbarError } from '@busbar/core/errors';
+import type { KeyPairPem } from './authority.ts';
 import type { HostCredentials } from './found.ts';
 import type { AuthorityName, HostPurpose } from './purpose.ts';
 
@@ -106,16 +107,41 @@ export async function assertUnused(directory: string): Promise<void> {
   if (there.length > 0) throw inUse(directory);
 }
 
-/** Replaces one file whole: a reader sees the old one or the new one. */
-export async function replaceFile(path: string, content: string, secret: boolean): Promise<void> {
-  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+/**
+ * Replaces certificate and key, which are two files and cannot change in one step: the new pair is written beside the old
+ * one (`.next`), then the key takes its place, then the certificate. Whoever finds a key that does not fit after a crash
+ * finds the certificate that does beside it. Owner and mode stay, for servers that run as somebody else.
+ */
+export async function replacePair(
+  files: { readonly certificate: string; readonly key: string },
+  pair: KeyPairPem,
+): Promise<void> {
+  const next = (path: string) => `${path}.next`;
   try {
-    await writeNew(temporary, content, secret ? 0o600 : 0o644);
-    await rename(temporary, path);
-    await flush(dirname(path));
+    await writeBeside(files.certificate, next(files.certificate), pair.certificatePem);
+    await writeBeside(files.key, next(files.key), pair.keyPem);
   } catch (error) {
-    await rm(temporary, { force: true });
+    await Promise.all([files.certificate, files.key].map((path) => rm(next(path), { force: true })));
     throw error;
+  }
+  await rename(next(files.key), files.key);
+  await rename(next(files.certificate), files.certificate);
+  await flush(dirname(files.key));
+}
+
+async function writeBeside(former: string, path: string, text: string): Promise<void> {
+  const { uid, gid, mode } = await stat(former);
+  // What a crash left is worth nothing: nobody has asked for its key.
+  await rm(path, { force: true });
+  // Nobody else may open it before it has its mode.
+  const handle = await open(path, 'wx', 0o600);
+  try {
+    await handle.chown(uid, gid);
+    await handle.chmod(mode & 0o777);
+    await handle.writeFile(text);
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }
 

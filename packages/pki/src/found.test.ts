@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { openAuthority } from './authority.ts';
 import { matches } from './csr.ts';
-import { below, libvirtFiles, pkiFiles, replaceFile, writeTree } from './files.ts';
+import { below, libvirtFiles, pkiFiles, replacePair, writeTree } from './files.ts';
 import { foundCluster } from './found.ts';
 import { canonicalSerial } from './purpose.ts';
 import { openSeal } from './seal.ts';
@@ -169,14 +169,17 @@ describe('files', () => {
     expect(readdirSync(top)).toEqual(['x']);
   });
 
-  it('are replaced whole', async () => {
-    const path = join(top, 'a.key');
-    writeFileSync(path, 'old', { mode: 0o644 });
-    await replaceFile(path, 'new', true);
-    expect([readFileSync(path, 'utf8'), mode(path)]).toEqual(['new', '600']);
-    await expect(replaceFile(join(top, 'no/a.key'), 'x', true)).rejects.toThrow('ENOENT');
-    mkdirSync(join(top, 'dir'));
-    await expect(replaceFile(join(top, 'dir'), 'x', true)).rejects.toThrow();
-    expect(readdirSync(top).sort()).toEqual(['a.key', 'dir']);
+  it('of a pair are replaced together, with owner and mode of the former ones', async () => {
+    const pair = { certificate: join(top, 'a.crt'), key: join(top, 'a.key') };
+    writeFileSync(pair.certificate, 'old', { mode: 0o644 });
+    writeFileSync(pair.key, 'old', { mode: 0o640 });
+    writeFileSync(`${pair.key}.next`, 'left by a crash', { mode: 0o644 });
+    await replacePair(pair, { certificatePem: 'new certificate', keyPem: 'new key' });
+    expect([readFileSync(pair.certificate, 'utf8'), mode(pair.certificate)]).toEqual(['new certificate', '644']);
+    expect([readFileSync(pair.key, 'utf8'), mode(pair.key)]).toEqual(['new key', '640']);
+    rmSync(pair.key);
+    await expect(replacePair(pair, { certificatePem: 'x', keyPem: 'y' })).rejects.toThrow('ENOENT');
+    expect(readFileSync(pair.certificate, 'utf8')).toBe('new certificate');
+    expect(readdirSync(top)).toEqual(['a.crt']);
   });
 });

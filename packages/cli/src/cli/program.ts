@@ -51,6 +51,12 @@ const NOUNS: readonly Noun[] = [
     load: () => import('../event/command.ts'),
   },
   { name: 'audit', summary: 'who asked for which change', load: () => import('../audit/command.ts') },
+  {
+    name: 'certificate',
+    alias: 'certificates',
+    summary: 'who may use the cluster, and what they may do',
+    load: () => import('../certificate/command.ts'),
+  },
   { name: 'context', summary: 'which cluster this command talks to', load: () => import('../context/command.ts') },
   {
     name: 'apply',
@@ -113,9 +119,16 @@ export function buildProgram(session: Session): Command {
     loaders.delete(chosen);
     const { define } = await noun.load();
     define(chosen, session);
-    for (const command of chosen.commands) quiet(command, session.io);
+    quietAll(chosen.commands, session.io);
   });
   return program;
+}
+
+function quietAll(commands: readonly Command[], io: Io): void {
+  for (const command of commands) {
+    quiet(command, io);
+    quietAll(command.commands, io);
+  }
 }
 
 /** Errors are thrown and shown by us; commander prints help only. */

@@ -4,7 +4,8 @@ import { agentHostOf, callerOf, presented } from './authenticate.ts';
 
 const ANNA = 'spiffe://lab/client/anna';
 const HOST = 'spiffe://lab/host/host1';
-const certificate = (...uris: string[]) => ({ serial: '4a', uris, ips: [], notAfter: new Date('2100-01-01') });
+const SPAN = { notBefore: new Date('2000-01-01'), notAfter: new Date('2100-01-01') };
+const certificate = (...uris: string[]) => ({ serial: '4a', uris, ips: [], ...SPAN });
 
 describe('the caller of a client certificate', () => {
   it.each(['viewer', 'operator', 'admin'] as const)('has the role %s that it carries', (role) => {
@@ -52,7 +53,12 @@ describe('the caller of a client certificate', () => {
 
 describe('what TLS shows of a certificate', () => {
   const peer = (subjectaltname: string, serialNumber = '0A1B') =>
-    presented({ serialNumber, subjectaltname, valid_to: 'Nov 24 15:43:34 2036 GMT' });
+    presented({
+      serialNumber,
+      subjectaltname,
+      valid_from: 'Nov  4 15:43:34 2026 GMT',
+      valid_to: 'Nov 24 15:43:34 2036 GMT',
+    });
 
   it('is read exactly', () => {
     const names =
@@ -61,6 +67,7 @@ describe('what TLS shows of a certificate', () => {
       serial: 'a1b',
       uris: ['spiffe://a/client/b', 'spiffe://c/host/d'],
       ips: ['10.0.0.1', 'FD00:0:0:0:0:0:0:1'],
+      notBefore: new Date('2026-11-04T15:43:34Z'),
       notAfter: new Date('2036-11-24T15:43:34Z'),
     });
   });
@@ -73,7 +80,8 @@ describe('what TLS shows of a certificate', () => {
   it('is nothing when there is no certificate, or one without serial number or end', () => {
     for (const nothing of [null, undefined, {}, { subjectaltname: 'URI:spiffe://a/client/b' }])
       expect(presented(nothing)).toBeNull();
-    expect(presented({ serialNumber: '1', valid_to: 'soon' })).toBeNull();
+    expect(presented({ serialNumber: '1', valid_from: 'Nov 24 15:43:34 2036 GMT', valid_to: 'soon' })).toBeNull();
+    expect(presented({ serialNumber: '1', valid_to: 'Nov 24 15:43:34 2036 GMT' })).toBeNull();
     expect(peer('', '')).toBeNull();
   });
 });

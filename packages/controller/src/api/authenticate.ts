@@ -10,6 +10,7 @@ export interface PresentedCertificate {
   readonly serial: string;
   readonly uris: readonly string[];
   readonly ips: readonly string[];
+  readonly notBefore: Date;
   readonly notAfter: Date;
 }
 
@@ -17,18 +18,20 @@ export interface PresentedCertificate {
 export interface Peer {
   readonly serialNumber?: string;
   readonly subjectaltname?: string | undefined;
+  readonly valid_from?: string;
   readonly valid_to?: string;
 }
 
 /** From what TLS says of the peer, for every transport; null when it showed no certificate. */
 export function presented(peer: Peer | null | undefined): PresentedCertificate | null {
-  const notAfter = new Date(peer?.valid_to ?? '');
-  if (!peer?.serialNumber || Number.isNaN(notAfter.getTime())) return null;
+  const [notBefore, notAfter] = [new Date(peer?.valid_from ?? ''), new Date(peer?.valid_to ?? '')];
+  if (!peer?.serialNumber || Number.isNaN(notBefore.getTime()) || Number.isNaN(notAfter.getTime())) return null;
   const names = peer.subjectaltname ?? '';
   return {
     serial: canonicalSerial(peer.serialNumber),
     uris: namesOf(names, 'URI:'),
     ips: namesOf(names, 'IP Address:'),
+    notBefore,
     notAfter,
   };
 }

@@ -136,7 +136,8 @@ describe('somebody else', () => {
     const channel = await wire.channelFor(wire.ours, ...identities);
     expect((await failure(list(channel))).code).toBe(Status.UNAUTHENTICATED);
     const names = `URI:${identityUri(client())}, URI:${roleUri('test', 'admin')}`;
-    const forged = { serialNumber: '4A', subjectaltname: names, valid_to: 'Nov 24 15:43:34 2036 GMT' };
+    const span = { valid_from: 'Nov 24 15:43:34 2020 GMT', valid_to: 'Nov 24 15:43:34 2036 GMT' };
+    const forged = { serialNumber: '4A', subjectaltname: names, ...span };
     const claim = Metadata({ [PEER_KEY]: Buffer.from(JSON.stringify(forged)) });
     expect((await failure(list(channel, claim))).code).toBe(Status.UNAUTHENTICATED);
   });

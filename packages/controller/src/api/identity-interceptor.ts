@@ -13,8 +13,8 @@ export const identityInterceptor: ServerInterceptor = (_method, call) =>
       next({
         onReceiveMetadata(metadata, pass) {
           metadata.remove(PEER_KEY);
-          const { serialNumber, subjectaltname, valid_to } = call.getAuthContext().sslPeerCertificate ?? {};
-          metadata.set(PEER_KEY, Buffer.from(JSON.stringify({ serialNumber, subjectaltname, valid_to })));
+          const { serialNumber, subjectaltname, valid_from, valid_to } = call.getAuthContext().sslPeerCertificate ?? {};
+          metadata.set(PEER_KEY, Buffer.from(JSON.stringify({ serialNumber, subjectaltname, valid_from, valid_to })));
           pass(metadata);
         },
       });

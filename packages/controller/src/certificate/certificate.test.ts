@@ -14,6 +14,7 @@ import {
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Caller } from '../api/call.ts';
 import { CleanUp } from '../leader/clean-up.ts';
+import { testCaller } from '../testing/callers.ts';
 import { callerWith, type FoundedRig, foundedRig } from '../testing/founded-rig.ts';
 import { Rig } from '../testing/rig.ts';
 import { admission } from './admission.ts';
@@ -153,16 +154,15 @@ describe('issuing', () => {
 describe('the list', () => {
   it('begins with what `cluster init` made', async () => {
     const all = await list();
-    expect(
-      all.map((each) => [each.subject, each.purpose, each.issuedBy]).sort((a, b) => (a.join() < b.join() ? -1 : 1)),
-    ).toEqual([
-      ['client/admin', 'CERTIFICATE_PURPOSE_CLIENT', 'cluster init'],
-      ['controller/host1', 'CERTIFICATE_PURPOSE_CONTROLLER', 'cluster init'],
-      ['controller/host1', 'CERTIFICATE_PURPOSE_ETCD', 'cluster init'],
-      ['controller/host1', 'CERTIFICATE_PURPOSE_ETCD_CLIENT', 'cluster init'],
-      ['host/host1', 'CERTIFICATE_PURPOSE_AGENT', 'cluster init'],
-      ['host/host1', 'CERTIFICATE_PURPOSE_LIBVIRT', 'cluster init'],
-      ['host/host1', 'CERTIFICATE_PURPOSE_NATS', 'cluster init'],
+    const lines = all.map((each) => `${each.subject} ${each.purpose} ${each.issuedBy}`);
+    expect(lines.sort().map((line) => line.replace('CERTIFICATE_PURPOSE_', ''))).toEqual([
+      'client/admin CLIENT cluster init',
+      'controller/host1 CONTROLLER cluster init',
+      'controller/host1 ETCD cluster init',
+      'controller/host1 ETCD_CLIENT cluster init',
+      'host/host1 AGENT cluster init',
+      'host/host1 LIBVIRT cluster init',
+      'host/host1 NATS cluster init',
     ]);
     expect(all.map((each) => each.serial)).toEqual(all.map((each) => each.serial).toSorted());
   });
@@ -210,7 +210,7 @@ describe('revoking', () => {
     await revoke('abc123', { unrecorded: true });
     const stranger = {
       ...founded.admin,
-      certificate: { serial: 'abc123', uris: [], ips: [], notAfter: new Date('2100-01-01') },
+      certificate: { ...testCaller().certificate, serial: 'abc123' } as Caller['certificate'],
     };
     await expect(list('', stranger)).rejects.toMatchObject({ reason: 'CERTIFICATE_REVOKED' });
   });
@@ -227,11 +227,14 @@ describe('revoking', () => {
 
 describe('renewing', () => {
   it('gives the same identity and role a new key, whatever the request says', async () => {
-    const anna = callerWith((await issue()).certificate.certificatePem);
+    const anna = callerWith((await issue({ validDays: 30 })).certificate.certificatePem);
+    await rig.clock.advance(86_400_000);
     const { csrPem } = await createRequest('admin');
     const renewed = await renew(anna, { csrPem });
     expect(callerWith(renewed.certificatePem)).toMatchObject({ name: 'client/anna', role: 'operator' });
     expect(renewed).toMatchObject({ issuedBy: 'client/anna', subject: 'client/anna' });
+    // As long as the former, not longer.
+    expect(days(renewed)).toBeCloseTo(30, 2);
     // The old one stays: connections that use it go on.
     await list('', anna);
   });
@@ -301,7 +304,8 @@ describe('admission', () => {
   it('lets nobody in before the store was read, but keeps the sessions of agents', async () => {
     const dark = new Rig();
     const gate = admission(dark.view, dark.clock);
-    const certificate = { serial: '1', uris: [], ips: [], notAfter: new Date('2100-01-01') };
+    const { certificate } = testCaller();
+    if (certificate === null) throw new Error('nobody');
     expect(() => gate.check(certificate)).toThrow(
       expect.objectContaining({ kind: 'unavailable', reason: 'REVOCATIONS_UNKNOWN' }),
     );

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
+import { CLOCK_SKEW_MS } from '@busbar/pki/authority';
 import { CERTIFICATE_DAYS } from '@busbar/pki/found';
 import { isIdentityName } from '@busbar/pki/identity';
 import { canonicalSerial, type Holder, PURPOSE, type Purpose } from '@busbar/pki/purpose';
@@ -128,7 +129,7 @@ async function renewCertificate(api: Api, request: RenewCertificateRequest, call
   const { holder, purpose } = successor(api, call.caller, purposeOf(request.purpose));
   const issued = await sign(
     api,
-    { purpose, holder, validDays: CERTIFICATE_DAYS },
+    { purpose, holder, validDays: lifetimeDays(call.caller) },
     { field: 'csrPem', pem: request.csrPem },
   );
   return record(api, call, {
@@ -137,6 +138,12 @@ async function renewCertificate(api: Api, request: RenewCertificateRequest, call
     request,
     certificate: newCertificate(issued, { name: call.caller.name, time: api.clock.wallTime() }),
   });
+}
+
+/** As long as the one in hand: who was let in for a month does not let himself in for a year. */
+function lifetimeDays({ certificate }: Caller): number {
+  if (certificate === null) return CERTIFICATE_DAYS;
+  return (certificate.notAfter.getTime() - certificate.notBefore.getTime() - CLOCK_SKEW_MS) / 86_400_000;
 }
 
 /** The purpose of the certificate by which a holder of each kind is known. */

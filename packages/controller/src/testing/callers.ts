@@ -6,7 +6,8 @@ import type { Admission } from '../certificate/admission.ts';
 /** A caller as the transports make them, without a certificate having been made. */
 export function testCaller(role: Role = 'admin', name = 'client/test'): Caller {
   const uris = [`spiffe://test/${name}`, `spiffe://test/role/${role}`];
-  return { name, role, certificate: { serial: '4a', uris, ips: [], notAfter: new Date('2100-01-01T00:00:00Z') } };
+  const [notBefore, notAfter] = [new Date('2000-01-01T00:00:00Z'), new Date('2100-01-01T00:00:00Z')];
+  return { name, role, certificate: { serial: '4a', uris, ips: [], notBefore, notAfter } };
 }
 
 /** For tests of what comes after it. */

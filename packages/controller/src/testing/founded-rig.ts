@@ -32,8 +32,9 @@ export async function foundedRig(now = new Date('2030-01-01T00:00:00Z'), since =
 /** The caller that a transport makes of a certificate. */
 export function callerWith(certificatePem: string): Caller {
   const certificate = new X509Certificate(certificatePem);
-  const { serialNumber, subjectAltName, validTo } = certificate;
-  const caller = callerOf(presented({ serialNumber, subjectaltname: subjectAltName, valid_to: validTo }), 'test');
+  const { serialNumber, subjectAltName, validFrom, validTo } = certificate;
+  const peer = { serialNumber, subjectaltname: subjectAltName, valid_from: validFrom, valid_to: validTo };
+  const caller = callerOf(presented(peer), 'test');
   if (caller === null) throw new Error(`${subjectAltName} is nobody`);
   return caller;
 }

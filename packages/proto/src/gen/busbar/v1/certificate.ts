@@ -1566,8 +1566,8 @@ export const CertificateServiceDefinition = {
       options: {},
     },
     /**
-     * Issues a new certificate for the identity, role and addresses of the one that is used for the call, which stays
-     * valid until its end. For every certificate of the cluster: clients, agents and controllers.
+     * Issues a new certificate for the identity, role and addresses of the one that is used for the call, and for as long;
+     * the old one stays valid until its end. For every certificate of the cluster: clients, agents and controllers.
      */
     renewCertificate: {
       name: "RenewCertificate",
@@ -1603,8 +1603,8 @@ export interface CertificateServiceImplementation<CallContextExt = {}> {
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<RevokeCertificateResponse>>;
   /**
-   * Issues a new certificate for the identity, role and addresses of the one that is used for the call, which stays
-   * valid until its end. For every certificate of the cluster: clients, agents and controllers.
+   * Issues a new certificate for the identity, role and addresses of the one that is used for the call, and for as long;
+   * the old one stays valid until its end. For every certificate of the cluster: clients, agents and controllers.
    */
   renewCertificate(
     request: RenewCertificateRequest,
@@ -1635,8 +1635,8 @@ export interface CertificateServiceClient<CallOptionsExt = {}> {
     options?: CallOptions & CallOptionsExt,
   ): Promise<RevokeCertificateResponse>;
   /**
-   * Issues a new certificate for the identity, role and addresses of the one that is used for the call, which stays
-   * valid until its end. For every certificate of the cluster: clients, agents and controllers.
+   * Issues a new certificate for the identity, role and addresses of the one that is used for the call, and for as long;
+   * the old one stays valid until its end. For every certificate of the cluster: clients, agents and controllers.
    */
   renewCertificate(
     request: DeepPartial<RenewCertificateRequest>,
