@@ -49,6 +49,8 @@ export class World {
   readonly truth: MemoryStoreServer;
   readonly pool: SimPool;
   readonly trace: string[] = [];
+  /** Every line of every log, those of the level debug too. */
+  readonly log: string[] = [];
   readonly hosts: readonly SimHost[];
   readonly #controllers = new Map<string, SimController>();
   readonly #names: readonly string[];
@@ -120,7 +122,13 @@ export class World {
   }
 
   /** Calls an RPC of a controller through the real pipeline. */
-  call<Response>(controller: string, service: string, method: string, request: unknown): Promise<Response> {
+  call<Response>(
+    controller: string,
+    service: string,
+    method: string,
+    request: unknown,
+    caller: Caller = CALLER,
+  ): Promise<Response> {
     const bound = this.#live(controller).controller.services.find((each) => each.definition.name === service);
     const rpc = bound?.definition.methods[method];
     const handler = bound?.methods[method];
@@ -129,7 +137,7 @@ export class World {
       this.#logger(`api ${controller}`, { dead: false }),
       this.#live(controller).controller.admission,
     ).unary(bound.definition.fullName, rpc, handler);
-    return run(request, CALLER, new AbortController().signal) as Promise<Response>;
+    return run(request, caller, new AbortController().signal) as Promise<Response>;
   }
 
   startAgent(host: SimHost): void {
@@ -230,10 +238,12 @@ export class World {
   #logger(who: string, life: { readonly dead: boolean }): Logger {
     const write = (level: string) => (fields: object, message: string) => {
       if (life.dead) return;
+      this.log.push(`${who} ${level} ${message} ${JSON.stringify(fields)}`);
+      if (level === 'debug') return;
       const { stack: _stack, ...rest } = fields as { stack?: string };
       this.note(`${who} ${level} ${message} ${JSON.stringify(rest)}`);
     };
-    return { debug: () => {}, info: write('info'), warn: write('warn'), error: write('error') };
+    return { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };
   }
 }
 

@@ -104,7 +104,7 @@ export function createController(deps: ControllerDeps): Controller {
           // A view that has not seen the store yet must not decide; the fence alone would let it try.
           await view.waitFor(term.createRevision, LEADER_VIEW_DEADLINE_MS);
           await lead(
-            { store, view, sessions, storage: deps.storage, policy, clock, logger },
+            { store, view, sessions, storage: deps.storage, policy, seal: deps.seal, clock, logger },
             leaderFor(store, term, term.signal),
           );
         })().catch((error: unknown) => {

@@ -48,7 +48,9 @@ export async function mutate<Ids, Response>(
 ): Promise<Response> {
   await api.view.fresh();
   const key = mutation.requestId === '' ? null : requestKey(call.caller.name, mutation.requestId);
-  const digest = createHash('sha256').update(mutation.method).update('\0').update(mutation.content).digest('hex');
+  const hash = createHash('sha256').update(mutation.method).update('\0').update(mutation.content).digest();
+  // Requests hold passwords (user data): a plain hash in etcd would let anybody with a copy of it try guesses.
+  const digest = key === null ? '' : api.seal.seal(hash, key);
   if (key !== null && !mutation.validateOnly) {
     const former = (await api.store.get(key)).value;
     if (former !== null) return replay(api, mutation, former, digest);

@@ -20,14 +20,14 @@ const BATCH = 100;
  * told: a store restored from an old backup, or a record that this version cannot read, must not cost anybody's data.
  */
 export class CleanUp {
-  readonly #deps: TermDeps;
+  readonly #deps: Omit<TermDeps, 'seal'>;
   readonly #leader: Leader;
   /** Imports without a record, a round ago. */
   #suspects: ReadonlySet<string> = new Set();
   /** Unknown things in the pool that were told already. */
   readonly #told = new Set<string>();
 
-  constructor(deps: TermDeps, leader: Leader) {
+  constructor(deps: Omit<TermDeps, 'seal'>, leader: Leader) {
     this.#deps = deps;
     this.#leader = leader;
   }

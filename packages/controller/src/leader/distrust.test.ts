@@ -21,7 +21,7 @@ beforeEach(async () => {
   await rig.start();
   over = new AbortController();
   written = [];
-  const { store, sessions, storage, policy } = rig.api;
+  const { store, sessions, storage, policy, seal } = rig.api;
   const leader: Leader = {
     term: 5n,
     signal: over.signal,
@@ -30,7 +30,10 @@ beforeEach(async () => {
       return store.txn(transaction);
     },
   };
-  leading = lead({ store, sessions, storage, policy, view: rig.view, clock: rig.clock, logger: silentLogger }, leader);
+  leading = lead(
+    { store, sessions, storage, policy, seal, view: rig.view, clock: rig.clock, logger: silentLogger },
+    leader,
+  );
 });
 afterEach(async () => {
   over.abort();

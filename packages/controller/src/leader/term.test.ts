@@ -41,7 +41,7 @@ afterEach(async () => {
 });
 
 function begin(): void {
-  const { store, sessions, storage, policy } = rig.api;
+  const { store, sessions, storage, policy, seal } = rig.api;
   const leader: Leader = {
     term: 5n,
     signal: over.signal,
@@ -52,7 +52,10 @@ function begin(): void {
       return store.txn(transaction);
     },
   };
-  leading = lead({ store, sessions, storage, policy, view: rig.view, clock: rig.clock, logger: silentLogger }, leader);
+  leading = lead(
+    { store, sessions, storage, policy, seal, view: rig.view, clock: rig.clock, logger: silentLogger },
+    leader,
+  );
 }
 
 /** An agent that says hello, sends its inventory and beats. */

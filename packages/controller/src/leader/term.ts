@@ -2,6 +2,7 @@
 import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import type { Seal } from '@busbar/pki/seal';
 import { DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
@@ -12,6 +13,7 @@ import type { Saga } from '../operation/saga.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import type { ClusterView } from '../view/view.ts';
+import { type CloudInitOpened, cloudInitReader } from '../vm/cloud-init.ts';
 import { desiredFor } from '../vm/desired.ts';
 import { VmReconciler } from '../vm/reconcile.ts';
 import { CREATE_VM, DELETE_VM, RESTART_VM, START_VM, STOP_VM } from '../vm/sagas.ts';
@@ -48,6 +50,7 @@ export interface TermDeps {
   readonly sessions: SessionRegistry;
   readonly storage: StorageDriver;
   readonly policy: PlacementPolicy;
+  readonly seal: Seal;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -58,6 +61,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   const runner = new SagaRunner({ ...deps, sagas: SAGAS, leader });
   const hosts = new HostReconciler({ ...deps, leader });
   const vms = new VmReconciler({ ...deps, leader });
+  const cloudInitOf = cloudInitReader(deps.seal, logger);
   let bell: { pending: boolean; ring: () => void } = { pending: true, ring: () => {} };
   const wake = () => {
     bell.pending = true;
@@ -73,7 +77,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
       try {
         await hosts.reconcile();
         await vms.reconcile();
-        publish(deps, leader);
+        publish(deps, leader, cloudInitOf);
         runner.tick(wake);
       } catch (error) {
         if (!leader.signal.aborted)
@@ -104,11 +108,11 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
 }
 
 /** Tells each connected host what it shall run, when that changed or the host has not been told in this term. */
-function publish(deps: TermDeps, leader: Leader): void {
+function publish(deps: TermDeps, leader: Leader, cloudInitOf: CloudInitOpened): void {
   const { view, sessions, storage } = deps;
   const position = { term: leader.term, generation: view.revision };
   for (const host of sessions.hosts()) {
-    const desired = desiredFor(host, position, view, sessions.observed(host)?.report ?? null, storage);
+    const desired = desiredFor(host, position, view, sessions.observed(host)?.report ?? null, storage, cloudInitOf);
     const former = sessions.published(host);
     if (former !== null && contentOf(former) === contentOf(desired)) continue;
     sessions.publish(host, desired);
