@@ -68,7 +68,7 @@ export async function openCluster(options: { readonly ceph: boolean }): Promise<
     bareEtcd: () =>
       new BareEtcd(`${address}:${ETCD_CLIENT_PORT}`, {
         ca: etcdFile('etcd-ca.crt'),
-        cert: etcdFile('etcd-client.crt'),
+        certificate: etcdFile('etcd-client.crt'),
         key: etcdFile('etcd-client.key'),
       }),
     async close() {

@@ -41,7 +41,11 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
     host: host.name,
     listen: `${host.management}:${CONTROLLER_PORT}`,
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/controller.crt`, key: `${PKI}/controller.key` },
-    etcd: { endpoints: etcdEndpoints(plan, host), tls: etcd },
+    etcd: {
+      endpoints: etcdEndpoints(plan, host),
+      tls: etcd,
+      memberTls: { ca: `${PKI}/etcd-ca.crt`, certificate: `${PKI}/etcd.crt`, key: `${PKI}/etcd.key` },
+    },
     controllers: controllerEndpoints(plan),
     storage: plan.spec.ceph
       ? {
@@ -79,7 +83,7 @@ export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
     storageAddress: host.storage,
     controllers: controllerEndpoints(plan),
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/agent.crt`, key: `${PKI}/agent.key` },
-    ...(host.role === 'hypervisor' ? { libvirt: { uri: 'qemu:///system' }, storage } : {}),
+    ...(host.role === 'hypervisor' ? { libvirt: { uri: 'qemu:///system', pki: '/etc/libvirt/pki' }, storage } : {}),
     stateDir: '/var/lib/busbar/agent',
     metrics: { listen: `${host.management}:${AGENT_METRICS_PORT}` },
     runDir: '/run/busbar',
@@ -125,8 +129,12 @@ min_workers = 5
 }
 
 export function renderQemuConf(host: HostPlan): string {
-  return `user = "root"
-group = "root"
+  return `# A guest that breaks out of QEMU is a user who may read nothing but this VM's own files (libvirt hands them over one by
+# one at each start) and use few system calls. No AppArmor or SELinux: the lab's kernel has neither.
+user = "libvirt-qemu"
+group = "kvm"
+seccomp_sandbox = 1
+clear_emulator_capabilities = 1
 security_driver = "none"
 # A private /dev for each QEMU would be a mount namespace in a mount namespace; the lab's kernel has no use for it.
 namespaces = []

@@ -5,6 +5,7 @@ import type { ControllerDialer } from '@busbar/agent/session/link';
 import { SimHostDriver } from '@busbar/agent/sim/driver';
 import { SimMachine } from '@busbar/agent/sim/machine';
 import { simInventory } from '@busbar/agent/sim/topology';
+import type { Caller } from '@busbar/controller/api/call';
 import { pipeline } from '@busbar/controller/api/pipeline';
 import { type Controller, createController } from '@busbar/controller/controller';
 import { memoryBus } from '@busbar/controller/event/bus';
@@ -54,6 +55,8 @@ export class World {
   readonly trace: string[] = [];
   /** What a subscriber of all NATS servers would have heard. */
   readonly bus = memoryBus();
+  /** Every line of every log, those of the level debug too. */
+  readonly log: string[] = [];
   readonly hosts: readonly SimHost[];
   readonly #controllers = new Map<string, SimController>();
   readonly #names: readonly string[];
@@ -141,7 +144,13 @@ export class World {
   }
 
   /** Calls an RPC of a controller through the real pipeline. */
-  call<Response>(controller: string, service: string, method: string, request: unknown): Promise<Response> {
+  call<Response>(
+    controller: string,
+    service: string,
+    method: string,
+    request: unknown,
+    caller: Caller = CALLER,
+  ): Promise<Response> {
     const bound = this.#live(controller).controller.services.find((each) => each.definition.name === service);
     const rpc = bound?.definition.methods[method];
     const handler = bound?.methods[method];
@@ -149,7 +158,7 @@ export class World {
     const { trail, admission } = this.#live(controller).controller;
     const logger = this.#logger(`api ${controller}`, { dead: false });
     const run = pipeline({ logger, trail, admission }).unary(bound.definition.fullName, rpc, handler);
-    return run(request, CALLER, new AbortController().signal) as Promise<Response>;
+    return run(request, caller, new AbortController().signal) as Promise<Response>;
   }
 
   startAgent(host: SimHost): void {
@@ -254,9 +263,10 @@ export class World {
       const text = JSON.stringify(fields, (_key, value: unknown) =>
         value instanceof Error ? errorChain(value) : value,
       );
-      this.note(`${who} ${level} ${message} ${text}`);
+      this.log.push(`${who} ${level} ${message} ${text}`);
+      if (level !== 'debug') this.note(`${who} ${level} ${message} ${text}`);
     };
-    return { debug: () => {}, info: write('info'), warn: write('warn'), error: write('error') };
+    return { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };
   }
 }
 

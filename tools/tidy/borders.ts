@@ -13,7 +13,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   native: ['proto', 'core'],
   scheduler: ['proto', 'core'],
   storage: ['proto', 'core', 'native'],
-  agent: ['proto', 'core', 'telemetry', 'native', 'scheduler', 'storage'],
+  agent: ['proto', 'core', 'pki', 'telemetry', 'native', 'scheduler', 'storage'],
   controller: ['proto', 'core', 'pki', 'telemetry', 'native', 'scheduler', 'storage'],
   cli: ['proto', 'core', 'pki'],
   console: ['proto', 'core'],

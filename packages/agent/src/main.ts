@@ -9,6 +9,9 @@ import { sleep, systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { systemRandom } from '@busbar/core/random';
+import { renewInPlace } from '@busbar/pki/tls/renewal';
+import { openTlsSource } from '@busbar/pki/tls/source';
+import { CertificatePurpose } from '@busbar/proto/gen/busbar/v1/certificate';
 import { createLogger, endOnBug } from '@busbar/telemetry/logger';
 import { metricsRegistry } from '@busbar/telemetry/registry';
 import manifest from '../package.json' with { type: 'json' };
@@ -16,6 +19,7 @@ import { createAgent } from './agent.ts';
 import { type AgentFile, parseAgentFile } from './config/config.ts';
 import { openHost } from './config/host.ts';
 import { readBootId } from './inventory/read.ts';
+import { keepLibvirtCertificates } from './libvirt/certificates.ts';
 import { MemoryFile } from './reconcile/memory-file.ts';
 import { GrpcDialer } from './session/grpc-dialer.ts';
 import { agentListener } from './telemetry/listener.ts';
@@ -51,14 +55,21 @@ async function main(): Promise<void> {
 async function run(file: AgentFile, logger: Logger): Promise<void> {
   const { cluster, controllers, tls, stateDir } = file;
   const { version } = manifest;
-  const loadTls = () => ({
-    ca: readFileSync(tls.ca),
-    certificate: readFileSync(tls.certificate),
-    key: readFileSync(tls.key),
+  const source = await openTlsSource({ files: tls, clock: systemClock, logger });
+  const ending = new AbortController();
+  void source.run(ending.signal);
+  const dialer = new GrpcDialer({ cluster, controllers, loadTls: () => source.current() });
+  const renewerOf = (purpose: CertificatePurpose) => ({
+    renew: (csrPem: string, signal: AbortSignal) => dialer.renewCertificate(purpose, csrPem, signal),
   });
-  const tlsNow = loadTls(); // a missing file is told now, not at the first connection
+  const renewal = { clock: systemClock, logger };
+  const own = { ...renewal, source, files: tls, renewer: renewerOf(CertificatePurpose.AGENT) };
+  void renewInPlace(own, ending.signal);
+  if (file.role === 'hypervisor' && file.libvirt.pki !== undefined) {
+    const renewer = renewerOf(CertificatePurpose.LIBVIRT);
+    void keepLibvirtCertificates({ ...renewal, pki: file.libvirt.pki, renewer }, ending.signal);
+  }
   const metrics = metricsRegistry();
-  const dialer = new GrpcDialer({ cluster, controllers, loadTls });
   const host = await openHost(file, { clock: systemClock, logger, metrics });
   const agent = createAgent({
     clock: systemClock,
@@ -72,13 +83,15 @@ async function run(file: AgentFile, logger: Logger): Promise<void> {
     config: file,
     metrics,
   });
-  const listener = agentListener({ cluster, tls: tlsNow, registry: metrics, health: agent.health, logger });
+  const listener = agentListener({ cluster, tls: source.current(), registry: metrics, health: agent.health, logger });
+  source.onChange(() => listener.setTls(source.current()));
   if (file.metrics !== undefined) listener.serve(file.metrics.listen);
 
   let stopping = false;
   const stop = (signal: NodeJS.Signals) => {
     if (stopping) return; // process groups and wrappers deliver it twice
     stopping = true;
+    ending.abort();
     logger.info({ signal }, 'agent stops; VMs go on');
     const work = agent.stop().then(() => Promise.all([host.driver?.close(), dialer.close()]));
     const ended = work.then(() => 'agent stopped');

@@ -136,6 +136,7 @@ export function createController(deps: ControllerDeps): Controller {
               sessions,
               storage,
               policy,
+              seal: deps.seal,
               bus: deps.bus ?? NO_BUS,
               clock,
               random,

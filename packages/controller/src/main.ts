@@ -6,16 +6,22 @@ import { BusbarError, errorChain } from '@busbar/core/errors';
 import { systemRandom } from '@busbar/core/random';
 import { openSeal } from '@busbar/pki/seal';
 import { parseSealedAuthorities, type SealedAuthorities } from '@busbar/pki/sealed-authorities';
+import type { TlsFiles } from '@busbar/pki/tls/files';
+import { renewInPlace } from '@busbar/pki/tls/renewal';
+import { openTlsSource } from '@busbar/pki/tls/source';
+import { CertificatePurpose } from '@busbar/proto/gen/busbar/v1/certificate';
 import { openStorage } from '@busbar/storage/open';
 import { createLogger, endOnBug } from '@busbar/telemetry/logger';
 import { metricsRegistry } from '@busbar/telemetry/registry';
 import { grpcServer } from './api/grpc-server.ts';
+import { pipeline } from './api/pipeline.ts';
 import { parseControllerFile } from './config/config.ts';
 import { createController } from './controller.ts';
 import { NO_BUS } from './event/bus.ts';
 import { natsBus } from './event/nats.ts';
 import { EtcdStore } from './store/etcd.ts';
 import { controllerListener } from './telemetry/listener.ts';
+import { ownRenewer } from './tls/renewer.ts';
 import { VERSION } from './version.ts';
 
 const HELP = `busbar-controller ${VERSION}: the controller of a Busbar cluster, one per voting host
@@ -42,16 +48,12 @@ async function main(): Promise<void> {
   endOnBug(logger, 70);
   const metrics = metricsRegistry();
   mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
-  const files = (tls: { ca: string; certificate: string; key: string }) => ({
-    ca: readFileSync(tls.ca),
-    certificate: readFileSync(tls.certificate),
-    key: readFileSync(tls.key),
-  });
+  const open = (files: TlsFiles) => openTlsSource({ files, clock: systemClock, logger });
+  const [tls, etcdTls] = await Promise.all([open(config.tls), open(config.etcd.tls)]);
   const [first, ...others] = config.etcd.endpoints.map((endpoint) => endpoint.replace(/^https:\/\//, ''));
-  const etcdTls = files(config.etcd.tls);
   const store = new EtcdStore({
     members: [first as string, ...others],
-    tls: { ca: etcdTls.ca, cert: etcdTls.certificate, key: etcdTls.key },
+    tls: etcdTls,
     clock: systemClock,
     log: logger,
   });
@@ -64,7 +66,7 @@ async function main(): Promise<void> {
           servers: config.nats.servers.map((server) => server.replace(/^tls:\/\//, '')),
           name: `busbar-controller ${config.host}`,
           tls: () => {
-            const { ca, certificate, key } = files(config.tls);
+            const { ca, certificate, key } = tls.current();
             return { ca: ca.toString(), cert: certificate.toString(), key: key.toString() };
           },
           clock: systemClock,
@@ -97,12 +99,18 @@ async function main(): Promise<void> {
     sessions: controller.sessions,
     trail: controller.trail,
     admission: controller.admission,
-    tls: files(config.tls),
+    tls,
     logger,
     metrics,
   });
-  const tls = files(config.tls);
-  const listener = controllerListener({ cluster: config.cluster, tls, registry: metrics, controller, logger });
+  const listener = controllerListener({
+    cluster: config.cluster,
+    tls: tls.current(),
+    registry: metrics,
+    controller,
+    logger,
+  });
+  using _renewed = tls.onChange(() => listener.setTls(tls.current()));
   const stop = new AbortController();
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
     process.once(name, () => {
@@ -110,6 +118,20 @@ async function main(): Promise<void> {
       stop.abort();
       setTimeout(() => process.exit(1), SHUTDOWN_LIMIT_MS).unref();
     });
+  }
+  const gate = pipeline({ logger, trail: controller.trail, admission: controller.admission });
+  const { memberTls } = config.etcd;
+  for (const [source, files, purpose] of [
+    [tls, config.tls, CertificatePurpose.CONTROLLER],
+    [etcdTls, config.etcd.tls, CertificatePurpose.ETCD_CLIENT],
+    ...(memberTls === undefined ? [] : [[await open(memberTls), memberTls, CertificatePurpose.ETCD] as const]),
+  ] as const) {
+    void source.run(stop.signal);
+    const renewer = ownRenewer(
+      { cluster: config.cluster, services: controller.services, gate, identity: tls },
+      purpose,
+    );
+    void renewInPlace({ source, files, renewer, clock: systemClock, logger }, stop.signal);
   }
   const running = controller.run(stop.signal);
   if (config.metrics !== undefined) listener.serve(config.metrics.listen);

@@ -5,14 +5,15 @@ import { systemClock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { type Metrics, noMetrics } from '@busbar/core/metrics';
+import type { TlsFeed } from '@busbar/pki/tls/source';
 import { AgentServiceDefinition } from '@busbar/proto/gen/busbar/agent/v1/agent';
-import { ServerCredentials } from '@grpc/grpc-js';
 import { type CallContext, createServer, ServerError, type ServiceImplementation } from 'nice-grpc';
 import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
 import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
 import type { AuditTrail } from '../audit/trail.ts';
 import type { Admission } from '../certificate/admission.ts';
 import type { SessionRegistry } from '../session/registry.ts';
+import { serverCredentials } from '../tls/credentials.ts';
 import { agentHostOf, callerOf, type Peer, type PresentedCertificate, presented } from './authenticate.ts';
 import { identityInterceptor, PEER_KEY } from './identity-interceptor.ts';
 import { measuredPipeline } from './measured.ts';
@@ -29,12 +30,6 @@ export interface GrpcServer {
   listen(address: string): Promise<number>;
   /** Ends running calls and stops listening. */
   close(): void;
-}
-
-export interface TlsFiles {
-  readonly ca: Buffer;
-  readonly certificate: Buffer;
-  readonly key: Buffer;
 }
 
 /** Keepalive: a dropped link is noticed after 15 s; clients may ping as often as every 5 s (the default would be 5 min). */
@@ -57,7 +52,7 @@ export function grpcServer(deps: {
   readonly sessions: SessionRegistry;
   readonly trail: AuditTrail;
   readonly admission: Admission;
-  readonly tls: TlsFiles;
+  readonly tls: TlsFeed;
   readonly logger: Logger;
   /** Default: nothing is counted. */
   readonly metrics?: Metrics;
@@ -115,10 +110,7 @@ export function grpcServer(deps: {
 
   return {
     async listen(address) {
-      const { ca, certificate, key } = deps.tls;
-      // The last argument makes a client certificate of this CA a condition of the handshake.
-      const credentials = ServerCredentials.createSsl(ca, [{ cert_chain: certificate, private_key: key }], true);
-      const port = await server.listen(address, credentials);
+      const port = await server.listen(address, serverCredentials(deps.tls));
       health.setStatus('healthy');
       return port;
     },

@@ -42,7 +42,7 @@ afterEach(async () => {
 });
 
 function begin(): void {
-  const { host, store, sessions, storage, policy, random } = rig.api;
+  const { host, store, sessions, storage, policy, seal, random } = rig.api;
   const leader: Leader = {
     term: 5n,
     signal: over.signal,
@@ -61,6 +61,7 @@ function begin(): void {
       sessions,
       storage,
       policy,
+      seal,
       bus: NO_BUS,
       view: rig.view,
       clock: rig.clock,

@@ -4,6 +4,7 @@ import type { Logger } from '@busbar/core/log';
 import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import { Pulse } from '@busbar/core/pulse';
 import type { Random } from '@busbar/core/random';
+import type { Seal } from '@busbar/pki/seal';
 import { DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
@@ -17,6 +18,7 @@ import type { Saga } from '../operation/saga.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import type { ClusterView } from '../view/view.ts';
+import { type CloudInitOpened, cloudInitReader } from '../vm/cloud-init.ts';
 import { desiredFor } from '../vm/desired.ts';
 import { VmReconciler } from '../vm/reconcile.ts';
 import { CREATE_VM, DELETE_VM, RESTART_VM, START_VM, STOP_VM } from '../vm/sagas.ts';
@@ -59,6 +61,7 @@ export interface TermDeps {
   readonly storage: StorageDriver;
   readonly policy: PlacementPolicy;
   readonly bus: EventBus;
+  readonly seal: Seal;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -77,6 +80,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   const vms = new VmReconciler({ ...deps, leader });
   const pace = newPace();
   let announced = false;
+  const cloudInitOf = cloudInitReader(deps.seal, logger);
   let bell: { pending: boolean; ring: () => void } = { pending: true, ring: () => {} };
   const wake = () => {
     bell.pending = true;
@@ -97,7 +101,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
         await meter.time('all', async () => {
           await meter.time('hosts', () => hosts.reconcile());
           await meter.time('vms', () => vms.reconcile());
-          await meter.time('publish', () => publish(deps, leader));
+          await meter.time('publish', () => publish(deps, leader, cloudInitOf));
           await meter.time('sagas', () => runner.tick(wake));
         });
       } catch (error) {
@@ -140,11 +144,11 @@ async function announce(deps: TermDeps, leader: Leader): Promise<boolean> {
 }
 
 /** Tells each connected host what it shall run, when that changed or the host has not been told in this term. */
-function publish(deps: TermDeps, leader: Leader): void {
+function publish(deps: TermDeps, leader: Leader, cloudInitOf: CloudInitOpened): void {
   const { view, sessions, storage } = deps;
   const position = { term: leader.term, generation: view.revision };
   for (const host of sessions.hosts()) {
-    const desired = desiredFor(host, position, view, sessions.observed(host)?.report ?? null, storage);
+    const desired = desiredFor(host, position, view, sessions.observed(host)?.report ?? null, storage, cloudInitOf);
     const former = sessions.published(host);
     if (former !== null && contentOf(former) === contentOf(desired)) continue;
     sessions.publish(host, desired);

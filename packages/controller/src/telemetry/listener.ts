@@ -26,8 +26,9 @@ export function controllerListener(deps: {
 }
 
 function mayRead(certificate: X509Certificate, cluster: string, admission: Admission): boolean {
-  const { serialNumber, subjectAltName, validTo } = certificate;
-  const caller = callerOf(presented({ serialNumber, subjectaltname: subjectAltName, valid_to: validTo }), cluster);
+  const { serialNumber, subjectAltName, validFrom, validTo } = certificate;
+  const peer = { serialNumber, subjectaltname: subjectAltName, valid_from: validFrom, valid_to: validTo };
+  const caller = callerOf(presented(peer), cluster);
   if (caller?.certificate == null || caller.role === null) return false;
   try {
     admission.check(caller.certificate);

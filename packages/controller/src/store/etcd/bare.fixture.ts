@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // etcd with as little around it as a Node program can have: the yardstick of the benchmarks. No deadline, no failover,
 // no retry. Lives here because only this folder speaks etcd's protocol.
+
+import type { TlsText } from '@busbar/pki/tls/material';
 import { Client, credentials, Metadata } from '@grpc/grpc-js';
-import type { EtcdTls } from './member.ts';
 import { CompareTarget, type Method, prefixRange, RANGE, TXN, WATCH } from './messages.ts';
 import type { Draft } from './wire.ts';
 
@@ -15,8 +16,8 @@ export interface BareTransaction {
 export class BareEtcd {
   readonly #client: Client;
 
-  constructor(address: string, tls: EtcdTls) {
-    this.#client = new Client(address, credentials.createSsl(tls.ca, tls.key, tls.cert), {
+  constructor(address: string, tls: TlsText) {
+    this.#client = new Client(address, credentials.createSsl(tls.ca, tls.key, tls.certificate), {
       'grpc.use_local_subchannel_pool': 1,
     });
   }
