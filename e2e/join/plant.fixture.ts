@@ -17,6 +17,7 @@ import { takeOverAuthorities } from '@busbar/controller/certificate/take-over';
 import { Rig } from '@busbar/controller/testing/rig';
 import { silentLogger } from '@busbar/core/log';
 import { parseSealedAuthorities } from '@busbar/pki/sealed-authorities';
+import { fixedTls } from '@busbar/pki/tls/source';
 import { JoinRequest, JoinResponse } from '@busbar/proto/gen/busbar/v1/join';
 import { Status } from 'nice-grpc-common';
 
@@ -62,7 +63,7 @@ export async function startPlant(directory: string): Promise<Plant> {
     services: rig.services,
     sessions: rig.api.sessions,
     admission: rig.admission,
-    tls,
+    tls: fixedTls(tls),
     logger: silentLogger,
   });
   const port = await server.listen('127.0.0.1:0');

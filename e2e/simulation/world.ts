@@ -5,6 +5,7 @@ import type { ControllerDialer } from '@busbar/agent/session/link';
 import { SimHostDriver } from '@busbar/agent/sim/driver';
 import { SimMachine } from '@busbar/agent/sim/machine';
 import { simInventory } from '@busbar/agent/sim/topology';
+import type { Caller } from '@busbar/controller/api/call';
 import { pipeline } from '@busbar/controller/api/pipeline';
 import { type Controller, createController } from '@busbar/controller/controller';
 import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/memory';

@@ -12,7 +12,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   native: ['proto', 'core'],
   scheduler: ['proto', 'core'],
   storage: ['proto', 'core', 'native'],
-  agent: ['proto', 'core', 'native', 'scheduler', 'storage'],
+  agent: ['proto', 'core', 'pki', 'native', 'scheduler', 'storage'],
   controller: ['proto', 'core', 'pki', 'native', 'scheduler', 'storage'],
   cli: ['proto', 'core', 'pki'],
   console: ['proto', 'core'],

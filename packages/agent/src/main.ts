@@ -8,6 +8,8 @@ import { parseArgs } from 'node:util';
 import { sleep, systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import { systemRandom } from '@busbar/core/random';
+import { renewInPlace } from '@busbar/pki/tls/renewal';
+import { openTlsSource } from '@busbar/pki/tls/source';
 import { type Logger as PinoLogger, pino, stdTimeFunctions } from 'pino';
 import manifest from '../package.json' with { type: 'json' };
 import { createAgent } from './agent.ts';
@@ -50,13 +52,12 @@ async function main(): Promise<void> {
 async function run(file: AgentFile, logger: PinoLogger): Promise<void> {
   const { cluster, controllers, tls, stateDir } = file;
   const { version } = manifest;
-  const loadTls = () => ({
-    ca: readFileSync(tls.ca),
-    certificate: readFileSync(tls.certificate),
-    key: readFileSync(tls.key),
-  });
-  loadTls(); // a missing file is told now, not at the first connection
-  const dialer = new GrpcDialer({ cluster, controllers, loadTls });
+  const source = await openTlsSource({ files: tls, clock: systemClock, logger });
+  const ending = new AbortController();
+  void source.run(ending.signal);
+  const dialer = new GrpcDialer({ cluster, controllers, loadTls: () => source.current() });
+  const renewer = { renew: dialer.renewCertificate.bind(dialer) };
+  void renewInPlace({ source, files: tls, renewer, clock: systemClock, logger }, ending.signal);
   const host = await openHost(file, { clock: systemClock, logger });
   const agent = createAgent({
     clock: systemClock,
@@ -74,6 +75,7 @@ async function run(file: AgentFile, logger: PinoLogger): Promise<void> {
   const stop = (signal: NodeJS.Signals) => {
     if (stopping) return; // process groups and wrappers deliver it twice
     stopping = true;
+    ending.abort();
     logger.info({ signal }, 'agent stops; VMs go on');
     const work = agent.stop().then(() => Promise.all([host.driver?.close(), dialer.close()]));
     const ended = work.then(() => 'agent stopped');

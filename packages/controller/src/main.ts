@@ -6,12 +6,18 @@ import { BusbarError, errorChain } from '@busbar/core/errors';
 import { systemRandom } from '@busbar/core/random';
 import { openSeal } from '@busbar/pki/seal';
 import { parseSealedAuthorities, type SealedAuthorities } from '@busbar/pki/sealed-authorities';
+import type { TlsFiles } from '@busbar/pki/tls/files';
+import { renewInPlace } from '@busbar/pki/tls/renewal';
+import { openTlsSource } from '@busbar/pki/tls/source';
+import { CertificatePurpose } from '@busbar/proto/gen/busbar/v1/certificate';
 import { openStorage } from '@busbar/storage/open';
 import { pino } from 'pino';
 import { grpcServer } from './api/grpc-server.ts';
+import { pipeline } from './api/pipeline.ts';
 import { parseControllerFile } from './config/config.ts';
 import { createController } from './controller.ts';
 import { EtcdStore } from './store/etcd.ts';
+import { ownRenewer } from './tls/renewer.ts';
 import { VERSION } from './version.ts';
 
 const HELP = `busbar-controller ${VERSION}: the controller of a Busbar cluster, one per voting host
@@ -38,16 +44,12 @@ async function main(): Promise<void> {
     timestamp: pino.stdTimeFunctions.isoTime,
   });
   mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
-  const files = (tls: { ca: string; certificate: string; key: string }) => ({
-    ca: readFileSync(tls.ca),
-    certificate: readFileSync(tls.certificate),
-    key: readFileSync(tls.key),
-  });
+  const open = (files: TlsFiles) => openTlsSource({ files, clock: systemClock, logger });
+  const [tls, etcdTls] = await Promise.all([open(config.tls), open(config.etcd.tls)]);
   const [first, ...others] = config.etcd.endpoints.map((endpoint) => endpoint.replace(/^https:\/\//, ''));
-  const etcdTls = files(config.etcd.tls);
   const store = new EtcdStore({
     members: [first as string, ...others],
-    tls: { ca: etcdTls.ca, cert: etcdTls.certificate, key: etcdTls.key },
+    tls: etcdTls,
     clock: systemClock,
     log: logger,
   });
@@ -75,7 +77,7 @@ async function main(): Promise<void> {
     services: controller.services,
     sessions: controller.sessions,
     admission: controller.admission,
-    tls: files(config.tls),
+    tls,
     logger,
   });
   const stop = new AbortController();
@@ -85,6 +87,18 @@ async function main(): Promise<void> {
       stop.abort();
       setTimeout(() => process.exit(1), SHUTDOWN_LIMIT_MS).unref();
     });
+  }
+  for (const source of [tls, etcdTls]) void source.run(stop.signal);
+  const gate = pipeline(logger, controller.admission);
+  for (const [source, files, purpose] of [
+    [tls, config.tls, CertificatePurpose.CONTROLLER],
+    [etcdTls, config.etcd.tls, CertificatePurpose.ETCD_CLIENT],
+  ] as const) {
+    const renewer = ownRenewer(
+      { cluster: config.cluster, services: controller.services, gate, identity: tls },
+      purpose,
+    );
+    void renewInPlace({ source, files, renewer, clock: systemClock, logger }, stop.signal);
   }
   const running = controller.run(stop.signal);
   await server.listen(config.listen);

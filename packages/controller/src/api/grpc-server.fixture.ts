@@ -3,6 +3,7 @@ import { silentLogger } from '@busbar/core/log';
 import { type Authority, createAuthority, issue, type KeyPairPem, openAuthority } from '@busbar/pki/authority';
 import { type Identity, identityUri } from '@busbar/pki/identity';
 import { roleUri } from '@busbar/pki/role';
+import { fixedTls } from '@busbar/pki/tls/source';
 import { type Channel, ChannelCredentials, ClientError, createChannel } from 'nice-grpc';
 import { afterEach, beforeAll, beforeEach, expect } from 'vitest';
 import { Rig } from '../testing/rig.ts';
@@ -67,7 +68,7 @@ export function wired(): Wire {
         services,
         sessions: rig.api.sessions,
         admission,
-        tls,
+        tls: fixedTls(tls),
         logger: silentLogger,
       });
       wire.port = await server.listen('127.0.0.1:0');

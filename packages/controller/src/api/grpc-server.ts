@@ -3,13 +3,14 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import type { TlsFeed } from '@busbar/pki/tls/source';
 import { AgentServiceDefinition } from '@busbar/proto/gen/busbar/agent/v1/agent';
-import { ServerCredentials } from '@grpc/grpc-js';
 import { type CallContext, createServer, ServerError, type ServiceImplementation } from 'nice-grpc';
 import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
 import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
 import type { Admission } from '../certificate/admission.ts';
 import type { SessionRegistry } from '../session/registry.ts';
+import { serverCredentials } from '../tls/credentials.ts';
 import { agentHostOf, callerOf, type Peer, type PresentedCertificate, presented } from './authenticate.ts';
 import { identityInterceptor, PEER_KEY } from './identity-interceptor.ts';
 import { pipeline } from './pipeline.ts';
@@ -25,12 +26,6 @@ export interface GrpcServer {
   listen(address: string): Promise<number>;
   /** Ends running calls and stops listening. */
   close(): void;
-}
-
-export interface TlsFiles {
-  readonly ca: Buffer;
-  readonly certificate: Buffer;
-  readonly key: Buffer;
 }
 
 /** Keepalive: a dropped link is noticed after 15 s; clients may ping as often as every 5 s (the default would be 5 min). */
@@ -52,7 +47,7 @@ export function grpcServer(deps: {
   readonly services: readonly BoundService[];
   readonly sessions: SessionRegistry;
   readonly admission: Admission;
-  readonly tls: TlsFiles;
+  readonly tls: TlsFeed;
   readonly logger: Logger;
 }): GrpcServer {
   const options = { ...CHANNEL_OPTIONS, interceptors: [identityInterceptor] };
@@ -107,10 +102,7 @@ export function grpcServer(deps: {
 
   return {
     async listen(address) {
-      const { ca, certificate, key } = deps.tls;
-      // The last argument makes a client certificate of this CA a condition of the handshake.
-      const credentials = ServerCredentials.createSsl(ca, [{ cert_chain: certificate, private_key: key }], true);
-      const port = await server.listen(address, credentials);
+      const port = await server.listen(address, serverCredentials(deps.tls));
       health.setStatus('healthy');
       return port;
     },

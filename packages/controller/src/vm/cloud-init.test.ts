@@ -12,6 +12,7 @@ import {
   type UpdateVmResponse,
 } from '@busbar/proto/gen/busbar/v1/vm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
 import { cloudInitFor, cloudInitReader, sealCloudInit } from './cloud-init.ts';
 import { hardwareDigest } from './domain.ts';
@@ -48,7 +49,7 @@ const update = (cloudInit: object | undefined, updateMask: string[], more: objec
     }),
   );
 const get = async (role: Role = 'admin') =>
-  (await rig.call<GetVmResponse>('VmService', 'getVm', { vm: 'relay' }, role)).vm?.spec?.cloudInit;
+  (await rig.call<GetVmResponse>('VmService', 'getVm', { vm: 'relay' }, testCaller(role))).vm?.spec?.cloudInit;
 const everything = async () =>
   JSON.stringify((await rig.run(rig.api.store.list('busbar/'))).value.map(Object.values), plain);
 const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
@@ -74,7 +75,7 @@ describe('cloud-init data', () => {
     expect(await get('operator')).toEqual(shown);
     expect(await get('viewer')).toEqual(redacted);
     const request = { pageSize: 0, pageToken: '', host: '' };
-    const list = await rig.call<ListVmsResponse>('VmService', 'listVms', request, 'viewer');
+    const list = await rig.call<ListVmsResponse>('VmService', 'listVms', request, testCaller('viewer'));
     expect(list.vms[0]?.spec?.cloudInit).toEqual(redacted);
   });
 
