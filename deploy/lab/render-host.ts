@@ -119,8 +119,12 @@ min_workers = 5
 }
 
 export function renderQemuConf(host: HostPlan): string {
-  return `user = "root"
-group = "root"
+  return `# A guest that breaks out of QEMU is a user who may read nothing but this VM's own files (libvirt hands them over one by
+# one at each start) and use few system calls. No AppArmor or SELinux: the lab's kernel has neither.
+user = "libvirt-qemu"
+group = "kvm"
+seccomp_sandbox = 1
+clear_emulator_capabilities = 1
 security_driver = "none"
 # A private /dev for each QEMU would be a mount namespace in a mount namespace; the lab's kernel has no use for it.
 namespaces = []

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError, type FieldViolation } from '@busbar/core/errors';
+import type { JoinRequest } from '@busbar/proto/gen/busbar/v1/join';
 import type { CloudInit } from '@busbar/proto/gen/busbar/v1/vm';
 import { z } from 'zod';
 
@@ -26,7 +27,10 @@ function violation(issue: z.core.$ZodIssue, input: unknown): FieldViolation {
 }
 
 /** Fields that may hold a password: errors travel to terminals, tickets and logs, so their values are never shown. */
-const SECRET_FIELDS: ReadonlySet<string> = new Set(['userData', 'networkConfig'] satisfies (keyof CloudInit)[]);
+const SECRET_FIELDS: ReadonlySet<string> = new Set(['userData', 'networkConfig', 'secret'] satisfies (
+  | keyof CloudInit
+  | keyof JoinRequest
+)[]);
 const HIDDEN = 'not shown here';
 
 export function invalid(fields: readonly FieldViolation[]): BusbarError {

@@ -106,7 +106,7 @@ test('a controller whose certificate lives for seconds serves on for longer, and
   };
   const kept = keepRenewed(
     {
-      current: source.current,
+      current: () => source.current(),
       renew: async (signal) => {
         await renewOnce({ source, files, renewer, logger: silentLogger }, signal);
         issued.push(source.current().serialNumber);

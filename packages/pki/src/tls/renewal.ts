@@ -78,7 +78,7 @@ export async function keepRenewed(
 /** The two together, for a daemon. */
 export function renewInPlace(deps: RenewalDeps & { readonly clock: Clock }, signal: AbortSignal): Promise<void> {
   const renew = (limit: AbortSignal) => renewOnce(deps, limit);
-  return keepRenewed({ current: deps.source.current, renew, clock: deps.clock, logger: deps.logger }, signal);
+  return keepRenewed({ current: () => deps.source.current(), renew, clock: deps.clock, logger: deps.logger }, signal);
 }
 
 /** One renewal: makes a new key, has it certified, and puts both in place. Throws, and leaves everything as it was, when what comes back is not what was asked for. */
