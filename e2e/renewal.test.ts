@@ -97,7 +97,9 @@ test('an agent renews its certificate at a controller, and the next connection s
   ];
   const dialer = new GrpcDialer({ cluster: 'test', controllers, loadTls: () => source.current() });
   ends.push(() => void dialer.close());
-  const renewer = { renew: dialer.renewCertificate.bind(dialer) };
+  const renewer = {
+    renew: (csr: string, signal: AbortSignal) => dialer.renewCertificate(CertificatePurpose.AGENT, csr, signal),
+  };
   const renew = () => renewOnce({ source, files: files.agent, renewer, logger: silentLogger }, limit());
   await renew();
   const second = recorded('agent');

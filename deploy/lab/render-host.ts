@@ -36,7 +36,11 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
     host: host.name,
     listen: `${host.management}:${CONTROLLER_PORT}`,
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/controller.crt`, key: `${PKI}/controller.key` },
-    etcd: { endpoints: etcdEndpoints(plan, host), tls: etcd },
+    etcd: {
+      endpoints: etcdEndpoints(plan, host),
+      tls: etcd,
+      memberTls: { ca: `${PKI}/etcd-ca.crt`, certificate: `${PKI}/etcd.crt`, key: `${PKI}/etcd.key` },
+    },
     controllers: controllerEndpoints(plan),
     storage: plan.spec.ceph
       ? {
@@ -73,7 +77,7 @@ export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
     storageAddress: host.storage,
     controllers: controllerEndpoints(plan),
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/agent.crt`, key: `${PKI}/agent.key` },
-    ...(host.role === 'hypervisor' ? { libvirt: { uri: 'qemu:///system' }, storage } : {}),
+    ...(host.role === 'hypervisor' ? { libvirt: { uri: 'qemu:///system', pki: '/etc/libvirt/pki' }, storage } : {}),
     stateDir: '/var/lib/busbar/agent',
     runDir: '/run/busbar',
     logDir: '/var/log/busbar',

@@ -10,12 +10,14 @@ import { BusbarError, errorChain } from '@busbar/core/errors';
 import { systemRandom } from '@busbar/core/random';
 import { renewInPlace } from '@busbar/pki/tls/renewal';
 import { openTlsSource } from '@busbar/pki/tls/source';
+import { CertificatePurpose } from '@busbar/proto/gen/busbar/v1/certificate';
 import { type Logger as PinoLogger, pino, stdTimeFunctions } from 'pino';
 import manifest from '../package.json' with { type: 'json' };
 import { createAgent } from './agent.ts';
 import { type AgentFile, parseAgentFile } from './config/config.ts';
 import { openHost } from './config/host.ts';
 import { readBootId } from './inventory/read.ts';
+import { keepLibvirtCertificates } from './libvirt/certificates.ts';
 import { MemoryFile } from './reconcile/memory-file.ts';
 import { GrpcDialer } from './session/grpc-dialer.ts';
 
@@ -56,8 +58,16 @@ async function run(file: AgentFile, logger: PinoLogger): Promise<void> {
   const ending = new AbortController();
   void source.run(ending.signal);
   const dialer = new GrpcDialer({ cluster, controllers, loadTls: () => source.current() });
-  const renewer = { renew: dialer.renewCertificate.bind(dialer) };
-  void renewInPlace({ source, files: tls, renewer, clock: systemClock, logger }, ending.signal);
+  const renewerOf = (purpose: CertificatePurpose) => ({
+    renew: (csrPem: string, signal: AbortSignal) => dialer.renewCertificate(purpose, csrPem, signal),
+  });
+  const renewal = { clock: systemClock, logger };
+  const own = { ...renewal, source, files: tls, renewer: renewerOf(CertificatePurpose.AGENT) };
+  void renewInPlace(own, ending.signal);
+  if (file.role === 'hypervisor' && file.libvirt.pki !== undefined) {
+    const renewer = renewerOf(CertificatePurpose.LIBVIRT);
+    void keepLibvirtCertificates({ ...renewal, pki: file.libvirt.pki, renewer }, ending.signal);
+  }
   const host = await openHost(file, { clock: systemClock, logger });
   const agent = createAgent({
     clock: systemClock,

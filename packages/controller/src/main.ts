@@ -88,12 +88,14 @@ async function main(): Promise<void> {
       setTimeout(() => process.exit(1), SHUTDOWN_LIMIT_MS).unref();
     });
   }
-  for (const source of [tls, etcdTls]) void source.run(stop.signal);
   const gate = pipeline(logger, controller.admission);
+  const { memberTls } = config.etcd;
   for (const [source, files, purpose] of [
     [tls, config.tls, CertificatePurpose.CONTROLLER],
     [etcdTls, config.etcd.tls, CertificatePurpose.ETCD_CLIENT],
+    ...(memberTls === undefined ? [] : [[await open(memberTls), memberTls, CertificatePurpose.ETCD] as const]),
   ] as const) {
+    void source.run(stop.signal);
     const renewer = ownRenewer(
       { cluster: config.cluster, services: controller.services, gate, identity: tls },
       purpose,

@@ -61,7 +61,11 @@ const schema = z.discriminatedUnion(
       ...common,
       role: z.literal('hypervisor'),
       libvirt: z.strictObject(
-        { uri: z.string(WANT.uri).regex(/^[a-z+]+:\/\//, WANT.uri) },
+        {
+          uri: z.string(WANT.uri).regex(/^[a-z+]+:\/\//, WANT.uri),
+          /** Where libvirtd's certificates are kept renewed; none where it does not listen on TLS. */
+          pki: path.optional(),
+        },
         'uri, such as qemu:///system',
       ),
       storage,

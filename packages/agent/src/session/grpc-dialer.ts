@@ -12,7 +12,7 @@ import {
   type SessionRequest,
   type SessionResponse,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
-import { CertificateServiceDefinition } from '@busbar/proto/gen/busbar/v1/certificate';
+import { type CertificatePurpose, CertificateServiceDefinition } from '@busbar/proto/gen/busbar/v1/certificate';
 import {
   type Channel,
   ChannelCredentials,
@@ -73,8 +73,12 @@ export class GrpcDialer implements ControllerDialer {
     return this.#call(address, (client) => client.attach(outgoing, { signal }));
   }
 
-  /** A successor of the certificate by which the connection is made; from any controller, the first that answers. */
-  async renewCertificate(csrPem: string, signal: AbortSignal): Promise<{ readonly certificatePem: string }> {
+  /** A certificate for this host, by the one that the connection is made with; from the first controller that answers. */
+  async renewCertificate(
+    purpose: CertificatePurpose,
+    csrPem: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly certificatePem: string }> {
     // One id for all tries: a controller that answered too late has recorded what the next one then hands out.
     const requestId = randomUUID();
     let failure: unknown;
@@ -83,7 +87,7 @@ export class GrpcDialer implements ControllerDialer {
       const limit = AbortSignal.any([signal, AbortSignal.timeout(RENEWAL_DEADLINE_MS)]);
       try {
         const client = createClient(CertificateServiceDefinition, channel);
-        const { certificate } = await client.renewCertificate({ csrPem, requestId }, { signal: limit });
+        const { certificate } = await client.renewCertificate({ purpose, csrPem, requestId }, { signal: limit });
         return { certificatePem: certificate?.certificatePem ?? '' };
       } catch (error) {
         signal.throwIfAborted();

@@ -40,6 +40,11 @@ describe('controller file', () => {
     ['host missing', { ...good, host: undefined }, 'host is missing, expected a lower-case host name (DNS label)'],
     ['listen', { ...good, listen: '10.0.0.1' }, 'listen is "10.0.0.1", expected an address host:port'],
     ['port', { ...good, listen: '10.0.0.1:99999' }, 'listen is "10.0.0.1:99999", expected a port up to 65535'],
+    [
+      'etcd’s own',
+      { ...good, etcd: { ...good.etcd, memberTls: {} } },
+      'etcd.memberTls.ca is missing, expected an absolute path',
+    ],
     ['tls', { ...good, tls: { ...tls, key: 'c.key' } }, 'tls.key is "c.key", expected an absolute path'],
     ['etcd', { ...good, etcd: { endpoints: [], tls } }, 'etcd.endpoints is [], expected at least one endpoint'],
     [

@@ -29,6 +29,8 @@ const schema = z.strictObject({
       .array(z.string().regex(/^https:\/\/\S+:\d{1,5}$/, 'an address https://host:port'))
       .min(1, 'at least one endpoint'),
     tls,
+    /** The pair of the member on this host, which etcd reads at each handshake: kept renewed like our own. */
+    memberTls: tls.optional(),
   }),
   controllers: z.array(z.strictObject({ host: hostName, address })).min(1, 'every controller of the cluster'),
   /** spoolDir of rbd defaults to a folder below stateDir. */
