@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { DESCRIPTORS } from '@busbar/proto/files';
 import { AgentServiceDefinition } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { ServerCredentials } from '@grpc/grpc-js';
 import { type CallContext, createServer, ServerError, type ServiceImplementation } from 'nice-grpc';
@@ -90,11 +90,10 @@ export function grpcServer(deps: {
 
   const health = HealthState();
   server.add(HealthDefinition, HealthServiceImpl(health));
-  const descriptors = readFileSync(createRequire(import.meta.url).resolve('@busbar/proto/descriptors'));
   server.add(
     ServerReflectionService,
     ServerReflection(
-      descriptors,
+      readFileSync(DESCRIPTORS),
       deps.services.map((service) => service.definition.fullName),
     ),
   );
