@@ -9,6 +9,7 @@ import { pino } from 'pino';
 import { grpcServer } from './api/grpc-server.ts';
 import { parseControllerFile } from './config/config.ts';
 import { createController } from './controller.ts';
+import { edgeServer } from './edge/server.ts';
 import { openSeal } from './pki/seal.ts';
 import { EtcdStore } from './store/etcd.ts';
 import { VERSION } from './version.ts';
@@ -65,13 +66,15 @@ async function main(): Promise<void> {
     logger,
     seal: openSeal(readFileSync(config.sealKeyFile)),
   });
-  const server = grpcServer({
+  const transport = {
     cluster: config.cluster,
     services: controller.services,
-    sessions: controller.sessions,
     tls: files(config.tls),
+    clock: systemClock,
     logger,
-  });
+  };
+  const server = grpcServer({ ...transport, sessions: controller.sessions });
+  const edge = config.edge === undefined ? null : edgeServer(transport);
   const stop = new AbortController();
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
     process.once(name, () => {
@@ -82,9 +85,14 @@ async function main(): Promise<void> {
   }
   const running = controller.run(stop.signal);
   await server.listen(config.listen);
-  logger.info({ version: VERSION, listen: config.listen, cluster: config.cluster }, 'controller started');
+  if (config.edge !== undefined) await edge?.listen(config.edge.listen);
+  logger.info(
+    { version: VERSION, listen: config.listen, edge: config.edge?.listen, cluster: config.cluster },
+    'controller started',
+  );
   await running;
   server.close();
+  edge?.close();
   await Promise.all([storage.close(), store.close()]);
   logger.info({}, 'controller stopped');
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { connect, type Settings } from 'node:http2';
+import { systemClock } from '@busbar/core/clock/clock';
 import { silentLogger } from '@busbar/core/log';
 import { AgentServiceDefinition, AttachKind, SessionRequest } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
@@ -72,6 +73,7 @@ beforeEach(async () => {
     services: rig.services,
     sessions: rig.api.sessions,
     tls,
+    clock: systemClock,
     logger: silentLogger,
   });
   port = await server.listen('127.0.0.1:0');

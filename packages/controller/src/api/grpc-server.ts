@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
+import type { Clock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { DESCRIPTORS } from '@busbar/proto/files';
@@ -10,7 +11,11 @@ import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-serv
 import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
 import type { SessionRegistry } from '../session/registry.ts';
 import { agentHostOf, callerOf } from './authenticate.ts';
+import { CONNECTION_LIMITS, type ConnectionCounts, type ConnectionLimits, guardConnections } from './connections.ts';
 import { identityInterceptor, PEER_KEY, uriNames } from './identity-interceptor.ts';
+import { newIntake } from './intake.ts';
+import { intakeInterceptor } from './intake-interceptor.ts';
+import { listeningServer } from './listening-server.ts';
 import { pipeline } from './pipeline.ts';
 import type { BoundService } from './services.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
@@ -21,6 +26,7 @@ import { ERROR_TRAILER, statusOf } from './status.ts';
  */
 export interface GrpcServer {
   listen(address: string): Promise<number>;
+  connections(): ConnectionCounts;
   /** Ends running calls and stops listening. */
   close(): void;
 }
@@ -41,6 +47,8 @@ const CHANNEL_OPTIONS = {
   // Calls of one connection at the same time; the default is 2^32. An agent has two dozen open, a client with all its
   // watches and consoles some hundred; one that leaks streams must not take the controller's memory.
   'grpc.max_concurrent_streams': 1_000,
+  // Who has nothing under way can connect again; the place is for others.
+  'grpc.max_connection_idle_ms': 600_000,
   // Lists are paged and chunks are 1 MiB: nothing legitimate is larger.
   'grpc.max_receive_message_length': 4 * 1024 ** 2,
 };
@@ -50,12 +58,16 @@ export function grpcServer(deps: {
   readonly services: readonly BoundService[];
   readonly sessions: SessionRegistry;
   readonly tls: TlsFiles;
+  readonly clock: Clock;
   readonly logger: Logger;
+  readonly limits?: ConnectionLimits;
 }): GrpcServer {
-  const options = { ...CHANNEL_OPTIONS, interceptors: [identityInterceptor] };
+  const { clock, logger } = deps;
+  const interceptors = [intakeInterceptor(newIntake(clock)), identityInterceptor];
+  const options = { ...CHANNEL_OPTIONS, interceptors };
   // nice-grpc hands its options to grpc-js's Server, which also takes interceptors; only its type does not say so.
   const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
-  const gate = pipeline(deps.logger);
+  const gate = pipeline(logger);
 
   for (const { definition, methods } of deps.services) {
     const implementation: Record<string, unknown> = {};
@@ -98,15 +110,19 @@ export function grpcServer(deps: {
     ),
   );
 
+  let connections = (): ConnectionCounts => ({ open: 0, unproven: 0, turnedAway: 0 });
   return {
     async listen(address) {
       const { ca, certificate, key } = deps.tls;
       // The last argument makes a client certificate of this CA a condition of the handshake.
       const credentials = ServerCredentials.createSsl(ca, [{ cert_chain: certificate, private_key: key }], true);
-      const port = await server.listen(address, credentials);
+      const [port, listener] = await listeningServer(() => server.listen(address, credentials));
+      const limits = deps.limits ?? CONNECTION_LIMITS;
+      connections = guardConnections(listener, { listener: 'grpc', clock, logger, limits });
       health.setStatus('healthy');
       return port;
     },
+    connections: () => connections(),
     close: () => server.forceShutdown(),
   };
 }

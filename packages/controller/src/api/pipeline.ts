@@ -33,6 +33,11 @@ export interface Pipeline {
 /** The lowest role that may call a method of this access. */
 const REQUIRED_ROLE: Readonly<Record<Access, Role>> = { read: 'viewer', write: 'operator', administer: 'admin' };
 
+/** Whether a method wants to know who calls. A transport need not read the body of a call that is refused anyway. */
+export function needsCaller(access: Access): boolean {
+  return REQUIRED_ROLE[access] !== null;
+}
+
 export function pipeline(logger: Logger): Pipeline {
   function audit(
     service: string,

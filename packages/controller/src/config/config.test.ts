@@ -33,6 +33,8 @@ function messageOf(value: unknown): string {
 describe('controller file', () => {
   it('takes a good one', () => {
     expect(parse(good)).toMatchObject({ cluster: 'plant-7', storage: { driver: 'dir' } });
+    const edge = { listen: '10.0.0.1:7801' };
+    expect(parse({ ...good, edge }).edge).toEqual(edge);
   });
 
   it.each([
@@ -40,6 +42,7 @@ describe('controller file', () => {
     ['host missing', { ...good, host: undefined }, 'host is missing, expected a lower-case host name (DNS label)'],
     ['listen', { ...good, listen: '10.0.0.1' }, 'listen is "10.0.0.1", expected an address host:port'],
     ['port', { ...good, listen: '10.0.0.1:99999' }, 'listen is "10.0.0.1:99999", expected a port up to 65535'],
+    ['edge', { ...good, edge: { listen: '7801' } }, 'edge.listen is "7801", expected an address host:port'],
     ['tls', { ...good, tls: { ...tls, key: 'c.key' } }, 'tls.key is "c.key", expected an absolute path'],
     ['etcd', { ...good, etcd: { endpoints: [], tls } }, 'etcd.endpoints is [], expected at least one endpoint'],
     [
