@@ -19,7 +19,7 @@ import type { TlsFiles } from '../api/grpc-server.ts';
 import { type Intake, newIntake, READ_DEADLINE_MS } from '../api/intake.ts';
 import type { BoundService } from '../api/services.ts';
 import { handlerOf } from './handle.ts';
-import { headerTooLarge, headerTooSlow, notHttp } from './refusals.ts';
+import { headerTooLarge, notHttp, requestTooSlow } from './refusals.ts';
 import { openRegistry } from './request-json.ts';
 import { routesOf } from './routes.ts';
 
@@ -152,7 +152,7 @@ function answerBroken(error: NodeJS.ErrnoException, socket: TLSSocket): void {
     error.code === 'HPE_HEADER_OVERFLOW'
       ? headerTooLarge()
       : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? headerTooSlow()
+        ? requestTooSlow()
         : notHttp();
   const body = JSON.stringify(answer.body);
   const head = `HTTP/1.1 ${answer.httpStatus} \r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n`;
