@@ -85,10 +85,10 @@ export function edgeServer(deps: {
   });
   const connections = guardConnections(server, { listener: 'edge', clock, logger, limits });
 
-  const queues = new WeakMap<Socket, { waiting: number; last: Promise<void> }>();
+  const queues = new WeakMap<Socket, { waiting: number; last: Promise<void>; current: ServerResponse | null }>();
   const enqueue = (request: IncomingMessage, response: ServerResponse, onBegin: () => void) => {
     const { socket } = request;
-    const queue = queues.get(socket) ?? { waiting: 0, last: Promise.resolve() };
+    const queue = queues.get(socket) ?? { waiting: 0, last: Promise.resolve(), current: null };
     queues.set(socket, queue);
     if (queue.waiting >= PIPELINED_MAX) {
       socket.destroy();
@@ -96,7 +96,9 @@ export function edgeServer(deps: {
     }
     queue.waiting++;
     queue.last = queue.last.then(async () => {
+      queue.current = response;
       if (!socket.destroyed) await handle(request, response, onBegin);
+      queue.current = null;
       queue.waiting--;
     });
   };
@@ -105,7 +107,7 @@ export function edgeServer(deps: {
   server.on('checkContinue', (request, response) => enqueue(request, response, () => response.writeContinue()));
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     // In the middle of an answer there is no place for another one.
-    if ((queues.get(socket as Socket)?.waiting ?? 0) > 0) socket.destroy();
+    if (queues.get(socket as Socket)?.current?.headersSent === true) socket.destroy();
     else answerBroken(error, socket as TLSSocket);
   });
   server.on('tlsClientError', (error) => logger.debug({ err: error.message }, 'TLS handshake failed'));
