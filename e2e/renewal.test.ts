@@ -84,6 +84,7 @@ test('an agent renews its certificate at a controller, and the next connection s
     trail: rig.trail,
     admission: rig.admission,
     tls: await open('controller'),
+    clock: systemClock,
     logger: silentLogger,
   });
   ends.push(() => server.close());

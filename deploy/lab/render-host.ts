@@ -2,7 +2,14 @@
 // The files of one host as text: identity, libvirt, NATS, the two daemons of ours. Pure.
 import { natsServerConfig } from '@busbar/controller/event/nats-server';
 import { stringify } from 'yaml';
-import { AGENT_METRICS_PORT, CONTROLLER_METRICS_PORT, CONTROLLER_PORT, type HostPlan, type LabPlan } from './plan.ts';
+import {
+  AGENT_METRICS_PORT,
+  CONTROLLER_METRICS_PORT,
+  CONTROLLER_PORT,
+  EDGE_PORT,
+  type HostPlan,
+  type LabPlan,
+} from './plan.ts';
 import { CONTROLLER_USER, POOL, VM_USER } from './render-ceph.ts';
 
 const PKI = '/etc/busbar/pki';
@@ -40,6 +47,7 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
     cluster: plan.cluster,
     host: host.name,
     listen: `${host.management}:${CONTROLLER_PORT}`,
+    edge: { listen: `${host.management}:${EDGE_PORT}` },
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/controller.crt`, key: `${PKI}/controller.key` },
     etcd: {
       endpoints: etcdEndpoints(plan, host),

@@ -32,6 +32,7 @@ describe('configuration of the daemons', () => {
       cluster: 'lab',
       host: 'host1',
       listen: '10.77.0.11:7800',
+      edge: { listen: '10.77.0.11:7801' },
       etcd: {
         endpoints: ['https://10.77.0.11:2379', 'https://10.77.0.12:2379', 'https://10.77.0.21:2379'],
         tls: { ca: '/etc/busbar/pki/etcd-ca.crt' },

@@ -17,6 +17,7 @@ import { grpcServer } from './api/grpc-server.ts';
 import { pipeline } from './api/pipeline.ts';
 import { parseControllerFile } from './config/config.ts';
 import { createController } from './controller.ts';
+import { edgeServer } from './edge/server.ts';
 import { NO_BUS } from './event/bus.ts';
 import { natsBus } from './event/nats.ts';
 import { EtcdStore } from './store/etcd.ts';
@@ -93,16 +94,18 @@ async function main(): Promise<void> {
     ...(authorities === undefined ? {} : { authorities }),
     metrics,
   });
-  const server = grpcServer({
+  const transport = {
     cluster: config.cluster,
     services: controller.services,
-    sessions: controller.sessions,
     trail: controller.trail,
     admission: controller.admission,
     tls,
+    clock: systemClock,
     logger,
     metrics,
-  });
+  };
+  const server = grpcServer({ ...transport, sessions: controller.sessions });
+  const edge = config.edge === undefined ? null : edgeServer(transport);
   const listener = controllerListener({
     cluster: config.cluster,
     tls: tls.current(),
@@ -136,10 +139,15 @@ async function main(): Promise<void> {
   const running = controller.run(stop.signal);
   if (config.metrics !== undefined) listener.serve(config.metrics.listen);
   await server.listen(config.listen);
-  logger.info({ version: VERSION, listen: config.listen, cluster: config.cluster }, 'controller started');
+  if (config.edge !== undefined) await edge?.listen(config.edge.listen);
+  logger.info(
+    { version: VERSION, listen: config.listen, edge: config.edge?.listen, cluster: config.cluster },
+    'controller started',
+  );
   await running;
   listener.close();
   server.close();
+  edge?.close();
   await Promise.all([bus.close(), storage.close(), store.close()]);
   logger.info({}, 'controller stopped');
 }

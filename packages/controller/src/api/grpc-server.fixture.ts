@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { systemClock } from '@busbar/core/clock/clock';
 import { silentLogger } from '@busbar/core/log';
 import { type Authority, createAuthority, issue, type KeyPairPem, openAuthority } from '@busbar/pki/authority';
 import { type Identity, identityUri } from '@busbar/pki/identity';
@@ -70,6 +71,7 @@ export function wired(): Wire {
         trail: rig.trail,
         admission,
         tls: fixedTls(tls),
+        clock: systemClock,
         logger: silentLogger,
       });
       wire.port = await server.listen('127.0.0.1:0');

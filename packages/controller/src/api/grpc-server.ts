@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { systemClock } from '@busbar/core/clock/clock';
+import type { Clock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import type { TlsFeed } from '@busbar/pki/tls/source';
+import { DESCRIPTORS } from '@busbar/proto/files';
 import { AgentServiceDefinition } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { type CallContext, createServer, ServerError, type ServiceImplementation } from 'nice-grpc';
 import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
@@ -15,7 +15,11 @@ import type { Admission } from '../certificate/admission.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import { serverCredentials } from '../tls/credentials.ts';
 import { agentHostOf, callerOf, type Peer, type PresentedCertificate, presented } from './authenticate.ts';
+import { CONNECTION_LIMITS, type ConnectionCounts, type ConnectionLimits, guardConnections } from './connections.ts';
 import { identityInterceptor, PEER_KEY } from './identity-interceptor.ts';
+import { newIntake } from './intake.ts';
+import { intakeInterceptor } from './intake-interceptor.ts';
+import { listeningServer } from './listening-server.ts';
 import { measuredPipeline } from './measured.ts';
 import { pipeline } from './pipeline.ts';
 import type { BoundService } from './services.ts';
@@ -28,6 +32,7 @@ import { untilRevoked } from './until-revoked.ts';
  */
 export interface GrpcServer {
   listen(address: string): Promise<number>;
+  connections(): ConnectionCounts;
   /** Ends running calls and stops listening. */
   close(): void;
 }
@@ -42,6 +47,8 @@ const CHANNEL_OPTIONS = {
   // Calls of one connection at the same time; the default is 2^32. An agent has two dozen open, a client with all its
   // watches and consoles some hundred; one that leaks streams must not take the controller's memory.
   'grpc.max_concurrent_streams': 1_000,
+  // Who has nothing under way can connect again; the place is for others.
+  'grpc.max_connection_idle_ms': 600_000,
   // Lists are paged and chunks are 1 MiB: nothing legitimate is larger.
   'grpc.max_receive_message_length': 4 * 1024 ** 2,
 };
@@ -53,15 +60,19 @@ export function grpcServer(deps: {
   readonly trail: AuditTrail;
   readonly admission: Admission;
   readonly tls: TlsFeed;
+  readonly clock: Clock;
   readonly logger: Logger;
   /** Default: nothing is counted. */
   readonly metrics?: Metrics;
+  readonly limits?: ConnectionLimits;
 }): GrpcServer {
-  const options = { ...CHANNEL_OPTIONS, interceptors: [identityInterceptor] };
+  const { clock, logger } = deps;
+  const interceptors = [intakeInterceptor(newIntake(clock)), identityInterceptor];
+  const options = { ...CHANNEL_OPTIONS, interceptors };
   // nice-grpc hands its options to grpc-js's Server, which also takes interceptors; only its type does not say so.
   const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
   const { metrics = noMetrics } = deps;
-  const gate = measuredPipeline(pipeline(deps), 'grpc', { metrics, clock: systemClock });
+  const gate = measuredPipeline(pipeline(deps), 'grpc', { metrics, clock });
   // Nobody gets here without a certificate, so nobody joins here.
   const services = deps.services.filter(({ methods }) =>
     Object.values(methods).every((method) => method.access !== 'join'),
@@ -99,21 +110,24 @@ export function grpcServer(deps: {
 
   const health = HealthState();
   server.add(HealthDefinition, HealthServiceImpl(health));
-  const descriptors = readFileSync(createRequire(import.meta.url).resolve('@busbar/proto/descriptors'));
   server.add(
     ServerReflectionService,
     ServerReflection(
-      descriptors,
+      readFileSync(DESCRIPTORS),
       services.map((service) => service.definition.fullName),
     ),
   );
 
+  let connections = (): ConnectionCounts => ({ open: 0, unproven: 0, turnedAway: 0 });
   return {
     async listen(address) {
-      const port = await server.listen(address, serverCredentials(deps.tls));
+      const [port, listener] = await listeningServer(() => server.listen(address, serverCredentials(deps.tls)));
+      const limits = deps.limits ?? CONNECTION_LIMITS;
+      connections = guardConnections(listener, { listener: 'grpc', clock, logger, limits });
       health.setStatus('healthy');
       return port;
     },
+    connections: () => connections(),
     close: () => server.forceShutdown(),
   };
 }

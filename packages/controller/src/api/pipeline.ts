@@ -47,6 +47,11 @@ const ADMITS: Readonly<Record<Access, Role | 'certificate' | 'anybody'>> = {
   join: 'anybody',
 };
 
+/** Whether a method wants to know who calls. A transport need not read the body of a call that is refused anyway. */
+export function needsCaller(access: Access): boolean {
+  return ADMITS[access] !== 'anybody';
+}
+
 /** What the pipeline stands on. */
 export interface Gate {
   readonly logger: Logger;

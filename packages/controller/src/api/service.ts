@@ -9,9 +9,13 @@ import type { Call } from './call.ts';
  */
 export interface MethodDefinition {
   readonly name: string;
-  readonly requestType: { decode(bytes: Uint8Array): unknown; encode(value: never): { finish(): Uint8Array } };
+  readonly requestType: {
+    decode(bytes: Uint8Array): unknown;
+    encode(value: never): { finish(): Uint8Array };
+    fromJSON(json: unknown): unknown;
+  };
   readonly requestStream: boolean;
-  readonly responseType: { decode(bytes: Uint8Array): unknown };
+  readonly responseType: { decode(bytes: Uint8Array): unknown; toJSON(message: never): unknown };
   readonly responseStream: boolean;
 }
 

@@ -33,6 +33,8 @@ function messageOf(value: unknown): string {
 describe('controller file', () => {
   it('takes a good one', () => {
     expect(parse(good)).toMatchObject({ cluster: 'plant-7', storage: { driver: 'dir' } });
+    const edge = { listen: '10.0.0.1:7801' };
+    expect(parse({ ...good, edge }).edge).toEqual(edge);
   });
 
   it.each([
@@ -45,6 +47,7 @@ describe('controller file', () => {
       { ...good, etcd: { ...good.etcd, memberTls: {} } },
       'etcd.memberTls.ca is missing, expected an absolute path',
     ],
+    ['edge', { ...good, edge: { listen: '7801' } }, 'edge.listen is "7801", expected an address host:port'],
     ['tls', { ...good, tls: { ...tls, key: 'c.key' } }, 'tls.key is "c.key", expected an absolute path'],
     ['etcd', { ...good, etcd: { endpoints: [], tls } }, 'etcd.endpoints is [], expected at least one endpoint'],
     [

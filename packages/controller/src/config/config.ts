@@ -24,6 +24,8 @@ const schema = z.strictObject({
   cluster: hostName,
   host: hostName,
   listen: address,
+  /** The API as JSON over HTTPS, with the same certificate; without it there is none. */
+  edge: z.strictObject({ listen: address }, 'listen').optional(),
   tls,
   etcd: z.strictObject({
     endpoints: z

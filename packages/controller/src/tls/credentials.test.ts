@@ -55,6 +55,7 @@ async function serve(source: TlsSource): Promise<number> {
     trail: rig.trail,
     admission: ADMIT_ALL,
     tls: source,
+    clock: systemClock,
     logger: silentLogger,
   });
   onEnd(() => server.close());
