@@ -99,21 +99,22 @@ export class Caller<M extends Candidate> {
     };
     try {
       for (;;) {
+        if (this.#closing.aborted) return giveUp('closed');
         const leftMs = endMs - this.#clock.nowMs();
         if (leftMs <= 0) return giveUp('no answer in time');
         const answer = await this.#first(call.answer, Math.min(SILENCE_MS, leftMs));
         if (answer !== null) return answer.value;
-        if (this.#closing.aborted) return giveUp('closed');
-        if (endMs - this.#clock.nowMs() <= 0) continue;
+        const probeMs = endMs - this.#clock.nowMs();
+        if (this.#closing.aborted || probeMs <= 0) continue;
         const probe = member.probe().then(
           (status) => (status.leader === 0n ? 'without a leader' : 'alive'),
           () => 'silent',
         );
-        const first = await Promise.race([call.answer.then((value) => ({ value })), probe]);
-        if (typeof first === 'object') return first.value;
-        if (first === 'silent') return giveUp('silent');
+        const first = await this.#first(Promise.race([call.answer.then((value) => ({ value })), probe]), probeMs);
+        if (typeof first?.value === 'object') return first.value.value;
+        if (first?.value === 'silent') return giveUp('silent');
         // A write that may not be repeated has nothing to gain elsewhere: it waits for its answer.
-        if (first === 'without a leader' && kind !== 'write') return giveUp('without a leader');
+        if (first?.value === 'without a leader' && kind !== 'write') return giveUp('without a leader');
       }
     } catch (error) {
       // It cannot serve, or the connection broke: look around before the next try.
