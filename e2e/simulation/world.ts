@@ -104,6 +104,12 @@ export class World {
     this.#controllers.delete(name);
   }
 
+  /** Freezes or thaws the etcd member beside a controller: what it has sent lies there unread, and is carried out after the thaw. */
+  freezeStore(name: string, frozen: boolean): void {
+    this.note(`${frozen ? 'freeze' : 'thaw'} the store beside ${name}`);
+    this.#live(name).store.setFrozen(frozen);
+  }
+
   leaderName(): string | null {
     for (const { host, controller } of this.#controllers.values())
       if (controller.leadership.isLeader() !== null) return host;
