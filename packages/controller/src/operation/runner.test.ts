@@ -6,6 +6,7 @@ import { type Operation, OperationState } from '@busbar/proto/gen/busbar/v1/oper
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Leader } from '../leader/leader.ts';
 import { putRecord, recordKey } from '../records/kinds.ts';
+import { storeFull } from '../store/errors.ts';
 import { Rig } from '../testing/rig.ts';
 import { operationOf } from './progress.ts';
 import { RETRY_LIMIT_MS, SagaRunner } from './runner.ts';
@@ -194,18 +195,20 @@ describe('failure', () => {
     expect(state('op-1')).toBe(SUCCEEDED);
   });
 
-  it('never turns around because the store does not answer', async () => {
+  it.each([
+    ['does not answer', new BusbarError({ kind: 'timeout', reason: 'STORE_OUTCOME_UNKNOWN', message: 'lost' })],
+    ['is full', storeFull()],
+  ])('never turns around because the store %s', async (_, error) => {
     const saga: Saga = { name: 'quick', steps: [step('only')] };
     let away = false;
+    let calls = 0;
     const { store } = rig.api;
-    const leader: Leader = {
-      term: 1n,
-      signal: deposed.signal,
-      txn: async (transaction) => {
-        if (away) throw new BusbarError({ kind: 'timeout', reason: 'STORE_OUTCOME_UNKNOWN', message: 'lost' });
-        return store.txn(transaction);
-      },
+    // Also when it serves now and then: what follows a refusal may go through.
+    const txn: Leader['txn'] = async (transaction) => {
+      if (away || calls++ % 2 === 1) throw error;
+      return store.txn(transaction);
     };
+    const leader: Leader = { term: 1n, signal: deposed.signal, txn };
     const { view, clock } = rig;
     runner = new SagaRunner({ sagas: [saga], view, storage: rig.api.storage, clock, logger: silentLogger, leader });
     await add('op-1', saga);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, sleep } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
-import { invalidRequest, leaseGone, outcomeUnknown, storeClosed, storeUnavailable } from '../errors.ts';
+import { invalidRequest, leaseGone, outcomeUnknown, storeClosed, storeFull, storeUnavailable } from '../errors.ts';
 import { CallFailure } from './failure.ts';
 import type { Cancellable } from './member.ts';
 
@@ -159,13 +159,7 @@ export function toStoreError(what: string, error: unknown): unknown {
         cause: error,
       });
     case 'no-space':
-      return new BusbarError({
-        kind: 'exhausted',
-        reason: 'STORE_FULL',
-        message: 'the etcd database has reached its quota and takes no more writes',
-        hint: 'Compact and defragment etcd, then disarm its NOSPACE alarm (etcdctl alarm disarm).',
-        cause: error,
-      });
+      return storeFull(error);
     case 'compacted':
     case 'answer-too-large':
     case 'not-applied':
