@@ -17,12 +17,12 @@ export async function records(host: string): Promise<ReadonlyMap<string, string>
     'json',
   ];
   const { kvs } = JSON.parse(await inside(host, 'env', 'ETCDCTL_API=3', ...command)) as {
-    kvs: { key: string; value: string; mod_revision: number }[];
+    kvs: { key: string; value?: string; mod_revision: number }[];
   };
   const text = (base64: string) => Buffer.from(base64, 'base64').toString();
   return new Map(
     kvs
-      .map(({ key, value, mod_revision }): [string, string] => [text(key), `${mod_revision} ${text(value)}`])
+      .map(({ key, value = '', mod_revision }): [string, string] => [text(key), `${mod_revision} ${text(value)}`])
       .filter(([key]) => !/^busbar\/(request|guard|audit|event)\//.test(key)),
   );
 }

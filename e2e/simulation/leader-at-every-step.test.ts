@@ -178,7 +178,7 @@ const seedsOf = (index: number): readonly number[] => {
 
 describe.each(SAGAS.map(({ name }) => name))('saga %s while its leader dies', (saga) => {
   let undisturbed: unknown;
-  it('ends well when nobody dies', async () => {
+  it('ends well when nobody dies', { timeout: SWEEP_TIMEOUT_MS }, async () => {
     const world = new World({ seed: 1 });
     expect(await play(world, saga, 1, null)).toBe('as asked');
     undisturbed = outcomeOf(world);

@@ -21,7 +21,10 @@ async function withRunningVm(seed: number): Promise<World> {
 
 const leases = (world: World) => world.hosts.map(({ agent }) => (agent?.leaseRemainingMs() ?? 0) > 0);
 
-describe('a store that is full', () => {
+/** Virtual time: a second of a quiet machine. */
+const TIMEOUT_MS = 60_000;
+
+describe('a store that is full', { timeout: TIMEOUT_MS }, () => {
   it('refuses what would be written and says what to do; VM, leases and leader go on; then all that was accepted is finished', async () => {
     const world = await withRunningVm(1);
     const leader = world.leaderName();
@@ -66,7 +69,7 @@ describe('a store that is full', () => {
   });
 });
 
-describe('a wall clock that jumps by an hour', () => {
+describe('a wall clock that jumps by an hour', { timeout: TIMEOUT_MS }, () => {
   it.each([HOUR_MS, -HOUR_MS])('(%i ms) under everybody changes nothing at all', async (jumpMs) => {
     const run = async (jump: number) => {
       const world = await withRunningVm(2);

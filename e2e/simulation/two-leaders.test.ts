@@ -74,7 +74,7 @@ async function play(seed: number): Promise<{ readonly late: readonly Sent[]; rea
   return { late: sent.slice(before).filter(({ term }) => term < deposed), trace: world.trace };
 }
 
-describe('a leader that was frozen while another took over', () => {
+describe('a leader that was frozen while another took over', { timeout: 60_000 }, () => {
   const refused = { all: 0, byTheTermAlone: 0 };
 
   it.each(Array.from({ length: 30 }, (_, i) => i + 1))('seed %i: writes nothing when it thaws', async (seed) => {

@@ -9,7 +9,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { EtcdTestCluster } from '../store/etcd/test-cluster.ts';
 import { EtcdStore } from '../store/etcd.ts';
 import { collect, waitUntil } from '../store/examine.fixture.ts';
-import { type Orders, type Report, WORK } from './frozen-leader.fixture.ts';
+import type { Orders, Report } from './frozen-leader.fixture.ts';
 import { Leadership } from './leadership.ts';
 
 /**
@@ -17,6 +17,7 @@ import { Leadership } from './leadership.ts';
  * writes all the time is stopped (SIGSTOP), another controller leads, the process goes on (SIGCONT). Its late writes are
  * counted by itself, and looked for in the store by the other.
  */
+const WORK = 'busbar/test/work/';
 const ends: (() => unknown)[] = [];
 afterEach(async () => {
   for (const end of ends.splice(0).reverse()) await end();
@@ -35,7 +36,8 @@ describe('two leaders, forced by freezing one', () => {
     const reports: Report[] = [];
     child.on('message', (report: Report) => reports.push(report));
     const { ca, cert, key } = etcd.tls;
-    child.send({ members: etcd.addresses, tls: { ca: `${ca}`, cert: `${cert}`, key: `${key}` } } satisfies Orders);
+    const tls = { ca: String(ca), cert: String(cert), key: String(key) };
+    child.send({ members: etcd.addresses, prefix: WORK, tls } satisfies Orders);
     await waitUntil(() => (reports.at(-1)?.written ?? 0) > 20);
 
     const store = new EtcdStore({ members: etcd.addresses, tls: etcd.tls, clock: systemClock, log: silentLogger });

@@ -10,6 +10,8 @@ import { Leadership, type LeaderTerm } from './leadership.ts';
 /** From the test to the process. */
 export interface Orders {
   readonly members: readonly [string, ...string[]];
+  /** Of the keys that it writes. */
+  readonly prefix: string;
   /** PEM, as text. */
   readonly tls: { readonly ca: string; readonly cert: string; readonly key: string };
 }
@@ -25,10 +27,9 @@ export interface Report {
   readonly unknown: number;
 }
 
-export const WORK = 'busbar/test/work/';
 const PAUSE_MS = 10;
 
-process.once('message', ({ members, tls }: Orders) => {
+process.once('message', ({ members, prefix, tls }: Orders) => {
   const store = new EtcdStore({
     members,
     tls: { ca: Buffer.from(tls.ca), cert: Buffer.from(tls.cert), key: Buffer.from(tls.key) },
@@ -44,18 +45,18 @@ process.once('message', ({ members, tls }: Orders) => {
     address: '10.0.0.9:7800',
   });
   leadership.onChange((term) => {
-    if (term !== null) void work(store, term);
+    if (term !== null) void work(store, term, prefix);
   });
   void leadership.run(new AbortController().signal);
 });
 process.once('disconnect', () => process.exit(0));
 
 /** Writes as the leader does, and besides as a request does that had left before the term ended: without asking the clock. */
-async function work(store: EtcdStore, term: LeaderTerm): Promise<void> {
+async function work(store: EtcdStore, term: LeaderTerm, prefix: string): Promise<void> {
   const leader = leaderFor(store, term, term.signal);
   const counts = { written: 0, refusedByClock: 0, refusedByStore: 0, unknown: 0 };
   for (let serial = 0; ; serial++) {
-    const writes = (how: string) => [{ kind: 'put', key: `${WORK}${how}`, value: String(serial) } as const];
+    const writes = (how: string) => [{ kind: 'put', key: `${prefix}${how}`, value: String(serial) } as const];
     for (const sending of [
       () => leader.txn({ compare: [], writes: writes('checked') }),
       () => store.txn({ compare: [term.fence()], writes: writes('late') }),

@@ -30,15 +30,20 @@ export async function findEngine(): Promise<Engine> {
   const address = asked ?? MACHINES_OWN;
   if (await answers(address)) return { address, what: `the engine at ${address}`, stop: async () => {} };
   if (asked !== undefined) throw new Error(`no container engine answers at DOCKER_HOST=${asked}`);
-  const lacks = NEEDED.filter((path) => !existsSync(path));
-  if (process.getuid?.() !== 0) lacks.unshift('root');
+  const lacks = lacking();
   if (lacks.length > 0) {
     throw new Error(
       `no container engine answers at ${MACHINES_OWN}, and none can be started here without ${lacks.join(', ')} (Debian: docker.io, util-linux, tini). BUSBAR_TEST_CONTAINERS=off leaves the container tests out.`,
     );
   }
   await removeStale();
-  return start();
+  return startEngine();
+}
+
+/** What is missing here to start an engine. */
+export function lacking(): readonly string[] {
+  const root = process.getuid?.() === 0 ? [] : ['root'];
+  return [...root, ...NEEDED.filter((path) => !existsSync(path))];
 }
 
 /**
@@ -46,7 +51,7 @@ export async function findEngine(): Promise<Engine> {
  * containers included, and the kernel ends that one when the test process dies, however it dies. No bridge and no packet
  * filter: the containers use the machine's network.
  */
-async function start(): Promise<Engine> {
+export async function startEngine(): Promise<Engine> {
   const directory = await mkdtemp(join(tmpdir(), PREFIX));
   await writeFile(join(directory, 'owner'), ownMark());
   const address = `unix://${join(directory, 'docker.sock')}`;
