@@ -85,7 +85,6 @@ describe('a leader that was frozen while another took over', { timeout: 60_000 }
   });
 
   it('did send such writes, and the term alone refused some of them', () => {
-    console.info(`late writes refused: ${refused.all}, by the term alone: ${refused.byTheTermAlone}`);
     expect(refused.all).toBeGreaterThan(0);
     expect(refused.byTheTermAlone).toBeGreaterThan(0);
   });

@@ -29,7 +29,11 @@ beforeEach(async () => {
 afterEach(() => rig.stop());
 
 function lead(...sagas: Saga[]): void {
-  const leader: Leader = { term: 1n, signal: deposed.signal, txn: (transaction) => rig.api.store.txn(transaction) };
+  leadWith(sagas, (transaction) => rig.api.store.txn(transaction));
+}
+
+function leadWith(sagas: readonly Saga[], txn: Leader['txn']): void {
+  const leader: Leader = { term: 1n, signal: deposed.signal, txn };
   const { view, clock } = rig;
   runner = new SagaRunner({ sagas, view, storage: rig.api.storage, clock, logger: silentLogger, leader });
 }
@@ -202,15 +206,11 @@ describe('failure', () => {
     const saga: Saga = { name: 'quick', steps: [step('only')] };
     let away = false;
     let calls = 0;
-    const { store } = rig.api;
     // Also when it serves now and then: what follows a refusal may go through.
-    const txn: Leader['txn'] = async (transaction) => {
+    leadWith([saga], async (transaction) => {
       if (away || calls++ % 2 === 1) throw error;
-      return store.txn(transaction);
-    };
-    const leader: Leader = { term: 1n, signal: deposed.signal, txn };
-    const { view, clock } = rig;
-    runner = new SagaRunner({ sagas: [saga], view, storage: rig.api.storage, clock, logger: silentLogger, leader });
+      return rig.api.store.txn(transaction);
+    });
     await add('op-1', saga);
     await pass(100);
     away = true;
@@ -223,19 +223,12 @@ describe('failure', () => {
 
   it('does a step whose record was written although the answer was lost no harm: it goes on from there', async () => {
     const saga: Saga = { name: 'two', steps: [step('one'), step('two')] };
-    const { store } = rig.api;
     let losses = 3;
-    const leader: Leader = {
-      term: 1n,
-      signal: deposed.signal,
-      txn: async (transaction) => {
-        const result = await store.txn(transaction);
-        if (losses-- > 0) throw new BusbarError({ kind: 'timeout', reason: 'STORE_OUTCOME_UNKNOWN', message: 'lost' });
-        return result;
-      },
-    };
-    const { view, clock } = rig;
-    runner = new SagaRunner({ sagas: [saga], view, storage: rig.api.storage, clock, logger: silentLogger, leader });
+    leadWith([saga], async (transaction) => {
+      const result = await rig.api.store.txn(transaction);
+      if (losses-- > 0) throw new BusbarError({ kind: 'timeout', reason: 'STORE_OUTCOME_UNKNOWN', message: 'lost' });
+      return result;
+    });
     await add('op-1', saga);
     await pass(20_000);
     expect(state('op-1')).toBe(SUCCEEDED);

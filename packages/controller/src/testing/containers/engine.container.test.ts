@@ -30,7 +30,7 @@ describe('an engine whose test process was killed', () => {
     data = await mkdtemp(join(tmpdir(), 'busbar-frozen-'));
     const child = fork(join(import.meta.dirname, 'engine.fixture.ts'), { stdio: 'inherit' });
     const exited = new Promise((resolve) => child.once('exit', resolve));
-    const ready = new Promise<string>((resolve) => child.once('message', (address) => resolve(String(address))));
+    const ready = new Promise<string>((resolve) => child.once('message', (address: string) => resolve(address)));
     child.send(data);
     const directory = dirname(new URL(await soon(ready, 40_000)).pathname);
     const group = basename(directory);
