@@ -30,7 +30,7 @@ afterEach(async () => {
 });
 
 describe('a wall clock that jumps by an hour', () => {
-  test.each([1, -1])('(%i h) under the leader costs no renewal, no term and no connection', async (hours) => {
+  test('under the leader, forward and then back, costs no renewal, no term and no connection', async () => {
     // A suite that skips itself proves nothing: it fails.
     if (!existsSync(LIBRARY)) throw new Error(`${LIBRARY} is missing (Debian: apt-get install faketime)`);
     const etcd = await EtcdTestCluster.start(3);
@@ -63,14 +63,21 @@ describe('a wall clock that jumps by an hour', () => {
     const before = last;
     const rival = await rivalOf(etcd);
 
-    setWallClock(hours > 0 ? '+3600' : '-3600');
-    await waitUntil(() => Math.abs((last?.wallMs ?? 0) - systemClock.wallTime().getTime() - hours * HOUR_MS) < 60_000);
-    const untilMs = systemClock.nowMs() + LONGER_THAN_A_LEASE_MS;
-    await waitUntil(() => {
-      expect(last?.term).toBe(before?.term);
-      expect(rival.isLeader()).toBeNull();
-      return systemClock.nowMs() > untilMs;
-    });
+    // Forward, and then back by twice as much: an hour behind.
+    for (const hours of [1, -1]) {
+      setWallClock(hours > 0 ? '+3600' : '-3600');
+      const isThere = () => {
+        const offMs = (last?.wallMs ?? 0) - systemClock.wallTime().getTime() - hours * HOUR_MS;
+        return Math.abs(offMs) < 60_000;
+      };
+      await waitUntil(isThere);
+      const untilMs = systemClock.nowMs() + LONGER_THAN_A_LEASE_MS;
+      await waitUntil(() => {
+        expect(last?.term).toBe(before?.term);
+        expect(rival.isLeader()).toBeNull();
+        return systemClock.nowMs() > untilMs;
+      });
+    }
     expect(last).toMatchObject({ term: before?.term, changes: 1, failures: [] });
     // The rival only waited: with the leader gone it leads.
     await ended(child);
