@@ -5,7 +5,8 @@ import { defineConfig } from 'vitest/config';
 /**
  * unit: fast, needs no root and no daemon.
  * conformance: drivers and stores against the real etcd, Ceph and libvirt, started by the tests themselves.
- * e2e: a whole cluster in the lab. The last two run one file at a time: two labs do not fit on two cores.
+ * container: the same suites on containers, of whatever versions are asked for.
+ * e2e: a whole cluster in the lab. All but the first run one file at a time: two labs do not fit on two cores.
  */
 export default defineConfig({
   test: {
@@ -19,7 +20,7 @@ export default defineConfig({
           // Properties are tried hundreds of times; on a busy machine the default of 5 s is no sign of a hang.
           testTimeout: 30_000,
           include: ['{packages,deploy,e2e,bench,tools}/**/*.test.ts'],
-          exclude: ['**/*.{conformance,e2e}.test.ts', '**/node_modules/**'],
+          exclude: ['**/*.{conformance,container,e2e}.test.ts', '**/node_modules/**'],
         },
       },
       {
@@ -30,6 +31,17 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 60_000,
           hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: 'container',
+          globalSetup: ['packages/controller/src/testing/containers/setup.ts'],
+          include: ['{packages,deploy,e2e}/**/*.container.test.ts'],
+          exclude: ['**/node_modules/**'],
+          fileParallelism: false,
+          testTimeout: 60_000,
+          hookTimeout: 120_000,
         },
       },
       {

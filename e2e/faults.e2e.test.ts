@@ -24,6 +24,7 @@ import {
   LAB,
   qemuPid,
 } from './lab.ts';
+import { records } from './records.ts';
 
 /**
  * Goal: what dies is replaced without a person, and no guest pays for it. Each test breaks one part of the real cluster, asks what a
@@ -130,6 +131,51 @@ describe('the leader', () => {
     },
   );
 });
+
+describe('two leaders', () => {
+  it('the old one, frozen in the middle of its work, writes nothing when it thaws, and follows', async () => {
+    const was = await leader();
+    const other = HOSTS.find((host) => host !== was) ?? '';
+    const signal = (name: string) => inside(was, 'pkill', `-${name}`, '-o', '-f', 'controller/src/main.ts');
+    const ended = async () =>
+      Number(await inside(was, 'grep', '-c', 'no longer the leader', '/var/log/busbar/controller/current'));
+    const [before, endedBefore] = [await records(other), await ended()];
+    const create = ['vm', 'create', 'between-1', '--vcpus', '1', '--memory', '128MiB', '--image', 'busbar-guest'];
+    expect((await busbar([...create, '--no-wait'])).code).toBe(0);
+    await signal('STOP');
+    let settled: ReadonlyMap<string, string>;
+    try {
+      await eventually('another leader', 30_000, async () => {
+        const now = (await records(other)).get('busbar/leader');
+        return now !== undefined && now !== before.get('busbar/leader') ? now : null;
+      });
+      // Asked of the store: the frozen one must not be able to delay the answer.
+      settled = await eventually('the creation to end, and the records to rest', 60_000, async () => {
+        const one = await records(other);
+        await pause(1_000);
+        const two = await records(other);
+        const done = [...two.values()].some(
+          (value) => /CreateVm/.test(value) && /"OPERATION_STATE_SUCCEEDED"/.test(value) && /between-1/.test(value),
+        );
+        return done && JSON.stringify([...one]) === JSON.stringify([...two]) ? two : null;
+      });
+    } finally {
+      await signal('CONT');
+    }
+    await eventually('the old leader to see that its term is over', 15_000, async () =>
+      (await ended()) > endedBefore ? true : null,
+    );
+    await pause(2_000);
+    expect([...(await records(other))]).toEqual([...settled]);
+    const vm = await getVm('between-1');
+    expect([vm.status.phase, vm.status.epoch]).toEqual(['VM_PHASE_RUNNING', '1']);
+    expect((await Promise.all(HOSTS.map((host) => qemuPid(host, 'between-1')))).filter(Boolean)).toHaveLength(1);
+    expect(await leader()).not.toBe(was);
+    await busbarOk(['vm', 'delete', 'between-1', '--force']);
+  });
+});
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 describe('etcd without a quorum', () => {
   it('refuses within 5 s with a clear error, leaves nothing half done, and harms no guest', async () => {

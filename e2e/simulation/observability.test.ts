@@ -153,14 +153,14 @@ describe('a controller', () => {
       ['leadership loop', ''],
       ['leader rounds', ''],
     ]);
-    world.freezeStoreOf(leader, true);
+    world.freezeStore(leader, true);
     await world.clock.advance(30_000);
     expect((await problems()).join()).toMatch(/store/);
     expect(health.live().every(({ problem }) => problem === '')).toBe(true);
     const down = await scrape(`controller ${leader}`);
     expect(down.sum('busbar_leader')).toBe(0);
     expect(down.sum('busbar_leader_changes_total', { change: 'ended' })).toBe(1);
-    world.freezeStoreOf(leader, false);
+    world.freezeStore(leader, false);
     await world.clock.advance(10_000);
     expect(await problems()).toEqual([]);
   });

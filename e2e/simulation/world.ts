@@ -123,9 +123,9 @@ export class World {
     this.#controllers.delete(name);
   }
 
-  /** The member of the store that a controller talks to stands still, or goes on. */
-  freezeStoreOf(name: string, frozen: boolean): void {
-    this.note(`${frozen ? 'freeze' : 'thaw'} the store of ${name}`);
+  /** Freezes or thaws the etcd member beside a controller: what it has sent lies there unread, and is carried out after the thaw. */
+  freezeStore(name: string, frozen: boolean): void {
+    this.note(`${frozen ? 'freeze' : 'thaw'} the store beside ${name}`);
     this.#live(name).store.setFrozen(frozen);
   }
 

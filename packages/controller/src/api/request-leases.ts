@@ -26,6 +26,7 @@ export class RequestLeases {
         (lease) => lease.id,
         (cause: unknown) => {
           if (this.#current?.id === id) this.#current = null;
+          if (cause instanceof BusbarError && cause.reason === 'STORE_FULL') throw cause;
           // Whatever became of the lease, nothing of the request was written: not "outcome unknown".
           throw new BusbarError({
             kind: 'unavailable',

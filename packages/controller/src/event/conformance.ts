@@ -94,7 +94,7 @@ export function eventBusConformance(name: string, make: (pki: TestPki) => Promis
         expect(performance.now() - closingMs).toBeLessThan(4_000);
         expect(bus.dropped()).toBe(3_000);
       } finally {
-        server.thaw();
+        await server.thaw();
       }
     });
 
@@ -104,7 +104,7 @@ export function eventBusConformance(name: string, make: (pki: TestPki) => Promis
       await server.freeze();
       bus.publish(event(1));
       await new Promise((resolve) => setTimeout(resolve, 500));
-      server.thaw();
+      await server.thaw();
       await subscriber.reopen();
       bus.publish(event(2));
       await within(() => subscriber.ids().includes('event-2'));

@@ -77,7 +77,7 @@ export interface NatsUnderTest {
   restart(): Promise<void>;
   /** Returns when it stands still. */
   freeze(): Promise<void>;
-  thaw(): void;
+  thaw(): Promise<void>;
   /** Kills it and removes its files. */
   stop(): Promise<void>;
 }
@@ -161,7 +161,7 @@ class Server implements NatsUnderTest {
       if (performance.now() > endMs) throw new Error('nats-server does not freeze');
   }
 
-  thaw(): void {
+  async thaw(): Promise<void> {
     this.#child?.kill('SIGCONT');
   }
 
@@ -187,7 +187,7 @@ export function answers(address: string): Promise<boolean> {
   });
 }
 
-async function freePorts(count: number): Promise<number[]> {
+export async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(
     Array.from({ length: count }, async () => {
       const server = createServer();

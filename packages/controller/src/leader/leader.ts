@@ -33,9 +33,13 @@ export function leaderFor(
   };
 }
 
-/** Something does not answer now (or this controller leads no more); nothing is wrong with what was asked of it. */
+/**
+ * Something does not answer or the store has no space now (or this controller leads no more); nothing is wrong with what
+ * was asked of it.
+ */
 export function isTransient(error: unknown): boolean {
-  return error instanceof BusbarError && (error.kind === 'unavailable' || error.kind === 'timeout');
+  if (!(error instanceof BusbarError)) return false;
+  return error.kind === 'unavailable' || error.kind === 'timeout' || error.reason === 'STORE_FULL';
 }
 
 function lost(): BusbarError {

@@ -118,7 +118,7 @@ describe('leadership on etcd, one controller beside each of three members', () =
     const untilMs = systemClock.nowMs() + 3_200;
     await waitUntil(() => systemClock.nowMs() > untilMs);
     expect(controller.leadership.isLeader()).toBe(term);
-    etcd.thaw(frozen);
+    await etcd.thaw(frozen);
     await etcd.leader();
   });
 });

@@ -6,6 +6,7 @@ import { type Operation, OperationState } from '@busbar/proto/gen/busbar/v1/oper
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Leader } from '../leader/leader.ts';
 import { putRecord, recordKey } from '../records/kinds.ts';
+import { storeFull } from '../store/errors.ts';
 import { Rig } from '../testing/rig.ts';
 import { operationOf } from './progress.ts';
 import { RETRY_LIMIT_MS, SagaRunner } from './runner.ts';
@@ -28,7 +29,11 @@ beforeEach(async () => {
 afterEach(() => rig.stop());
 
 function lead(...sagas: Saga[]): void {
-  const leader: Leader = { term: 1n, signal: deposed.signal, txn: (transaction) => rig.api.store.txn(transaction) };
+  leadWith(sagas, (transaction) => rig.api.store.txn(transaction));
+}
+
+function leadWith(sagas: readonly Saga[], txn: Leader['txn']): void {
+  const leader: Leader = { term: 1n, signal: deposed.signal, txn };
   const { view, clock } = rig;
   runner = new SagaRunner({ sagas, view, storage: rig.api.storage, clock, logger: silentLogger, leader });
 }
@@ -194,20 +199,18 @@ describe('failure', () => {
     expect(state('op-1')).toBe(SUCCEEDED);
   });
 
-  it('never turns around because the store does not answer', async () => {
+  it.each([
+    ['does not answer', new BusbarError({ kind: 'timeout', reason: 'STORE_OUTCOME_UNKNOWN', message: 'lost' })],
+    ['is full', storeFull()],
+  ])('never turns around because the store %s', async (_, error) => {
     const saga: Saga = { name: 'quick', steps: [step('only')] };
     let away = false;
-    const { store } = rig.api;
-    const leader: Leader = {
-      term: 1n,
-      signal: deposed.signal,
-      txn: async (transaction) => {
-        if (away) throw new BusbarError({ kind: 'timeout', reason: 'STORE_OUTCOME_UNKNOWN', message: 'lost' });
-        return store.txn(transaction);
-      },
-    };
-    const { view, clock } = rig;
-    runner = new SagaRunner({ sagas: [saga], view, storage: rig.api.storage, clock, logger: silentLogger, leader });
+    let calls = 0;
+    // Also when it serves now and then: what follows a refusal may go through.
+    leadWith([saga], async (transaction) => {
+      if (away || calls++ % 2 === 1) throw error;
+      return rig.api.store.txn(transaction);
+    });
     await add('op-1', saga);
     await pass(100);
     away = true;
@@ -220,19 +223,12 @@ describe('failure', () => {
 
   it('does a step whose record was written although the answer was lost no harm: it goes on from there', async () => {
     const saga: Saga = { name: 'two', steps: [step('one'), step('two')] };
-    const { store } = rig.api;
     let losses = 3;
-    const leader: Leader = {
-      term: 1n,
-      signal: deposed.signal,
-      txn: async (transaction) => {
-        const result = await store.txn(transaction);
-        if (losses-- > 0) throw new BusbarError({ kind: 'timeout', reason: 'STORE_OUTCOME_UNKNOWN', message: 'lost' });
-        return result;
-      },
-    };
-    const { view, clock } = rig;
-    runner = new SagaRunner({ sagas: [saga], view, storage: rig.api.storage, clock, logger: silentLogger, leader });
+    leadWith([saga], async (transaction) => {
+      const result = await rig.api.store.txn(transaction);
+      if (losses-- > 0) throw new BusbarError({ kind: 'timeout', reason: 'STORE_OUTCOME_UNKNOWN', message: 'lost' });
+      return result;
+    });
     await add('op-1', saga);
     await pass(20_000);
     expect(state('op-1')).toBe(SUCCEEDED);

@@ -42,6 +42,17 @@ export function leaseGone(what: string, cause?: unknown): BusbarError {
   });
 }
 
+/** Nothing was applied. Reads, renewals and deletions go on; whatever grows the database is refused until an operator made space. */
+export function storeFull(cause?: unknown): BusbarError {
+  return new BusbarError({
+    kind: 'exhausted',
+    reason: 'STORE_FULL',
+    message: 'the etcd database has reached its quota and takes no more writes',
+    hint: 'Compact and defragment etcd, then disarm its NOSPACE alarm (etcdctl alarm disarm).',
+    cause,
+  });
+}
+
 export function invalidRequest(message: string, hint?: string): BusbarError {
   return new BusbarError({
     kind: 'invalid',

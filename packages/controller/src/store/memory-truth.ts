@@ -12,7 +12,7 @@ import type {
   WatchEvent,
   Write,
 } from './cluster-store.ts';
-import { leaseGone } from './errors.ts';
+import { leaseGone, storeFull } from './errors.ts';
 import { compareKeys } from './request.ts';
 
 interface Entry extends KeyValue {
@@ -55,6 +55,7 @@ export class MemoryTruth {
   readonly #leases = new Map<LeaseId, Lease>();
   #nextLease = 1;
   #quorum = true;
+  #full = false;
   readonly #watchers = new Set<() => void>();
   readonly #waitingForQuorum = new Set<() => void>();
 
@@ -86,6 +87,11 @@ export class MemoryTruth {
     for (const run of waiting) run();
   }
 
+  /** As etcd with its NOSPACE alarm: what grows the database is refused, whatever it compares; all else goes on. */
+  setFull(full: boolean): void {
+    this.#full = full;
+  }
+
   /** Runs `step` now, or as soon as there is a quorum, unless disposed before. */
   whenQuorum(step: () => void): Disposable {
     if (this.#quorum) step();
@@ -111,6 +117,7 @@ export class MemoryTruth {
   }
 
   txn({ compare, writes }: Transaction): TransactionResult {
+    if (this.#full && writes.some(({ kind }) => kind === 'put')) throw storeFull();
     if (!compare.every((condition) => this.#holds(condition))) return { succeeded: false, revision: this.#revision };
     for (const write of writes) {
       if (write.kind === 'put' && write.lease !== undefined && !this.#leases.has(write.lease)) {
@@ -122,6 +129,7 @@ export class MemoryTruth {
   }
 
   grantLease(ttlMs: number): LeaseId {
+    if (this.#full) throw storeFull();
     const id = String(this.#nextLease++) as LeaseId;
     this.#leases.set(id, { ttlMs, keys: new Set(), timer: this.#expiryTimer(id, ttlMs) });
     return id;

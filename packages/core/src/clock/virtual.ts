@@ -20,7 +20,7 @@ export class VirtualClock implements Clock {
   #nowMs = 0;
   #order = 0;
   #pending: Pending[] = [];
-  readonly #startWallMs: number;
+  #startWallMs: number;
 
   constructor(startWall = new Date('2030-01-01T00:00:00Z')) {
     this.#startWallMs = startWall.getTime();
@@ -32,6 +32,11 @@ export class VirtualClock implements Clock {
 
   wallTime(): Date {
     return new Date(this.#startWallMs + this.#nowMs);
+  }
+
+  /** Sets the wall clock forward or back, as NTP or an operator may. Monotonic time and timers know nothing of it. */
+  jumpWall(byMs: number): void {
+    this.#startWallMs += byMs;
   }
 
   timer(delayMs: number, callback: () => void): Disposable {

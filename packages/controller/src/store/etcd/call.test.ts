@@ -6,7 +6,7 @@ import { storeClosed, storeUnavailable } from '../errors.ts';
 import { Caller, type CallOptions, type Candidate } from './call.ts';
 import { CallFailure, type FailureKind } from './failure.ts';
 
-type Behaviour = 'answers' | 'slow' | 'frozen' | 'leaderless' | FailureKind;
+type Behaviour = 'answers' | 'slow' | 'frozen' | 'fading' | 'leaderless' | FailureKind;
 
 class FakeMember implements Candidate {
   readonly address: string;
@@ -27,7 +27,8 @@ class FakeMember implements Candidate {
   }
 
   probe(): Promise<{ leader: bigint }> {
-    if (this.behaviour !== 'frozen') return Promise.resolve({ leader: this.behaviour === 'leaderless' ? 0n : 1n });
+    const silent = this.behaviour === 'frozen' || (this.behaviour === 'fading' && this.#clock.nowMs() > 3_000);
+    if (!silent) return Promise.resolve({ leader: this.behaviour === 'leaderless' ? 0n : 1n });
     return new Promise((_, reject) => {
       this.#clock.timer(1_000, () => reject(new CallFailure('unknown', 'no sign of life')));
     });
@@ -49,6 +50,7 @@ class FakeMember implements Candidate {
           cancel,
         };
       case 'frozen':
+      case 'fading':
       case 'leaderless':
         return { answer: new Promise(() => {}), cancel };
       default:
@@ -128,6 +130,11 @@ describe('a call', () => {
   test('leaves a member without a leader if it may', async () => {
     expect((await run('read', 'leaderless', 'answers')).result).toMatchObject({ value: 'm1' });
     expect(await run('write', 'leaderless', 'answers')).toEqual({ result: 'timeout', tookMs: 3_500, calls: [1, 0] });
+  });
+
+  test('ends at its deadline, also while it still asks whether the member is alive', async () => {
+    expect(await run('write', 'fading')).toEqual({ result: 'timeout', tookMs: 3_500, calls: [1] });
+    expect(await run('read', 'fading')).toEqual({ result: 'unavailable', tookMs: 3_500, calls: [1] });
   });
 
   test('says "unavailable" only when nothing is in doubt', async () => {

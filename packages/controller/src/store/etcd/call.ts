@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, sleep } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
-import { invalidRequest, leaseGone, outcomeUnknown, storeClosed, storeUnavailable } from '../errors.ts';
+import { invalidRequest, leaseGone, outcomeUnknown, storeClosed, storeFull, storeUnavailable } from '../errors.ts';
 import { CallFailure } from './failure.ts';
 import type { Cancellable } from './member.ts';
 
@@ -99,21 +99,22 @@ export class Caller<M extends Candidate> {
     };
     try {
       for (;;) {
+        if (this.#closing.aborted) return giveUp('closed');
         const leftMs = endMs - this.#clock.nowMs();
         if (leftMs <= 0) return giveUp('no answer in time');
         const answer = await this.#first(call.answer, Math.min(SILENCE_MS, leftMs));
         if (answer !== null) return answer.value;
-        if (this.#closing.aborted) return giveUp('closed');
-        if (endMs - this.#clock.nowMs() <= 0) continue;
+        const probeMs = endMs - this.#clock.nowMs();
+        if (this.#closing.aborted || probeMs <= 0) continue;
         const probe = member.probe().then(
           (status) => (status.leader === 0n ? 'without a leader' : 'alive'),
           () => 'silent',
         );
-        const first = await Promise.race([call.answer.then((value) => ({ value })), probe]);
-        if (typeof first === 'object') return first.value;
-        if (first === 'silent') return giveUp('silent');
+        const first = await this.#first(Promise.race([call.answer.then((value) => ({ value })), probe]), probeMs);
+        if (typeof first?.value === 'object') return first.value.value;
+        if (first?.value === 'silent') return giveUp('silent');
         // A write that may not be repeated has nothing to gain elsewhere: it waits for its answer.
-        if (first === 'without a leader' && kind !== 'write') return giveUp('without a leader');
+        if (first?.value === 'without a leader' && kind !== 'write') return giveUp('without a leader');
       }
     } catch (error) {
       // It cannot serve, or the connection broke: look around before the next try.
@@ -158,13 +159,7 @@ export function toStoreError(what: string, error: unknown): unknown {
         cause: error,
       });
     case 'no-space':
-      return new BusbarError({
-        kind: 'exhausted',
-        reason: 'STORE_FULL',
-        message: 'the etcd database has reached its quota and takes no more writes',
-        hint: 'Compact and defragment etcd, then disarm its NOSPACE alarm (etcdctl alarm disarm).',
-        cause: error,
-      });
+      return storeFull(error);
     case 'compacted':
     case 'answer-too-large':
     case 'not-applied':

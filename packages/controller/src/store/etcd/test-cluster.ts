@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Real etcd processes for tests: on the loopback interface, with TLS and client certificates, in a
-// temporary directory. Nothing of it outlives the test process.
-import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, constants, rmSync } from 'node:fs';
-import { mkdtemp, open, readdir, readFile, writeFile } from 'node:fs/promises';
+// A real etcd cluster for tests: on the loopback interface, with TLS and client certificates, in a temporary directory.
+import { rmSync } from 'node:fs';
+import { mkdtemp, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,50 +11,60 @@ import type { TlsText } from '@busbar/pki/tls/material';
 import { fixedTls } from '@busbar/pki/tls/source';
 import { Member } from './member.ts';
 import type { StatusResponse } from './messages.ts';
-import { bool, int64, message } from './wire.ts';
+import { EtcdProcesses, type EtcdRuntime } from './test-process.ts';
+import { bool, int32, int64, message, repeated, uint64 } from './wire.ts';
 
 const COMPACT = {
   path: '/etcdserverpb.KV/Compact',
   request: message({ revision: int64(1), physical: bool(2) }),
   response: message({}),
 };
+const DEFRAGMENT = {
+  path: '/etcdserverpb.Maintenance/Defragment',
+  request: message({}),
+  response: message({}),
+};
+const AlarmMember = message({ memberId: uint64(1), alarm: int32(2) });
+const ALARM = {
+  path: '/etcdserverpb.Maintenance/Alarm',
+  request: message({ action: int32(1), memberId: uint64(2), alarm: int32(3) }),
+  response: message({ alarms: repeated(2, AlarmMember) }),
+};
+const ALARM_ACTION = { list: 0, disarm: 2 } as const;
 
 const START_DEADLINE_MS = 15_000;
-const running = new Set<ChildProcess>();
-process.once('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
-});
+const DAY_MS = 86_400_000;
 
-interface Process {
+export interface EtcdTestOptions {
+  /** More of etcd's flags, without the dashes; the last word on each. */
+  readonly flags?: Readonly<Record<string, string>>;
+  /** What the members run in; processes of this machine when not given. */
+  readonly runtime?: (directory: string) => EtcdRuntime;
+}
+
+interface TestMember {
   readonly name: string;
   readonly address: string;
   readonly args: readonly string[];
-  child: ChildProcess | undefined;
 }
 
 export class EtcdTestCluster {
   readonly tls: TlsText;
-  readonly #directory: string;
-  readonly #processes: readonly Process[];
+  readonly runtime: EtcdRuntime;
+  /** The members' data, and what a test wants to keep beside them; removed by `stop`. */
+  readonly directory: string;
+  readonly #members: readonly TestMember[];
 
-  private constructor(directory: string, tls: TlsText, processes: readonly Process[]) {
-    this.#directory = directory;
+  private constructor(directory: string, runtime: EtcdRuntime, tls: TlsText, members: readonly TestMember[]) {
+    this.directory = directory;
+    this.runtime = runtime;
     this.tls = tls;
-    this.#processes = processes;
+    this.#members = members;
   }
 
-  static async start(size: number): Promise<EtcdTestCluster> {
-    const etcd = findProgram('etcd');
-    // A conformance suite that skips itself proves nothing: it fails.
-    if (etcd === null) {
-      throw new Error(
-        'etcd is not installed, but the conformance suite needs it (Debian: apt-get install etcd-server)',
-      );
-    }
-    // The kernel ends etcd even when the test process is killed; elsewhere the exit handler has to do.
-    const setpriv = findProgram('setpriv');
-    const command = setpriv === null ? [etcd] : [setpriv, '--pdeathsig', 'KILL', etcd];
+  static async start(size: number, options: EtcdTestOptions = {}): Promise<EtcdTestCluster> {
     const directory = await mkdtemp(join(tmpdir(), 'busbar-etcd-'));
+    const runtime = options.runtime?.(directory) ?? new EtcdProcesses(directory);
     const tls = await makeCertificates();
     await writeFile(join(directory, 'ca.crt'), tls.ca);
     await writeFile(join(directory, 'etcd.crt'), tls.certificate);
@@ -65,29 +73,31 @@ export class EtcdTestCluster {
     const names = Array.from({ length: size }, (_, i) => `m${i}`);
     const peers = names.map((name, i) => `${name}=http://127.0.0.1:${ports[size + i]}`);
     const file = (name: string) => join(directory, name);
-    const processes = names.map((name, i): Process => {
+    const members = names.map((name, i): TestMember => {
       const client = `https://127.0.0.1:${ports[i]}`;
       const peer = `http://127.0.0.1:${ports[size + i]}`;
-      const args = [
-        ['name', name],
-        ['data-dir', file(name)],
-        ['listen-client-urls', client],
-        ['advertise-client-urls', client],
-        ['listen-peer-urls', peer],
-        ['initial-advertise-peer-urls', peer],
-        ['initial-cluster', peers.join(',')],
-        ['cert-file', file('etcd.crt')],
-        ['key-file', file('etcd.key')],
-        ['trusted-ca-file', file('ca.crt')],
-        ['client-cert-auth', 'true'],
-        ['experimental-watch-progress-notify-interval', '1s'],
-        ['log-level', 'error'],
-      ].map(([flag, value]) => `--${flag}=${value}`);
-      return { name, address: `127.0.0.1:${ports[i]}`, args: [...command, ...args], child: undefined };
+      const flags = {
+        name,
+        'data-dir': file(name),
+        'listen-client-urls': client,
+        'advertise-client-urls': client,
+        'listen-peer-urls': peer,
+        'initial-advertise-peer-urls': peer,
+        'initial-cluster': peers.join(','),
+        'cert-file': file('etcd.crt'),
+        'key-file': file('etcd.key'),
+        'trusted-ca-file': file('ca.crt'),
+        'client-cert-auth': 'true',
+        'experimental-watch-progress-notify-interval': '1s',
+        'log-level': 'error',
+        ...options.flags,
+      };
+      const args = Object.entries(flags).map(([flag, value]) => `--${flag}=${value}`);
+      return { name, address: `127.0.0.1:${ports[i]}`, args };
     });
-    const cluster = new EtcdTestCluster(directory, tls, processes);
+    const cluster = new EtcdTestCluster(directory, runtime, tls, members);
     try {
-      for (const index of processes.keys()) await cluster.#spawn(index);
+      for (const index of members.keys()) await cluster.restart(index);
       await cluster.leader();
       return cluster;
     } catch (error) {
@@ -97,8 +107,12 @@ export class EtcdTestCluster {
   }
 
   get addresses(): readonly [string, ...string[]] {
-    const [first = '', ...rest] = this.#processes.map(({ address }) => address);
+    const [first = '', ...rest] = this.#members.map(({ address }) => address);
     return [first, ...rest];
+  }
+
+  name(index: number): string {
+    return this.#member(index).name;
   }
 
   /** The addresses with this member's first. */
@@ -108,45 +122,30 @@ export class EtcdTestCluster {
   }
 
   address(index: number): string {
-    return this.#process(index).address;
+    return this.#member(index).address;
   }
 
-  /** Returns when the kernel has stopped every thread: on a busy machine that takes a while. */
-  async freeze(index: number): Promise<void> {
-    const { child } = this.#process(index);
-    if (child?.pid === undefined) throw new Error(`etcd member ${index} does not run`);
-    child.kill('SIGSTOP');
-    const tasks = `/proc/${child.pid}/task`;
-    const running = async () => {
-      const states = await Promise.all(
-        (await readdir(tasks)).map((task) => readFile(join(tasks, task, 'stat'), 'utf8').catch(() => ') T')),
-      );
-      return states.some((stat) => !stat.slice(stat.lastIndexOf(')')).startsWith(') T'));
-    };
-    for (const endMs = systemClock.nowMs() + START_DEADLINE_MS; await running(); await pause(1)) {
-      if (systemClock.nowMs() > endMs) throw new Error(`etcd member ${index} does not freeze`);
-    }
+  /** Returns when the member certainly does nothing any more. */
+  freeze(index: number): Promise<void> {
+    return this.runtime.freeze(this.name(index));
   }
 
-  thaw(index: number): void {
-    this.#process(index).child?.kill('SIGCONT');
+  thaw(index: number): Promise<void> {
+    return this.runtime.thaw(this.name(index));
   }
 
-  async kill(index: number): Promise<void> {
-    const { child } = this.#process(index);
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
-    const exited = new Promise((resolve) => child.once('exit', resolve));
-    child.kill('SIGKILL');
-    await exited;
+  kill(index: number): Promise<void> {
+    return this.runtime.kill(this.name(index));
   }
 
   /** Starts a killed member again, on its old data. */
-  async restart(index: number): Promise<void> {
-    await this.#spawn(index);
+  restart(index: number): Promise<void> {
+    const { name, args } = this.#member(index);
+    return this.runtime.start(name, args);
   }
 
   /** Which member leads; waits until all members asked agree. */
-  async leader(among: readonly number[] = [...this.#processes.keys()]): Promise<number> {
+  async leader(among: readonly number[] = [...this.#members.keys()]): Promise<number> {
     const endMs = systemClock.nowMs() + START_DEADLINE_MS;
     for (;;) {
       const statuses = await Promise.all(among.map((index) => this.#status(index)));
@@ -169,35 +168,40 @@ export class EtcdTestCluster {
     }
   }
 
+  /** What an operator does about a full database, as docs/operations.md says it: compact, defragment each member, disarm. */
+  async reclaim(revision: bigint): Promise<void> {
+    await this.compact(revision);
+    for (const index of this.#members.keys()) {
+      const member = this.member(index);
+      try {
+        await member.unary(DEFRAGMENT, {}).answer;
+      } finally {
+        member.close();
+      }
+    }
+    const member = this.member(0);
+    try {
+      const { alarms } = await member.unary(ALARM, { action: ALARM_ACTION.list }).answer;
+      for (const alarm of alarms) await member.unary(ALARM, { action: ALARM_ACTION.disarm, ...alarm }).answer;
+    } finally {
+      member.close();
+    }
+  }
+
   /** A bare connection to one member. */
   member(index: number): Member {
     return new Member(this.address(index), fixedTls(this.tls), systemClock);
   }
 
   async stop(): Promise<void> {
-    await Promise.all(this.#processes.map((_, index) => this.kill(index)));
-    rmSync(this.#directory, { recursive: true, force: true });
+    await this.runtime.stop();
+    rmSync(this.directory, { recursive: true, force: true });
   }
 
-  #process(index: number): Process {
-    const found = this.#processes[index];
+  #member(index: number): TestMember {
+    const found = this.#members[index];
     if (found === undefined) throw new Error(`no etcd member ${index}`);
     return found;
-  }
-
-  async #spawn(index: number): Promise<void> {
-    const target = this.#process(index);
-    const log = await open(join(this.#directory, `${target.name}.log`), 'a');
-    try {
-      const [program = '', ...args] = target.args;
-      const child = spawn(program, args, { stdio: ['ignore', log.fd, log.fd], env: { PATH: process.env.PATH } });
-      running.add(child);
-      child.once('exit', () => running.delete(child));
-      child.once('error', () => running.delete(child));
-      target.child = child;
-    } finally {
-      await log.close();
-    }
   }
 
   async #status(index: number): Promise<StatusResponse | undefined> {
@@ -212,27 +216,15 @@ export class EtcdTestCluster {
   }
 }
 
-function findProgram(name: string): string | null {
-  for (const directory of (process.env.PATH ?? '').split(':')) {
-    const program = join(directory, name);
-    try {
-      accessSync(program, constants.X_OK);
-      return program;
-    } catch {
-      // Not here.
-    }
-  }
-  return null;
-}
-
 /** A fresh authority and one certificate of it for both ends. */
 export async function makeCertificates(): Promise<TlsText> {
-  const now = new Date();
-  const stored = await createAuthority({ commonName: 'etcd test authority', now, validDays: 2 });
+  // Of yesterday: a wall clock that is an hour slow still accepts it.
+  const now = new Date(Date.now() - DAY_MS);
+  const stored = await createAuthority({ commonName: 'etcd test authority', now, validDays: 3 });
   const { certificatePem, keyPem } = await issue(await openAuthority(stored), {
     commonName: 'etcd test',
     now,
-    validDays: 1,
+    validDays: 2,
     ips: ['127.0.0.1'],
     usages: ['serverAuth', 'clientAuth'],
   });
