@@ -46,6 +46,8 @@ export class Rig {
   #runner: SagaRunner;
   /** What the host says when a VM starts: null lets it run. */
   startFailure: string | null = null;
+  /** The guests do not react to being shut down. */
+  shutdownHangs = false;
 
   constructor(seed = 1) {
     const random = seededRandom(seed);
@@ -221,6 +223,7 @@ export class Rig {
 
   #domain(vmId: string, status: VmStatusRecord) {
     const base = { vmId, epoch: status.epoch, endReason: EndReason.UNSPECIFIED, message: '' };
+    if (status.phase === VmPhase.STOPPING && this.shutdownHangs) return { ...base, state: DomainState.STOPPING };
     if (status.phase === VmPhase.STOPPING)
       return { ...base, state: DomainState.ENDED, endReason: EndReason.GUEST_SHUTDOWN };
     if (this.startFailure !== null)
