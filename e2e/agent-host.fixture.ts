@@ -136,7 +136,7 @@ export class AgentHost {
     agent.stdout?.resume();
     this.stderr = '';
     agent.stderr?.on('data', (chunk: Buffer) => {
-      this.stderr = `${this.stderr}${chunk}`.slice(-4096);
+      this.stderr = `${this.stderr}${chunk.toString()}`.slice(-4096);
     });
     this.#agent = agent;
   }

@@ -2,7 +2,7 @@
 import { DesiredRun, DomainState, SessionResponse } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { DiskBus, Firmware, IsolationPolicy, NicModel } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
-import { expect, it, vi } from 'vitest';
+import { expect, it } from 'vitest';
 import { desiredVm, Rig, running, vmId } from './agent.fixture.ts';
 import { testSpec } from './driver/domain.fixture.ts';
 import { decode, encode } from './reconcile/memory-file.ts';
@@ -12,8 +12,6 @@ import { decode, encode } from './reconcile/memory-file.ts';
  * controllers, keeps a memory that the next agent can read, and obeys the next good word. What a *believed* controller orders
  * is obeyed: that is what it is for; so hostile means malformed here, and the VMs in it are not VM 1.
  */
-vi.setConfig({ testTimeout: 60_000 });
-
 const int64 = fc.oneof(
   fc.constantFrom(0n, 1n, 2n, -1n, 2n ** 63n - 1n, -(2n ** 63n)),
   fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),

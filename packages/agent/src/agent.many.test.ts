@@ -7,11 +7,9 @@ import {
   HostReport,
   SessionRequest,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { desiredVm, Rig, running, state, vmId } from './agent.fixture.ts';
 import { testSpec } from './driver/domain.fixture.ts';
-
-vi.setConfig({ testTimeout: 60_000 });
 
 describe('an event that is lost on purpose', () => {
   it('the end of a domain: found by the listing of every 5 s, without its reason', async () => {

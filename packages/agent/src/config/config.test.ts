@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
 import fc from 'fast-check';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { parse, stringify } from 'yaml';
 import { parseAgentFile } from './config.ts';
-
-// Hundreds of generated cases on a machine that may be busy: a limit for hanging, not a measure.
-vi.setConfig({ testTimeout: 60_000 });
 
 const GOOD = `
 cluster: plant

@@ -57,7 +57,7 @@ function domainXml(uuid: VmId, name: string): string {
   );
 }
 
-test('an agent adopts them, reports them, and keeps its lease; a listing stays cheap', async () => {
+test('an agent adopts them, reports them, and keeps its lease; a listing stays cheap', async ({ annotate }) => {
   const cluster = new ScriptedCluster(systemClock);
   agent = createAgent({
     clock: systemClock,
@@ -87,7 +87,7 @@ test('an agent adopts them, reports them, and keeps its lease; a listing stays c
     const startedAtMs = performance.now();
     for (let n = 0; n < 5; n++) expect(await driver.listDomains()).toHaveLength(COUNT);
     const listMs = (performance.now() - startedAtMs) / 5;
-    console.info(
+    await annotate(
       `a listing of ${COUNT} domains takes ${listMs.toFixed(1)} ms; least of the lease ${Math.round(leastMs)} ms`,
     );
     // Every 5 s, within a deadline of 15 s: a tenth of the period, on a machine that is busy.

@@ -2,13 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { RunPolicy } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { stringify } from 'yaml';
 import { ManifestError, parseManifests } from './parse.ts';
 import { editDistance, nearest } from './suggest.ts';
-
-// Hundreds of generated cases on a machine that may be busy: a limit for hanging, not a measure.
-vi.setConfig({ testTimeout: 60_000 });
 
 const VM = `apiVersion: busbar.v1
 kind: Vm

@@ -4,7 +4,7 @@ import { BusbarError } from '@busbar/core/errors';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import { CreateNetworkRequest, type ListNetworksResponse, type Network } from '@busbar/proto/gen/busbar/v1/network';
 import fc from 'fast-check';
-import { expect, it, vi } from 'vitest';
+import { expect, it } from 'vitest';
 import { Rig } from '../testing/rig.ts';
 
 /**
@@ -12,8 +12,6 @@ import { Rig } from '../testing/rig.ts';
  * lost, and a list that changes while it is paged through shows what was there all the time exactly once. Method: many
  * callers at once on the whole API in virtual time, in random order, against a model that is a map.
  */
-vi.setConfig({ testTimeout: 60_000 });
-
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 const flags = { validateOnly: false, requestId: '' };
 

@@ -10,7 +10,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/host';
 import { CreateVmRequest, GetVmRequest, type GetVmResponse, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
-import { expect, it, vi } from 'vitest';
+import { expect, it } from 'vitest';
 import { Rig } from '../testing/rig.ts';
 import { lead } from './term.ts';
 
@@ -18,8 +18,6 @@ import { lead } from './term.ts';
  * Goal: a host speaks for itself alone. Host2 runs a VM; the agent of host3, whose certificate is good, says anything at all,
  * about that VM too. The VM, its host and the leader must not notice, and the API goes on answering.
  */
-vi.setConfig({ testTimeout: 60_000 });
-
 type Message = Parameters<typeof SessionRequest.fromPartial>[0]['message'];
 
 class Agent {

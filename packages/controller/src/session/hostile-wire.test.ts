@@ -18,7 +18,7 @@ import {
   type Metadata,
   Status,
 } from 'nice-grpc';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type GrpcServer, grpcServer } from '../api/grpc-server.ts';
 import { ERROR_TRAILER } from '../api/status.ts';
 import { type Authority, createAuthority, issue, openAuthority } from '../pki/authority.ts';
@@ -29,8 +29,6 @@ import { Rig } from '../testing/rig.ts';
  * Over real TLS, with a good certificate of host "thief": bytes that are no messages, messages that are too large, and the
  * claim to be host2. Host2's own agent is connected all the time and must not notice.
  */
-vi.setConfig({ testTimeout: 60_000 });
-
 const now = new Date();
 let authority: Authority;
 let rig: Rig;

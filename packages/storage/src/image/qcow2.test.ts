@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
 import fc from 'fast-check';
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { buildQcow2 } from '../testing/qcow2-builder.ts';
 import { MIB, noise } from '../testing/streams.ts';
 import { HEAD_BYTES, parseQcow2Header } from './qcow2.ts';
 import { type Extent, qcow2Data } from './qcow2-data.ts';
-
-// Hundreds of generated cases on a machine that may be busy: a limit for hanging, not a measure.
-vi.setConfig({ testTimeout: 60_000 });
 
 const CLUSTER = 65536;
 const small = (version: 2 | 3 = 3, compressed = false) =>
