@@ -87,13 +87,13 @@ describe('the agent, killed 100 times in the life of its VMs', () => {
       const acts = () => BUSY.some((n) => state(n) === DomainState.STARTING || state(n) === DomainState.STOPPING);
       const moment = random.next();
       if (!host.running) host.startAgent();
-      if (moment < 0.15) await sleep(random.next() * 300);
+      if (moment < 0.3) await sleep(random.next() * 300);
       else {
         await happens(isNew, 10_000);
-        if (moment >= 0.35) await happens(() => isNew() && host.observed?.report !== null, 10_000);
-        if (moment >= 0.5) await happens(acts, 500);
+        if (moment >= 0.6) await happens(() => isNew() && host.observed?.report !== null, 10_000);
+        if (moment >= 0.8) await happens(acts, 500);
         // A start that a death left open is waited for (5 s) before its VM may go on: some lives are long enough.
-        if (moment >= 0.96) await happens(() => BUSY.every((n) => state(n) === DomainState.RUNNING), 6500);
+        if (moment >= 0.98) await happens(() => BUSY.every((n) => state(n) === DomainState.RUNNING), 6500);
         await sleep(random.next() * 150);
       }
       for (const n of BUSY) {
@@ -142,7 +142,7 @@ describe('the agent, killed 100 times in the life of its VMs', () => {
     }
     const epochs = BUSY.map((n) => Number(wanted.get(n)?.epoch));
     // Otherwise nothing was killed in the middle of anything.
-    expect(epochs.reduce((sum, epoch) => sum + epoch)).toBeGreaterThan(KILLS / 5);
+    expect(epochs.reduce((sum, epoch) => sum + epoch)).toBeGreaterThan(KILLS / 10);
     expect(life.starting + life.stopping).toBeGreaterThan(KILLS / 5);
     const seconds = Math.round((performance.now() - startedAtMs) / 1000);
     await annotate(
