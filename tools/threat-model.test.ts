@@ -6,12 +6,12 @@ import { expect, test } from 'vitest';
 const text = readFileSync(new URL('../docs/security/threat-model.md', import.meta.url), 'utf8');
 const rows = text.split('\n').filter((line) => /^\| [STRIDE]/.test(line));
 const evidence = rows.flatMap((row) => [
-  ...row.matchAll(/`([^`]+\.test\.ts)` > (.*?)(?=; `| \||; to be named|; the seeds|; the command)/g),
+  ...row.matchAll(/`([^`]+(?:\.test|\/conformance)\.ts)` > (.*?)(?=; `| \||; to be named|; the seeds|; the command)/g),
 ]);
 
 test('every row has a test, or says that it has none', () => {
   expect(rows.length).toBeGreaterThan(60);
-  const bare = rows.filter((row) => !/\.test\.ts` > |no test|accepted|to be named/.test(row));
+  const bare = rows.filter((row) => !/(?:\.test|\/conformance)\.ts` > |no test|accepted|to be named/.test(row));
   expect(bare).toEqual([]);
 });
 

@@ -17,7 +17,7 @@ type Step =
   | { kind: 'hypervisor'; state: 'up' | 'down' | 'hung' }
   | { kind: 'disk'; full: boolean }
   | { kind: 'kill' | 'power-cycle' }
-  | { kind: 'lose-starts'; on: boolean }
+  | { kind: 'lose-starts' | 'lose-events'; on: boolean }
   | { kind: 'lose'; vm: number; on: boolean }
   | { kind: 'fail-start' }
   | { kind: 'pass'; ms: number };
@@ -44,7 +44,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     state: fc.constantFrom('up' as const, 'down' as const, 'hung' as const),
   }),
   fc.record({ kind: fc.constant('disk' as const), full: fc.boolean() }),
-  fc.record({ kind: fc.constant('lose-starts' as const), on: fc.boolean() }),
+  fc.record({ kind: fc.constantFrom('lose-starts' as const, 'lose-events' as const), on: fc.boolean() }),
   fc.record({ kind: fc.constant('lose' as const), vm, on: fc.boolean() }),
   only('stale'),
   only('kill'),
@@ -154,6 +154,9 @@ class History {
       case 'lose-starts':
         this.#losesStarts = step.on;
         return;
+      case 'lose-events':
+        rig.machine.faults.loseEvents = step.on;
+        return;
       case 'lose': {
         const others = [...rig.machine.faults.lost].filter((id) => id !== vmId(step.vm));
         rig.machine.faults.lost = new Set(step.on ? [...others, vmId(step.vm)] : others);
@@ -204,6 +207,7 @@ it('never starts an epoch twice, nor without lease or record, and destroys nothi
 
       // Once all faults are gone, what is assigned and was never told to have ended runs.
       await history.take({ kind: 'lose-starts', on: false });
+      await history.take({ kind: 'lose-events', on: false });
       await history.take({ kind: 'cut', on: false });
       await history.take({ kind: 'controllers', on: false });
       await history.take({ kind: 'hypervisor', state: 'up' });

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { parse, stringify } from 'yaml';
 import { parseAgentFile } from './config.ts';
 
 const GOOD = `
@@ -75,3 +77,100 @@ describe('agent.yaml', () => {
     expect(refusal('a: [').message).toMatch(/is not YAML/);
   });
 });
+
+describe('whatever the file holds', () => {
+  // A refusal that a person can read: named, and not a book.
+  const judged = (text: string) => {
+    try {
+      parseAgentFile(text, 'agent.yaml');
+    } catch (error) {
+      expect(error).toBeInstanceOf(BusbarError);
+      const { message, reason } = error as BusbarError;
+      expect(reason).toBe('AGENT_CONFIG_INVALID');
+      expect(message).toMatch(/^agent\.yaml is not (YAML|usable)/);
+      expect(message.length).toBeLessThan(8192);
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: a terminal must not obey the file
+      expect(message).not.toMatch(/[\u0000-\u0008\u000b-\u001f]/);
+    }
+  };
+  const good = parse(GOOD) as Record<string, unknown>;
+
+  it('any bytes', () => fc.assert(fc.property(fc.string({ unit: 'binary' }), judged), { numRuns: 300 }));
+
+  it('a good file with bytes changed, taken out or put in', () => {
+    const junk = fc.oneof(
+      fc.string({ unit: 'binary', maxLength: 6 }),
+      fc.constantFrom(
+        '*x',
+        '&x ',
+        '{',
+        '[',
+        '- ',
+        '!!binary x',
+        '!!js/function x',
+        '? ',
+        '<<: *x',
+        '\t',
+        '.nan',
+        '1e999',
+      ),
+    );
+    const change = fc.tuple(fc.nat(GOOD.length), fc.nat(12), junk);
+    fc.assert(
+      fc.property(fc.array(change, { minLength: 1, maxLength: 3 }), (changes) => {
+        let text = GOOD;
+        for (const [at, length, put] of changes) text = text.slice(0, at) + put + text.slice(at + length);
+        judged(text);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('any value in any field', () => {
+    const value = fc.anything({ withDate: true, maxDepth: 3 }).filter((one) => one !== undefined && !isSymbolic(one));
+    fc.assert(
+      fc.property(fc.constantFrom(...Object.keys(good)), value, (key, one) => {
+        let text: string;
+        try {
+          text = stringify({ ...good, [key]: one });
+        } catch {
+          return;
+        }
+        judged(text);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it.each([
+    ['a bomb of aliases', `a0: &a0 [x,x,x,x,x,x,x,x,x]\n${layers(9)}`],
+    ['itself', 'host: &a [*a]\ntls: &t {ca: *t}'],
+    ['deep nesting', `host: ${'['.repeat(20_000)}`],
+    ['deep nesting that ends', `host: ${'['.repeat(5000)}${']'.repeat(5000)}`],
+    [
+      'huge numbers',
+      GOOD.replace('host: host1', `host: ${'9'.repeat(400)}`).replace('10.77.0.11:7443', `h:${'9'.repeat(400)}`),
+    ],
+    ['a megabyte in a field', GOOD.replace('host: host1', `host: ${'x'.repeat(2 ** 20)}`)],
+    ['a megabyte of fields', GOOD + Array.from({ length: 60_000 }, (_, i) => `f${i}: 1`).join('\n')],
+    ['keys that are objects’', `${GOOD}__proto__: {cluster: evil}\nconstructor: {prototype: {polluted: 1}}`],
+    ['two documents', `${GOOD}---\n${GOOD}`],
+  ])('%s is refused at once', (_what, text) => {
+    const startedAtMs = performance.now();
+    expect(() => parseAgentFile(text, 'agent.yaml')).toThrow(BusbarError);
+    judged(text);
+    // Ten times what it takes on a machine that is busy; a bomb takes minutes or all memory.
+    expect(performance.now() - startedAtMs).toBeLessThan(10_000);
+    expect(({} as Record<string, unknown>)['polluted']).toBeUndefined();
+  });
+});
+
+/** Each line names nine times the one before: 9^n values when unfolded. */
+function layers(count: number): string {
+  const line = (n: number) => `a${n}: &a${n} [${Array.from({ length: 9 }, () => `*a${n - 1}`).join(',')}]\n`;
+  return `${Array.from({ length: count }, (_, i) => line(i + 1)).join('')}host: *a${count}\n`;
+}
+
+function isSymbolic(value: unknown): boolean {
+  return typeof value === 'symbol' || typeof value === 'function';
+}

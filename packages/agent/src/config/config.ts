@@ -84,17 +84,29 @@ const schema = z.discriminatedUnion(
 export type AgentFile = z.infer<typeof schema>;
 export type HypervisorFile = Extract<AgentFile, { role: 'hypervisor' }>;
 
+/** Ours has some 2 KiB. For longer texts a YAML reader can be made to take minutes (60,000 keys: five). */
+const MAX_CHARACTERS = 64 * 1024;
+/** Enough to correct the file by. */
+const MAX_VIOLATIONS = 20;
+const MAX_SHOWN = 200;
+
 /** Parses the text of agent.yaml; throws a BusbarError that names every wrong field, its value and what would be right. */
 export function parseAgentFile(text: string, fileName: string): AgentFile {
+  if (text.length > MAX_CHARACTERS) {
+    throw invalid(
+      `${fileName} is not usable: it has ${text.length} characters, at most ${MAX_CHARACTERS} are read`,
+      [],
+    );
+  }
   let raw: unknown;
   try {
-    raw = parse(text);
+    raw = parse(text, { logLevel: 'error' });
   } catch (cause) {
     throw invalid(`${fileName} is not YAML`, [], cause);
   }
   const result = schema.safeParse(raw);
   if (result.success) return result.data;
-  const fields = result.error.issues.flatMap((issue) => violations(issue, raw));
+  const fields = result.error.issues.flatMap((issue) => violations(issue, raw)).slice(0, MAX_VIOLATIONS);
   const lines = fields.map(({ field, problem, expected }) => `  ${field} ${problem}; right is: ${expected}`);
   throw invalid(`${fileName} is not usable:\n${lines.join('\n')}`, fields);
 }
@@ -108,13 +120,18 @@ function violations(issue: z.core.$ZodIssue, raw: unknown): FieldViolation[] {
     }));
   }
   const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], raw);
-  const problem = value === undefined ? 'is missing' : `is ${JSON.stringify(value)}`;
+  const problem = value === undefined ? 'is missing' : `is ${cut(JSON.stringify(value))}`;
   return [{ field: fieldName(issue.path), problem, expected: issue.message }];
 }
 
 function fieldName(parts: readonly PropertyKey[]): string {
   const text = parts.map((part) => (typeof part === 'number' ? `[${part}]` : `.${String(part)}`)).join('');
-  return text.replace(/^\./, '') || 'the file';
+  // A key may be anything; what a terminal would obey is shown as JSON writes it.
+  return cut(JSON.stringify(text.replace(/^\./, '') || 'the file').slice(1, -1));
+}
+
+function cut(text: string): string {
+  return text.length <= MAX_SHOWN ? text : `${text.slice(0, MAX_SHOWN)}…`;
 }
 
 function invalid(message: string, fields: readonly FieldViolation[], cause?: unknown): BusbarError {

@@ -91,6 +91,9 @@ describe('a domain', () => {
     const metadata = { vmId: startRequest(1).vmId, name: '<&">', epoch: 12n as Epoch, specRevision: 2n ** 62n };
     expect(parseMetadata(serialize(metadataElement(metadata)))).toEqual(metadata);
     expect(parseMetadata('<x id="1"/>')).toBeNull();
+    const largest = serialize(metadataElement({ ...metadata, epoch: (2n ** 63n - 1n) as Epoch }));
+    expect(parseMetadata(largest)?.epoch).toBe(2n ** 63n - 1n);
+    expect(parseMetadata(largest.replace(String(2n ** 63n - 1n), String(2n ** 63n)))).toBeNull();
     expect(METADATA_URI).toBe('urn:busbar:vm:1');
   });
 

@@ -24,10 +24,13 @@ export function metadataElement(metadata: DomainMetadata): XmlElement {
   });
 }
 
+/** What an int64 of the protocol holds: a larger one could not be reported, and nothing with it. */
+const MAX = 2n ** 63n - 1n;
 const decimal = z
   .string()
   .regex(/^\d{1,19}$/)
-  .transform(BigInt);
+  .transform(BigInt)
+  .refine((value) => value <= MAX);
 
 const schema = z.object({ id: z.guid(), name: z.string(), epoch: decimal, 'spec-revision': decimal });
 

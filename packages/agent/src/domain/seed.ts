@@ -65,11 +65,19 @@ export async function buildSeed(data: NoCloudData, isoPath: string): Promise<voi
     throw new BusbarError({
       kind: 'unavailable',
       reason: 'SEED_FAILED',
-      message: missing ? 'xorrisofs is not installed on this host' : 'the cloud-init disk could not be made',
-      hint: missing ? 'install the package xorriso' : '',
-      cause,
+      message: missing
+        ? 'xorrisofs is not installed on this host'
+        : `the cloud-init disk could not be made: ${why(cause)}`,
+      hint: missing ? 'install the package xorriso' : `look at the free space in ${parent}`,
     });
   } finally {
     await rm(work, { recursive: true, force: true });
   }
+}
+
+/** xorriso's own reason, without the command line and the banner around it; else the system's. */
+function why(cause: unknown): string {
+  const { stderr, message } = cause as { readonly stderr?: string; readonly message?: string };
+  const said = /FAILURE : (.+)/.exec(stderr ?? '')?.[1];
+  return said ?? (message ?? String(cause)).split('\n', 1)[0] ?? '';
 }

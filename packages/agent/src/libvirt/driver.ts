@@ -277,7 +277,8 @@ export class LibvirtHostDriver implements HostDriver {
     try {
       xml = await this.#prepareStart(request);
     } catch (error) {
-      throw domainStartFailed(name, errorChain(error), error);
+      // Its whole chain is in the words already.
+      throw domainStartFailed(name, errorChain(error));
     }
     const long = { lane: 'long', deadlineMs: deadlineMs + START_UNDO_MS } as const;
     const limits = { name, deadlineMs, undoDeadlineMs: UNDO_DEADLINE_MS };

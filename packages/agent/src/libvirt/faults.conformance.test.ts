@@ -155,6 +155,22 @@ test('the child is killed: it is replaced, and nothing else notices', async () =
   expect(await driver.listDomains()).toMatchObject([{ vmId, state: 'running' }]);
 });
 
+test('the child hangs in a call: it is killed at the deadline and replaced, and guests go on', async () => {
+  const { driver, vmId } = await running();
+  const pid = driver.childPid as number;
+  const qemu = await libvirtd.qemuOf(vmId);
+  // Stopped and not dead: it answers nothing, not even that it is there.
+  process.kill(pid, 'SIGSTOP');
+  const listing = await timed(driver.listDomains());
+  expect(listing.error).toMatchObject({ reason: HOST_DRIVER_REASONS.hypervisorTimeout });
+  // The call's own 5 s, and 2 s in which the child could have given it up by itself.
+  expect(listing.ms).toBeLessThan(10_000);
+  await healthy(driver);
+  expect(driver.childPid).not.toBe(pid);
+  expect(await driver.listDomains()).toMatchObject([{ vmId, state: 'running' }]);
+  expect(await libvirtd.qemuOf(vmId)).toBe(qemu);
+});
+
 describe('QEMU', () => {
   test('frozen: others are not held up, it is destroyed in seconds', async () => {
     const { driver, vmId } = await running();

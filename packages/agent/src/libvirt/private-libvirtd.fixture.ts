@@ -111,6 +111,25 @@ export class PrivateLibvirtd {
     return (await run('nsenter', [...this.#enter(), file, ...args])).stdout;
   }
 
+  /** Starts a program inside the namespaces; its process id is the program's. */
+  spawn(file: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): ChildProcess {
+    return spawn('nsenter', [...this.#enter(), file, ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+    });
+  }
+
+  /** A cable into the network namespace, which has no other way out; it goes with the namespace. */
+  async cable(outer: string, inner: string): Promise<void> {
+    const name = `bbt${this.#holder.pid}`;
+    const inside = `/proc/${this.#holder.pid}/ns/net`;
+    await run('ip', ['link', 'add', name, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', inside]);
+    await run('ip', ['address', 'add', `${outer}/30`, 'dev', name]);
+    await run('ip', ['link', 'set', name, 'up']);
+    await this.exec('ip', 'address', 'add', `${inner}/30`, 'dev', 'eth0');
+    await this.exec('ip', 'link', 'set', 'eth0', 'up');
+  }
+
   /** Process ids of the QEMUs in here. */
   async qemus(): Promise<number[]> {
     const found: number[] = [];

@@ -3,10 +3,10 @@ import type { DomainEnd, DomainObservation } from '../driver/host-driver.ts';
 
 /** libvirt's numbers in our words. Pure tables; numbers as in libvirt-domain.h. */
 
-const STATE = { running: 1, blocked: 2, paused: 3, shutdown: 4, crashed: 6, pmSuspended: 7 } as const;
+export const STATE = { running: 1, blocked: 2, paused: 3, shutdown: 4, crashed: 6, pmSuspended: 7 } as const;
 
 /** virDomainPausedReason. */
-const PAUSED = [
+export const PAUSED = [
   'paused',
   'paused by a person',
   'paused for a migration',
@@ -23,7 +23,7 @@ const PAUSED = [
   'paused because a migration failed',
   'paused after a failed operation',
 ];
-const PAUSED_SHUTTING_DOWN = 8;
+export const PAUSED_SHUTTING_DOWN = 8;
 
 export const EVENT = { stopped: 5, shutdown: 6, crashed: 8 } as const;
 /** virDomainEventStoppedDetailType. */

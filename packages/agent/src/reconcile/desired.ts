@@ -31,6 +31,8 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 export function acceptDesired(state: DesiredState, accepted: StatePosition): Result<Desired, string> {
   const position = state.position;
   if (position === undefined) return refuse('the desired state has no position');
+  // No leader has one. Remembered, it would make a memory that the next agent cannot read.
+  if (position.term < 0n || position.generation < 0n) return refuse(`the position ${show(position)} is none`);
   if (comparePositions(position, accepted) < 0) {
     return refuse(`the desired state ${show(position)} is older than the accepted ${show(accepted)}`);
   }

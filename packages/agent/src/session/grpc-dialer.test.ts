@@ -2,12 +2,13 @@
 /** Whom the agent believes to be a controller. Certificates by openssl, as a plant would. */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createSecureServer, type Http2SecureServer } from 'node:http2';
+import { createSecureServer, type Http2SecureServer, type ServerHttp2Stream } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { PeerCertificate } from 'node:tls';
-import type { SessionRequest } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import { type SessionRequest, SessionResponse } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { controllerCheck, GrpcDialer } from './grpc-dialer.ts';
 
@@ -45,14 +46,20 @@ afterEach(async () => {
 });
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-/** Opens a session with whoever has this certificate. Once believed, it answers that it is busy. */
-async function dial(certificate: string): Promise<void> {
+type Answer = (stream: ServerHttp2Stream) => void;
+const busy: Answer = (stream) => {
+  const status = { 'grpc-status': '8', 'grpc-message': 'busy' };
+  stream.respond({ ':status': 200, 'content-type': 'application/grpc', ...status }, { endStream: true });
+};
+
+/** Opens a session with whoever has this certificate. Once believed, it answers that it is busy, or as told. */
+async function dial(certificate: string, answer: Answer = busy): Promise<SessionResponse[]> {
   const pair = { cert: read(`${certificate}.crt`), key: read(`${certificate}.key`) };
   const made = createSecureServer({ ...pair, ca: read('ca.crt'), requestCert: true });
   server = made;
   made.on('stream', (stream) => {
-    const status = { 'grpc-status': '8', 'grpc-message': 'busy' };
-    stream.respond({ ':status': 200, 'content-type': 'application/grpc', ...status }, { endStream: true });
+    stream.on('error', () => {});
+    answer(stream);
   });
   await new Promise<void>((resolve) => made.listen(0, '127.0.0.1', resolve));
   const address = `127.0.0.1:${(made.address() as AddressInfo).port}`;
@@ -62,7 +69,9 @@ async function dial(certificate: string): Promise<void> {
     loadTls: () => ({ ca: read('ca.crt'), certificate: read('agent.crt'), key: read('agent.key') }),
   });
   async function* nothing(): AsyncGenerator<SessionRequest, void> {}
-  for await (const _ of dialer.session(address, nothing(), AbortSignal.timeout(20_000)));
+  const heard: SessionResponse[] = [];
+  for await (const response of dialer.session(address, nothing(), AbortSignal.timeout(20_000))) heard.push(response);
+  return heard;
 }
 
 test('the controller of that host is believed', async () => {
@@ -80,6 +89,53 @@ test.each([
   },
   30_000,
 );
+
+/** Flag and length, then the message; what is said of the length need not be true. */
+function frame(message: Uint8Array, bytes = message.length): Buffer {
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(bytes, 1);
+  return Buffer.concat([head, message]);
+}
+const messages = (frames: readonly Buffer[]): Answer => {
+  return (stream) => {
+    stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true });
+    stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+    for (const one of frames) stream.write(one);
+    stream.end();
+  };
+};
+
+test('bytes that are no messages end that session with a reason, and nothing else', async () => {
+  const ack = SessionResponse.encode({ message: { $case: 'heartbeatAck', value: { number: 7n } } }).finish();
+  let broken = 0;
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.uint8Array({ maxLength: 40 }), { minLength: 1, maxLength: 3 }), async (all) => {
+      const outcome = await dial('controller', messages([frame(ack), ...all.map((one) => frame(one))])).catch(
+        (e: unknown) => e,
+      );
+      await dialer?.close();
+      server?.close();
+      if (Array.isArray(outcome)) {
+        // All of them happened to be messages, if strange ones.
+        expect(outcome).toHaveLength(1 + all.length);
+        return;
+      }
+      broken++;
+      expect(outcome).toMatchObject({ reason: 'CONTROLLER_UNREACHABLE', message: expect.stringMatching(/\S/) });
+    }),
+    { numRuns: 40 },
+  );
+  expect(broken).toBeGreaterThan(5);
+}, 60_000);
+
+test('a message that is longer than may be sent is not waited for', async () => {
+  const endless = messages([frame(Buffer.alloc(1024), 0x7fff_ffff)]);
+  await expect(dial('controller', endless)).rejects.toMatchObject({ reason: 'CONTROLLER_UNREACHABLE' });
+}, 30_000);
+
+test('a message that is cut off is not heard', async () => {
+  expect(await dial('controller', messages([frame(Buffer.alloc(10), 1000)]))).toEqual([]);
+}, 30_000);
 
 test.each([
   ['DNS:host1, URI:spiffe://lab/controller/host1', true],

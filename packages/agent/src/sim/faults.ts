@@ -18,6 +18,8 @@ export interface SimFaults {
   ignoreShutdown: boolean | ReadonlySet<string>;
   /** VM ids whose domains the hypervisor has lost: not listed, no events, no calls reach them. Their QEMUs run on. */
   lost: ReadonlySet<string>;
+  /** Nothing is told of what happens to domains, neither as a hint nor as an end; who looks sees it. */
+  loseEvents: boolean;
 }
 
 export function noFaults(): SimFaults {
@@ -28,6 +30,7 @@ export function noFaults(): SimFaults {
     crashAfterMs: null,
     ignoreShutdown: false,
     lost: new Set(),
+    loseEvents: false,
   };
 }
 

@@ -287,7 +287,7 @@ export class SimMachine {
     const wasStarting = domain.state === 'starting';
     this.#remove(domain, message);
     // A start that failed is told to its caller, not as an end.
-    if (!wasStarting && !this.faults.lost.has(domain.vmId)) {
+    if (!wasStarting && !this.faults.lost.has(domain.vmId) && !this.faults.loseEvents) {
       const end: DomainEnd = { vmId: domain.vmId, epoch: domain.epoch, reason, message };
       if (this.faults.hypervisor === 'up') for (const listener of [...this.#listeners]) listener.end(end);
     }
@@ -317,7 +317,7 @@ export class SimMachine {
   }
 
   #hint(): void {
-    if (!this.#poweredOn || this.faults.hypervisor !== 'up') return;
+    if (!this.#poweredOn || this.faults.hypervisor !== 'up' || this.faults.loseEvents) return;
     this.effects.after('hint', this.latencies.hint, () => {
       for (const listener of [...this.#listeners]) listener.hint();
     });

@@ -71,7 +71,7 @@ export function readConfig(io: Io): ConfigFile {
 
 export function parseConfig(text: string, path: string): ConfigFile {
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false });
   const checker = new Checker(document, lines);
   const problems: ManifestProblem[] = document.errors.map((error) => {
     const { line, col } = lines.linePos(error.pos[0]);

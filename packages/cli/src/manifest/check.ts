@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Checks YAML nodes against a shape and returns plain values, or every problem with its line and column. Pure. */
-import { type Document, isAlias, isMap, isScalar, isSeq, type LineCounter, type Node } from 'yaml';
+import { type Alias, type Document, isAlias, isMap, isScalar, isSeq, type LineCounter, type Node, visit } from 'yaml';
 import type { FieldProblem } from '../cli/exit.ts';
 import type { ObjectShape, Shape } from './shape.ts';
 import { nearest } from './suggest.ts';
@@ -17,10 +17,14 @@ export interface PlainObject {
   readonly [field: string]: Plain;
 }
 
+/** Nobody reads more of one document; a file that is something else altogether has a million. */
+const MAX_PROBLEMS = 100;
+
 export class Checker {
   readonly problems: ManifestProblem[] = [];
   readonly #document: Document;
   readonly #lines: LineCounter;
+  #anchored: ReadonlyMap<Alias, Node> | undefined;
 
   constructor(document: Document, lines: LineCounter) {
     this.#document = document;
@@ -28,6 +32,7 @@ export class Checker {
   }
 
   report(node: Node | undefined | null, field: string, problem: string, expected: string): undefined {
+    if (this.problems.length >= MAX_PROBLEMS) return undefined;
     const { line, col } = this.#lines.linePos(node?.range?.[0] ?? this.#document.range?.[0] ?? 0);
     this.problems.push({ field, problem, expected, line, column: col });
     return undefined;
@@ -73,17 +78,24 @@ export class Checker {
   }
 
   resolve(node: Node): Node | undefined {
-    return isAlias(node) ? node.resolve(this.#document) : node;
+    if (!isAlias(node)) return node;
+    this.#anchored ??= anchored(this.#document);
+    return this.#anchored.get(node);
   }
 
   /** The entries of a mapping with their keys as text; reports and leaves out what is none. */
   #entries(node: Node, path: string): { key: string; keyNode: Node; value: Node | null }[] | undefined {
     if (!isMap(node)) return this.report(node, path, `${show(node)} is no mapping`, 'indented lines of "name: value"');
     const entries: { key: string; keyNode: Node; value: Node | null }[] = [];
+    const seen = new Set<string>();
     for (const { key: keyNode, value } of node.items as { key: Node; value: Node | null }[]) {
       const key = scalar(keyNode);
-      if (typeof key === 'string') entries.push({ key, keyNode, value });
-      else this.report(keyNode, path, `${show(keyNode)} is no name`, 'a name before the colon');
+      if (typeof key === 'string' && seen.has(key)) {
+        this.report(keyNode, path === '' ? key : `${path}.${key}`, 'is there twice', 'each name once');
+      } else if (typeof key === 'string') {
+        seen.add(key);
+        entries.push({ key, keyNode, value });
+      } else this.report(keyNode, path, `${show(keyNode)} is no name`, 'a name before the colon');
     }
     return entries;
   }
@@ -182,6 +194,20 @@ export class Checker {
     if (full !== undefined) return full;
     return this.report(node, path, `${show(node)} is not known`, `one of ${shape.names.join(', ')}`);
   }
+}
+
+/** What each alias stands for: the last node with its anchor before it. In one walk; yaml's own look-up takes one for each. */
+function anchored(document: Document): ReadonlyMap<Alias, Node> {
+  const latest = new Map<string, Node>();
+  const found = new Map<Alias, Node>();
+  visit(document, {
+    Node: (_key, node) => {
+      const meant = isAlias(node) ? latest.get(node.source) : undefined;
+      if (isAlias(node) && meant !== undefined) found.set(node, meant);
+      else if ('anchor' in node && node.anchor !== undefined) latest.set(node.anchor as string, node as Node);
+    },
+  });
+  return found;
 }
 
 function scalar(node: Node): unknown {

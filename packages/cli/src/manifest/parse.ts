@@ -15,8 +15,12 @@ export interface Manifest {
   readonly line: number;
 }
 
+/** Problems that are printed: enough to correct the file by, and they fit a screen. */
+const MAX_SHOWN = 20;
 /** Far more than any cluster's worth of VMs; a disk image given by mistake ends here and not in the parser. */
 const MAX_CHARACTERS = 4 * 1024 * 1024;
+/** Each costs a KiB and more of memory, however empty it is. */
+const MAX_DOCUMENTS = 10_000;
 const KINDS = Object.keys(DOCUMENTS) as Kind[];
 
 export class ManifestError extends CliError {
@@ -27,12 +31,15 @@ export class ManifestError extends CliError {
       exit: EXIT.usage,
       reason: 'MANIFEST_INVALID',
       what: `${file} is not valid${consequence}`,
-      why: problems.map((p) => {
-        const where = p.field === '' ? '' : ` ${p.field}:`;
-        return `${file}:${p.line}:${p.column}:${where} ${p.problem}${p.expected === '' ? '' : `, ${expected(p)}`}`;
-      }),
+      why: [
+        ...problems.slice(0, MAX_SHOWN).map((p) => {
+          const where = p.field === '' ? '' : ` ${p.field}:`;
+          return `${file}:${p.line}:${p.column}:${where} ${p.problem}${p.expected === '' ? '' : `, ${expected(p)}`}`;
+        }),
+        ...(problems.length > MAX_SHOWN ? [`and ${problems.length - MAX_SHOWN} more`] : []),
+      ],
       hint: problems.length === 1 ? 'correct this line and try again' : 'correct these lines and try again',
-      fields: problems.map(({ field, problem, expected }) => ({ field, problem, expected })),
+      fields: problems.slice(0, MAX_SHOWN).map(({ field, problem, expected }) => ({ field, problem, expected })),
     });
     this.problems = problems;
   }
@@ -43,10 +50,9 @@ function expected(problem: ManifestProblem): string {
 }
 
 export function parseManifests(text: string, file: string): readonly Manifest[] {
-  if (text.length > MAX_CHARACTERS) {
-    throw new ManifestError(file, [
-      { field: '', line: 1, column: 1, problem: 'the file is larger than 4 MiB', expected: 'a YAML file' },
-    ]);
+  const excess = excessOf(text);
+  if (excess !== '') {
+    throw new ManifestError(file, [{ field: '', line: 1, column: 1, problem: excess, expected: 'a YAML file' }]);
   }
   const problems: ManifestProblem[] = [];
   const manifests: Manifest[] = [];
@@ -76,10 +82,18 @@ export function parseManifests(text: string, file: string): readonly Manifest[] 
   return manifests;
 }
 
+function excessOf(text: string): string {
+  if (text.length > MAX_CHARACTERS) return 'the file is larger than 4 MiB';
+  const starts = text.match(/^(---|\.\.\.)/gm)?.length ?? 0;
+  return starts > MAX_DOCUMENTS ? `the file holds more than ${MAX_DOCUMENTS} documents` : '';
+}
+
 function documents(text: string, file: string, lines: LineCounter): readonly Document[] {
   try {
-    // Integers stay exact: a size may be beyond what a double holds.
-    const parsed = parseAllDocuments(text, { lineCounter: lines, intAsBigInt: true, prettyErrors: false });
+    // Integers stay exact: a size may be beyond what a double holds. The checker looks for keys that are there twice:
+    // yaml compares each with each.
+    const options = { lineCounter: lines, intAsBigInt: true, prettyErrors: false, uniqueKeys: false };
+    const parsed = parseAllDocuments(text, options);
     return Array.isArray(parsed) ? parsed : [];
   } catch (error) {
     // The parser reports errors as values; if it throws all the same (nesting too deep), the file is at fault.

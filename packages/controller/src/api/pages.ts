@@ -30,7 +30,11 @@ export function page<T>(
   const slice = items.slice(start, start + size);
   const last = slice.at(-1);
   const more = start + size < items.length && last !== undefined;
-  return { items: slice, nextPageToken: more ? Buffer.from(`k:${keyOf(last)}`).toString('base64url') : '' };
+  return { items: slice, nextPageToken: more ? encodeToken(keyOf(last)) : '' };
+}
+
+function encodeToken(key: string): string {
+  return Buffer.from(`k:${key}`).toString('base64url');
 }
 
 /** For what is listed by age. Create revisions only grow; padded so that text order is number order. */
@@ -40,7 +44,8 @@ export function creationKey(entry: { readonly id: string; readonly createRevisio
 
 function decodeToken(token: string): string {
   const text = Buffer.from(token, 'base64url').toString();
-  if (!text.startsWith('k:')) {
+  // The decoder skips what is no base64 and mends what is no UTF-8: only what we could have given out is taken.
+  if (!text.startsWith('k:') || encodeToken(text.slice(2)) !== token) {
     throw invalid([
       { field: 'pageToken', problem: `is ${JSON.stringify(token)}`, expected: 'the nextPageToken of the page before' },
     ]);

@@ -111,3 +111,68 @@ describe('controller file', () => {
     );
   });
 });
+
+describe('whatever the controller file holds', () => {
+  const text = stringify(good);
+  const judged = (damaged: string) => {
+    try {
+      parse(damaged);
+    } catch (error) {
+      expect(error).toMatchObject({ kind: 'invalid', reason: 'CONFIG_INVALID' });
+      const { message } = error as BusbarError;
+      expect(message).toMatch(/^c\.yaml: /);
+      expect(message.length).toBeLessThan(8192);
+      expect(message).not.toMatch(/\p{Cc}/u);
+    }
+  };
+
+  it('bytes changed, taken out or put in are refused in words, or do no harm', () => {
+    const junk = fc.oneof(
+      fc.string({ unit: 'binary', maxLength: 6 }),
+      fc.constantFrom(
+        '*x',
+        '&x ',
+        '{',
+        '[',
+        '- ',
+        '!!binary x',
+        '!!js/function x',
+        '? ',
+        '<<: *x',
+        '\t',
+        '.nan',
+        '1e999',
+      ),
+    );
+    const change = fc.tuple(fc.nat(text.length), fc.nat(12), junk);
+    fc.assert(
+      fc.property(fc.array(change, { minLength: 1, maxLength: 3 }), (changes) => {
+        let damaged = text;
+        for (const [at, length, put] of changes) damaged = damaged.slice(0, at) + put + damaged.slice(at + length);
+        judged(damaged);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  const nine = (n: number) => Array.from({ length: 9 }, () => `*a${n}`).join(',');
+  it.each([
+    [
+      'a bomb of aliases',
+      `a0: &a0 [x,x,x,x,x,x,x,x,x]\n${Array.from({ length: 9 }, (_, i) => `a${i + 1}: &a${i + 1} [${nine(i)}]`).join('\n')}`,
+    ],
+    ['deep nesting', `host: ${'['.repeat(20_000)}`],
+    ['a number beyond all bounds', text.replace('7800', '9'.repeat(400))],
+    ['a megabyte in a field', text.replace('plant-7', 'x'.repeat(2 ** 20))],
+    ['thousands of fields', text + Array.from({ length: 5000 }, (_, i) => `f${i}: 1`).join('\n')],
+    ['sixty thousand fields', text + Array.from({ length: 60_000 }, (_, i) => `f${i}: 1`).join('\n')],
+    ['keys that every object has', `${text}__proto__: {cluster: evil}\nconstructor: {prototype: {polluted: 1}}`],
+  ])('%s is refused at once', (_what, damaged) => {
+    const startedAtMs = performance.now();
+    expect(() => parse(damaged)).toThrow(BusbarError);
+    judged(damaged);
+    // Ten times what it takes on a machine that is busy; a bomb takes minutes or all memory.
+    expect(performance.now() - startedAtMs).toBeLessThan(20_000);
+    expect(({} as Record<string, unknown>)['polluted']).toBeUndefined();
+  });
+});

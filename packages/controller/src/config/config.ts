@@ -60,16 +60,22 @@ export interface ControllerFile extends Omit<z.infer<typeof schema>, 'storage'> 
   readonly storage: StorageConfig;
 }
 
+/** Ours has some 2 KiB. For longer texts a YAML reader can be made to take minutes (60,000 keys: five). */
+const MAX_CHARACTERS = 64 * 1024;
+/** Enough to correct the file by. */
+const MAX_PROBLEMS = 20;
+
 /** Reads /etc/busbar/controller.yaml. Every mistake is told at once, with field, value and what would be right. */
 export function parseControllerFile(text: string, fileName: string): ControllerFile {
   const fail = (problems: readonly string[], cause?: unknown) =>
     new BusbarError({
       kind: 'invalid',
       reason: 'CONFIG_INVALID',
-      message: `${fileName}: ${problems.join('; ')}`,
+      message: `${fileName}: ${problems.slice(0, MAX_PROBLEMS).join('; ')}`,
       hint: 'correct the file and start again',
       cause,
     });
+  if (text.length > MAX_CHARACTERS) throw fail([`has ${text.length} characters, at most ${MAX_CHARACTERS} are read`]);
   let raw: unknown;
   try {
     raw = parseYaml(text, { logLevel: 'error' });
@@ -93,10 +99,12 @@ export function parseControllerFile(text: string, fileName: string): ControllerF
 
 function problemsOf(error: z.ZodError, input: unknown): readonly string[] {
   return error.issues.flatMap((issue) => {
-    const path = issue.path.map(String).join('.');
+    // A key may be anything; what a terminal would obey is shown as JSON writes it.
+    const path = cut(JSON.stringify(issue.path.map(String).join('.')).slice(1, -1), 160);
     if (issue.code === 'unrecognized_keys')
       return issue.keys.map(
-        (key) => `${path === '' ? '' : `${path}.`}${cut(key, 80)} is unknown, expected no such field`,
+        (key) =>
+          `${path === '' ? '' : `${path}.`}${cut(JSON.stringify(key).slice(1, -1), 80)} is unknown, expected no such field`,
       );
     const value = issue.path.reduce<unknown>(
       (v, part) => (v as Record<PropertyKey, unknown> | undefined)?.[part],

@@ -55,6 +55,8 @@ export class Rig {
   startFailure: string | null = null;
   /** WebCrypto works in threads of its own: virtual time must not run ahead of it. */
   usesCrypto = false;
+  /** The guests do not react to being shut down. */
+  shutdownHangs = false;
 
   /** `startWall`: for tests with certificates, which TLS judges by the machine's clock. */
   constructor(seed = 1, startWall?: Date, sealKey: Uint8Array = Buffer.alloc(SEAL_KEY_BYTES)) {
@@ -257,6 +259,7 @@ export class Rig {
 
   #domain(vmId: string, status: VmStatusRecord) {
     const base = { vmId, epoch: status.epoch, endReason: EndReason.UNSPECIFIED, message: '' };
+    if (status.phase === VmPhase.STOPPING && this.shutdownHangs) return { ...base, state: DomainState.STOPPING };
     if (status.phase === VmPhase.STOPPING)
       return { ...base, state: DomainState.ENDED, endReason: EndReason.GUEST_SHUTDOWN };
     if (this.startFailure !== null)

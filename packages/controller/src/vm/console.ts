@@ -62,10 +62,13 @@ async function hostOf(api: Api, vm: string): Promise<{ readonly id: string; read
   const entry = find(api.view.tables.vm, vm);
   const status = api.view.tables['vm-status'].get(entry.id)?.record;
   if (status === undefined || status.host === '') {
+    const phase = status === undefined ? 'being created' : phaseWord(status.phase);
+    // Of a VM that did not start: QEMU's own words, which whoever asks for its log is after.
+    const why = status === undefined || status.message === '' ? '' : ` (${status.message})`;
     throw new BusbarError({
       kind: 'precondition',
       reason: 'VM_NOT_RUNNING',
-      message: `VM "${entry.record.meta?.name}" is ${status === undefined ? 'being created' : phaseWord(status.phase)}: it has no console now`,
+      message: `VM "${entry.record.meta?.name}" is ${phase}${why}: it has no console and no log now`,
       hint: `start it: busbar vm start ${entry.record.meta?.name}`,
     });
   }

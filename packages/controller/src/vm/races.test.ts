@@ -131,6 +131,35 @@ describe('start, stop and restart', () => {
     expect(status()?.epoch).toBeGreaterThan(now.epoch);
   });
 
+  it('a restart waits as long as its guest may take to shut down, and then for the start', async () => {
+    const { spec } = request(RunPolicy.RUNNING);
+    await rig.call('VmService', 'createVm', {
+      ...request(RunPolicy.RUNNING),
+      spec: { ...spec, shutdownTimeoutMs: 600_000 },
+    });
+    await rig.finish();
+    const epoch = status()?.epoch ?? 0n;
+    rig.shutdownHangs = true;
+    const restarted = await restart();
+    await expect(rig.finish(500_000)).rejects.toThrow('operations did not end');
+    expect(stateOf(restarted)).toBe(OperationState.RUNNING);
+    rig.shutdownHangs = false;
+    await rig.finish();
+    expect(stateOf(restarted)).toBe(SUCCEEDED);
+    expect(status()).toMatchObject({ phase: VmPhase.RUNNING, epoch: epoch + 1n });
+  });
+
+  it('a restart whose guest stays beyond its time, power taken and all, is told as failed', async () => {
+    await create();
+    await rig.finish();
+    rig.shutdownHangs = true;
+    const restarted = await restart();
+    await rig.finish();
+    expect(stateOf(restarted)).toBe(OperationState.FAILED);
+    const record = rig.view.tables.operation.get(restarted.operation.id)?.record;
+    expect(record && operationOf(record).error).toMatchObject({ reason: 'VM_STOP_SLOW' });
+  });
+
   it('a dry run of a start shows where a stopped VM would go', async () => {
     await create(RunPolicy.STOPPED);
     await rig.finish();

@@ -134,6 +134,25 @@ async function awaitOffHost(context: SagaContext): Promise<StepOutcome> {
   return { kind: 'wait', message: status.message || `${phaseWord(status.phase)} on ${status.host}` };
 }
 
+/** A restart's first half. Its guest has the time that the user gave it; the host takes its power then, which takes seconds. */
+async function awaitStopped(context: SagaContext): Promise<StepOutcome> {
+  const id = targetId(context);
+  const status = context.view.tables['vm-status'].get(id)?.record;
+  const after = BigInt(context.operation.facts.afterEpoch ?? '0');
+  if (status === undefined || !isOnHost(status) || status.epoch > after) return DONE;
+  const vm = context.view.tables.vm.get(id)?.record;
+  const patienceMs = (vm?.spec?.shutdownTimeoutMs ?? 0) + START_PATIENCE_MS;
+  if (context.stepAgeMs > patienceMs) {
+    throw new BusbarError({
+      kind: 'exhausted',
+      reason: 'VM_STOP_SLOW',
+      message: `VM "${vm?.meta?.name}" is still ${phaseWord(status.phase)} after ${patienceMs / 1000} s: ${status.message || `on ${status.host}`}`,
+      hint: 'it is restarted as soon as its host has stopped it; look at the host',
+    });
+  }
+  return { kind: 'wait', message: status.message || `${phaseWord(status.phase)} on ${status.host}` };
+}
+
 function setPhase(context: SagaContext, phase: LiveVmPhase): StepWrites {
   const entry = context.view.tables['vm-status'].get(targetId(context));
   if (entry === undefined || entry.record.phase === phase) return NO_WRITES;
@@ -263,6 +282,8 @@ export const RESTART_VM: Saga = {
       undo: null,
       pointOfNoReturn: true,
     },
-    { name: 'restart', do: awaitRunning, undo: null },
+    // No undo of these either: see above.
+    { name: 'stop', do: awaitStopped, undo: null },
+    { name: 'start', do: awaitRunning, undo: null },
   ],
 };

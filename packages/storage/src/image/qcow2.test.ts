@@ -90,6 +90,19 @@ describe('the header', () => {
     expect(parse(file).ok).toBe(true);
   });
 
+  test('cut off anywhere is refused, with its words', () => {
+    const file = small();
+    for (let bytes = 0; bytes < 112; bytes++) {
+      const parsed = parse(file.subarray(0, bytes));
+      expect(parsed.ok ? '' : parsed.error, `${bytes} bytes`).toMatch(/ends within the qcow2 header|truncated/);
+    }
+    // A head that says more than the file has.
+    for (let bytes = 112; bytes < 2 * CLUSTER; bytes += 4099) {
+      const parsed = parse(file.subarray(0, bytes));
+      expect(parsed.ok ? '' : parsed.error, `${bytes} bytes`).toMatch(/truncated: its (L1|refcount) table/);
+    }
+  });
+
   test('any bytes at all are taken or refused, never more', () => {
     const bytes = fc.uint8Array({ minLength: 0, maxLength: 512 });
     fc.assert(fc.property(bytes, fc.nat(), (head, fileBytes) => void parseQcow2Header(head, fileBytes)));
@@ -136,6 +149,40 @@ describe('the data', () => {
 
   const L1 = 2 * CLUSTER;
   const L2 = 3 * CLUSTER;
+
+  test('cut off anywhere is refused, never filled up with zeros', async () => {
+    for (const compressed of [false, true]) {
+      const file = small(3, compressed);
+      for (let bytes = L2; bytes < file.length; bytes += 3 * 4096) {
+        const error = await extents(file.subarray(0, bytes)).catch((e: unknown) => e);
+        expect(error, `${bytes} bytes`).toMatchObject({ reason: 'IMAGE_INVALID' });
+      }
+    }
+  });
+
+  test('thousands of names for one packed cluster are a bomb, and given up before all are unpacked', async () => {
+    const file = buildQcow2({
+      compressed: true,
+      virtualBytes: 512 * MIB,
+      clusters: new Map([[0, Buffer.alloc(CLUSTER, 'a')]]),
+    });
+    const entry = file.readBigUInt64BE(L2);
+    for (let slot = 1; slot < 4000; slot++) file.writeBigUInt64BE(entry, L2 + 8 * slot);
+    const header = parse(file);
+    if (!header.ok) throw new Error(header.error);
+    let unpacked = 0;
+    const read = async (offset: number, bytes: number) => {
+      const data = Buffer.alloc(bytes);
+      file.copy(data, 0, offset, Math.min(file.length, offset + bytes));
+      return data;
+    };
+    const all = async () => {
+      for await (const { data } of qcow2Data({ read }, header.value)) unpacked += data.length;
+    };
+    await expect(all()).rejects.toMatchObject({ reason: 'IMAGE_INVALID' });
+    // Twice the file in packed bytes is what sectors shared by neighbours can add up to.
+    expect(unpacked).toBeLessThanOrEqual(CLUSTER * (1 + (2 * file.length) / 512));
+  });
   test.each<[string, number, bigint, RegExp]>([
     ['an L2 table beyond the end', L1, 1n << 40n, /truncated: its L2 table/],
     ['an L2 table over the header', L1, 0n | (1n << 63n) | 512n, /not on a cluster boundary/],

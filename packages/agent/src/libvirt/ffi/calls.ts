@@ -5,11 +5,8 @@ import type { LibvirtMethods, ListedDomain } from './methods.ts';
 import type { Session } from './session.ts';
 import { type Libvirt, takeDomainArray } from './signatures.ts';
 
-const LIST_ACTIVE = 1;
-const METADATA_ELEMENT = 2;
-/** Only what runs: transient domains have no other configuration. */
-const AFFECT_LIVE = 1;
-const SHUTDOWN_ACPI = 1;
+/** AFFECT_LIVE: only what runs, transient domains have no other configuration. */
+export const FLAGS = { listActive: 1, metadataElement: 2, affectLive: 1, shutdownAcpi: 1 } as const;
 
 export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
   readonly #libvirt: Libvirt;
@@ -50,7 +47,7 @@ export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
     const session = this.#session();
     return session.run('short', untilNs, 'list domains', async (conn) => {
       const out: [DomainArrayPtr | null] = [null];
-      const count = await this.#libvirt.virConnectListAllDomains(conn, out, LIST_ACTIVE);
+      const count = await this.#libvirt.virConnectListAllDomains(conn, out, FLAGS.listActive);
       if (count < 0 || out[0] === null) throw session.failure(conn, 'listing domains');
       const domains = takeDomainArray(out[0], count);
       const known = new Map<string, string | null>();
@@ -88,7 +85,7 @@ export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
   async shutdown(args: { untilNs: bigint; uuid: string; acpiOnly: boolean }): Promise<boolean> {
     // No flags: the guest agent when it is connected, then ACPI when it fails.
     const found = await this.#withDomain('short', args.untilNs, 'ask the guest to shut down', args.uuid, (dom) =>
-      this.#libvirt.virDomainShutdownFlags(dom, args.acpiOnly ? SHUTDOWN_ACPI : 0),
+      this.#libvirt.virDomainShutdownFlags(dom, args.acpiOnly ? FLAGS.shutdownAcpi : 0),
     );
     return found !== null;
   }
@@ -102,7 +99,7 @@ export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
   async updateDevices(args: { untilNs: bigint; uuid: string; devices: readonly string[] }): Promise<boolean> {
     const found = await this.#withDomain('short', args.untilNs, 'change devices', args.uuid, async (dom) => {
       for (const xml of args.devices) {
-        if ((await this.#libvirt.virDomainUpdateDeviceFlags(dom, xml, AFFECT_LIVE)) < 0) return -1;
+        if ((await this.#libvirt.virDomainUpdateDeviceFlags(dom, xml, FLAGS.affectLive)) < 0) return -1;
       }
       return 0;
     });
@@ -156,7 +153,7 @@ export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
       const key = `${uuid} ${this.#libvirt.virDomainGetID(dom)}`;
       let metadata = this.#metadata.get(key);
       if (metadata === undefined) {
-        metadata = await this.#libvirt.virDomainGetMetadata(dom, METADATA_ELEMENT, metadataUri, 0);
+        metadata = await this.#libvirt.virDomainGetMetadata(dom, FLAGS.metadataElement, metadataUri, 0);
         if (metadata === null) {
           const error = session.failure(conn, 'metadata');
           if (error.code !== VIR_ERR.noDomainMetadata) throw error;

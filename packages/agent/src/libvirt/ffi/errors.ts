@@ -11,7 +11,7 @@ export const VIR_ERR = {
 } as const;
 
 /** virErrorDomain of what the client library itself says about its connection: RPC and remote driver. */
-const TRANSPORT_DOMAINS: readonly number[] = [7, 13];
+export const TRANSPORT_DOMAINS: readonly number[] = [7, 13];
 
 /** Codes of our own, in the place where libvirt's error number is; text, so that they cannot collide. */
 export const CHILD_CODES = { connectionLost: 'BUSBAR_CONNECTION_LOST', softDeadline: 'BUSBAR_SOFT_DEADLINE' } as const;

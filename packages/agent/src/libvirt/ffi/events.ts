@@ -4,7 +4,7 @@ import type { LibvirtEvent } from './methods.ts';
 import { type Libvirt, registerCallback } from './signatures.ts';
 
 /** virDomainEventID. */
-const EVENT = { lifecycle: 0, reboot: 1, watchdog: 3, ioErrorReason: 6, agentLifecycle: 18 } as const;
+export const EVENT = { lifecycle: 0, reboot: 1, watchdog: 3, ioErrorReason: 6, agentLifecycle: 18 } as const;
 
 export interface EventHandlers {
   readonly close: FunctionPtr;

@@ -99,6 +99,9 @@ const IMMEDIATE: Readonly<Record<keyof Immediate, string>> = {
   virSecretFree: `int virSecretFree(${POINTER})`,
 };
 
+/** Every function in koffi's notation. A test compares them with libvirt's own declarations. */
+export const PROTOTYPES = { ...BLOCKING, ...IMMEDIATE };
+
 type Promised<F> = F extends (...args: infer A) => infer R ? (...args: A) => Promise<R> : never;
 export type Libvirt = { readonly [K in keyof Blocking]: Promised<Blocking[K]> } & Readonly<Immediate>;
 
