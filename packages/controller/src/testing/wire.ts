@@ -116,7 +116,7 @@ export async function startWire(authority: Authority, limits?: ConnectionLimits)
     grpcPort,
     edgePort,
     ca,
-    setTls: tls.set,
+    setTls: (text) => tls.set(text),
     client: (role, name = role) => clientCertificate(authority, role, { name }),
     channel(own) {
       const pem = (text: string | undefined) => (text === undefined ? null : Buffer.from(text));
