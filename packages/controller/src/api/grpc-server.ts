@@ -23,6 +23,7 @@ import { listeningServer } from './listening-server.ts';
 import { measuredPipeline } from './measured.ts';
 import { pipeline } from './pipeline.ts';
 import type { BoundService } from './services.ts';
+import { encodingOnce } from './shared-messages.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
 import { untilRevoked } from './until-revoked.ts';
 
@@ -98,7 +99,7 @@ export function grpcServer(deps: {
         };
       }
     }
-    server.add(definition as never, implementation as never);
+    server.add(encodingOnce(definition) as never, implementation as never);
   }
 
   const agent: ServiceImplementation<typeof AgentServiceDefinition> = {

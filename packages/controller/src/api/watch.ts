@@ -3,6 +3,7 @@ import type { Revision } from '@busbar/core/ids';
 import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
 import type { Kind } from '../records/kinds.ts';
 import type { Api, Call } from './call.ts';
+import type { SharedMessages } from './shared-messages.ts';
 
 /**
  * A watch stream over the view. It never queues events: it remembers up to which revision it has sent, and when the
@@ -18,6 +19,11 @@ export interface WatchSource<Resource, Message> {
   /** Null when that is nothing to tell. */
   readonly gone: (id: string, name: string) => Omit<Message, 'progress'> | null;
   readonly mark: (change: ChangeKind, progress: { readonly revision: bigint }) => Message;
+  /**
+   * Of all watchers that are to see the same: where messages depend on nothing but the view's records. Null where they also
+   * depend on the caller's filter, or on live data.
+   */
+  readonly shared: SharedMessages<Message> | null;
 }
 
 /** An idle stream says how far it is at least this often, so that a resumed watch need not replay hours. */
@@ -60,15 +66,18 @@ export async function* watchTable<Resource, Message>(
         }
       }
       // "Everything up to here has been sent" is true of the last message of a round alone, so one is held back.
-      let last: Omit<Message, 'progress'> | null = null;
+      let last: { readonly id: string; readonly part: () => Omit<Message, 'progress'> } | null = null;
+      const finished = ({ id, part }: NonNullable<typeof last>, revision: bigint): Message => {
+        const make = () => message(part(), revision);
+        return source.shared === null ? make() : source.shared.of(`${id} ${upTo} ${revision}`, make);
+      };
       for (const [id, goneName] of touched) {
-        const resource = source.present(id);
-        const next = resource !== null ? source.put(resource) : source.gone(id, goneName ?? '');
+        const next = partOf(source, id, goneName ?? '');
         if (next === null) continue;
-        if (last !== null) yield message(last, sent);
-        last = next;
+        if (last !== null) yield finished(last, sent);
+        last = { id, part: next };
       }
-      if (last !== null) yield message(last, upTo);
+      if (last !== null) yield finished(last, upTo);
       sent = upTo;
       const now = api.clock.nowMs();
       if (last === null && now - toldMs >= PROGRESS_EVERY_MS) {
@@ -80,6 +89,24 @@ export async function* watchTable<Resource, Message>(
   } finally {
     bell[Symbol.dispose]();
   }
+}
+
+/** What to tell of a resource that changed, to be built when it is told; null when that is nothing. */
+function partOf<Resource, Message>(
+  source: WatchSource<Resource, Message>,
+  id: string,
+  goneName: string,
+): (() => Omit<Message, 'progress'>) | null {
+  if (source.shared !== null) {
+    // Shared sources tell of everything: nothing needs to be built to know that.
+    return () => {
+      const resource = source.present(id);
+      return resource !== null ? source.put(resource) : (source.gone(id, goneName) as Omit<Message, 'progress'>);
+    };
+  }
+  const resource = source.present(id);
+  const part = resource !== null ? source.put(resource) : source.gone(id, goneName);
+  return part === null ? null : () => part;
 }
 
 function message<Message>(partial: Omit<Message, 'progress'>, revision: bigint): Message {

@@ -51,6 +51,7 @@ export function auditService(api: Api): Service<typeof AuditServiceDefinition> {
           // No longer kept, or not asked for.
           gone: () => null,
           mark: (change, progress) => ({ change, auditRecord: undefined, progress }),
+          shared: null,
         }),
     },
   };

@@ -54,6 +54,7 @@ export function eventService(api: Api): Service<typeof EventServiceDefinition> {
           // No longer kept, or not asked for.
           gone: () => null,
           mark: (change, progress) => ({ change, event: undefined, progress }),
+          shared: null,
         }),
     },
   };

@@ -85,6 +85,7 @@ export function hostService(api: Api): Service<typeof HostServiceDefinition> {
             host: { meta: { ...presentMeta(undefined, 0n), id, name }, spec: undefined, status: undefined },
           }),
           mark: (change, progress) => ({ change, host: undefined, progress }),
+          shared: null,
         }),
     },
   };

@@ -10,6 +10,7 @@ import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import { assertRevision, find } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
+import { sharedMessages } from '../api/shared-messages.ts';
 import { reference, requestId, revision } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
 import { newOperation } from '../operation/create.ts';
@@ -25,6 +26,7 @@ import { clonesOf, DELETE_IMAGE, imageInUse } from './sagas.ts';
 const CHUNK_MAX_BYTES = 1024 ** 2;
 
 export function imageService(api: Api): Service<typeof ImageServiceDefinition> {
+  const shared = sharedMessages<WatchImagesResponse>();
   return {
     importImage: {
       access: 'write',
@@ -94,6 +96,7 @@ export function imageService(api: Api): Service<typeof ImageServiceDefinition> {
             image: { meta: { ...presentMeta(undefined, 0n), id, name }, spec: undefined, status: undefined },
           }),
           mark: (change, progress) => ({ change, image: undefined, progress }),
+          shared,
         }),
     },
   };

@@ -18,6 +18,7 @@ import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import { assertRevision, find, nameTaken } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
+import { sharedMessages } from '../api/shared-messages.ts';
 import { labels, name, reference, requestId, revision } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
 import { deleteRecord, guardKey, nameKey, putRecord } from '../records/kinds.ts';
@@ -60,6 +61,7 @@ function present(record: NetworkRecord, modRevision: bigint, view: ClusterView):
 }
 
 export function networkService(api: Api): Service<typeof NetworkServiceDefinition> {
+  const shared = sharedMessages<WatchNetworksResponse>();
   return {
     createNetwork: {
       access: 'write',
@@ -156,6 +158,7 @@ export function networkService(api: Api): Service<typeof NetworkServiceDefinitio
             },
           }),
           mark: (change, progress) => ({ change, network: undefined, progress }),
+          shared,
         }),
     },
   };

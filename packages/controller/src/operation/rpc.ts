@@ -71,6 +71,7 @@ export function operationService(api: Api): Service<typeof OperationServiceDefin
           put: (operation) => ({ change: ChangeKind.PUT, operation }),
           gone: (id) => ({ change: ChangeKind.DELETE, operation: goneOperation(id) }),
           mark: (change, progress) => ({ change, operation: undefined, progress }),
+          shared: null,
         }),
     },
   };

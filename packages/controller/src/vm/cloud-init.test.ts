@@ -10,6 +10,7 @@ import {
   type ListVmsResponse,
   UpdateVmRequest,
   type UpdateVmResponse,
+  type WatchVmsResponse,
 } from '@busbar/proto/gen/busbar/v1/vm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { testCaller } from '../testing/callers.ts';
@@ -140,4 +141,35 @@ describe('cloud-init data', () => {
     expect([reader(stolen), reader(stolen)]).toEqual([null, null]);
     expect(told).toEqual(['VM cannot be started without its cloud-init data']);
   });
+});
+
+it('a change that an operator and a viewer watch at the same place shows each what is for them', async () => {
+  const bound = rig.services.find(({ definition }) => definition.name === 'VmService');
+  const [rpc, method] = [bound?.definition.methods.watchVms, bound?.methods.watchVms];
+  if (bound === undefined || rpc === undefined || method === undefined) throw new Error('no WatchVms');
+  await create(data);
+  const over = new AbortController();
+  const watch = (role: Role) => {
+    const stream = rig.gate().stream(bound.definition.fullName, rpc, method)(
+      { revision },
+      testCaller(role),
+      over.signal,
+    );
+    return stream[Symbol.asyncIterator]() as AsyncIterator<WatchVmsResponse>;
+  };
+  const revision = await rig.run(rig.view.fresh());
+  for (const roles of [
+    ['operator', 'viewer'],
+    ['viewer', 'operator'],
+  ] as const) {
+    const streams = roles.map((role) => ({ role, stream: watch(role) }));
+    const first = streams.map(({ stream }) => stream.next());
+    await rig.clock.advance(10);
+    await update(undefined, ['labels'], { labels: { turn: roles[0] } });
+    for (const [i, { role }] of streams.entries()) {
+      const { value } = await rig.run(first[i] as Promise<IteratorResult<WatchVmsResponse>>);
+      expect(value.vm?.spec?.cloudInit, role).toEqual(role === 'viewer' ? redacted : shown);
+    }
+  }
+  over.abort();
 });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { BusbarError } from '@busbar/core/errors';
+import { includesRole } from '@busbar/pki/role';
 import type { VmRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
 import type { Vm, WatchVmsResponse } from '@busbar/proto/gen/busbar/v1/vm';
@@ -22,6 +23,7 @@ import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import { assertNotDeleting, assertRevision, find } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
+import { sharedMessages } from '../api/shared-messages.ts';
 import { labels, name, reference, requestId, revision } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
 import { newOperation, supersede } from '../operation/create.ts';
@@ -42,6 +44,8 @@ const flags = { validateOnly: z.boolean(), requestId };
 const timeout = z.number().int('milliseconds').min(0, '0 to 3600000 ms').max(3_600_000, '0 to 3600000 ms');
 
 export function vmService(api: Api): Service<typeof VmServiceDefinition> {
+  const shared = sharedMessages<WatchVmsResponse>();
+  const sharedWithViewers = sharedMessages<WatchVmsResponse>();
   return {
     createVm: {
       access: 'write',
@@ -172,6 +176,7 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
             ),
           }),
           mark: (change, progress) => ({ change, vm: undefined, progress }),
+          shared: seesCloudInit(call) ? shared : sharedWithViewers,
         }),
     },
     openConsole: {
@@ -197,6 +202,8 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
   };
 }
 
+/** As cloudInitFor decides; who may see less must never get what was built for who sees more. */
+const seesCloudInit = ({ caller }: Call) => caller.role !== null && includesRole(caller.role, 'operator');
 const shownTo = (api: Api, call: Call) => cloudInitFor(api.seal, call.caller.role);
 
 function createVm(api: Api, request: CreateVmRequest, call: Call): Promise<CreateVmResponse> {

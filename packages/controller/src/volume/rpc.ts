@@ -19,6 +19,7 @@ import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import { assertNotDeleting, assertRevision, find, nameTaken } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
+import { sharedMessages } from '../api/shared-messages.ts';
 import { invalid, labels, name, reference, requestId, revision } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
 import { newOperation } from '../operation/create.ts';
@@ -53,6 +54,7 @@ export function presentVolume(id: string, view: ClusterView): Volume | null {
 }
 
 export function volumeService(api: Api): Service<typeof VolumeServiceDefinition> {
+  const shared = sharedMessages<WatchVolumesResponse>();
   return {
     createVolume: {
       access: 'write',
@@ -146,6 +148,7 @@ export function volumeService(api: Api): Service<typeof VolumeServiceDefinition>
             volume: { meta: { ...presentMeta(undefined, 0n), id, name: goneName }, spec: undefined, status: undefined },
           }),
           mark: (change, progress) => ({ change, volume: undefined, progress }),
+          shared,
         }),
     },
   };
