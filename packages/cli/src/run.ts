@@ -3,8 +3,9 @@
 import { CommanderError } from 'commander';
 import { CliError, EXIT } from './cli/exit.ts';
 import type { Io } from './cli/io.ts';
+import { isJson, isOutputFormat, type OutputFormat } from './cli/output.ts';
 import { buildProgram } from './cli/program.ts';
-import { type OutputFormat, Session } from './cli/session.ts';
+import { Session } from './cli/session.ts';
 import { renderError } from './output/error.ts';
 
 export async function run(args: readonly string[], io: Io): Promise<number> {
@@ -49,6 +50,7 @@ async function describe(error: unknown, session: Session, args: readonly string[
 /** A usage error comes before the options are parsed; a script that asked for JSON still gets JSON. */
 function outputOf(args: readonly string[], session: Session): OutputFormat {
   const at = args.findIndex((arg) => arg === '-o' || arg === '--output');
-  const wanted = args[at + 1] === 'json' && at >= 0;
-  return wanted || args.includes('-ojson') || args.includes('--output=json') ? 'json' : session.output;
+  const joined = args.find((arg) => /^(-o|--output=)[a-z]+$/.test(arg));
+  const wanted = at >= 0 ? args[at + 1] : joined?.replace(/^(-o|--output=)/, '');
+  return wanted !== undefined && isOutputFormat(wanted) && isJson(wanted) ? wanted : session.output;
 }

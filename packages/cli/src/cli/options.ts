@@ -24,7 +24,35 @@ export function changeOptions(command: Command, flags: ChangeFlags = {}): Comman
   return command.option('--request-id <id>', 'repeat a command safely: the same id within an hour is done once');
 }
 
-export function watchOption(command: Command): Command {
+/** Of every `get`. */
+export function getOptions(command: Command): Command {
+  return columnOptions(watchOption(command));
+}
+
+/** Of every `list`. */
+export function listOptions(command: Command): Command {
+  return rowOptions(watchOption(command));
+}
+
+/** Of commands that are a watch by themselves. */
+export function rowOptions(command: Command): Command {
+  return columnOptions(command)
+    .option('--sort <column>', 'order by a column or a path; -COLUMN for the reverse')
+    .option('--filter <terms>', "only e.g. 'phase=running,labels.plant=north,memory>1GiB'")
+    .addHelpText('after', FILTER);
+}
+
+const FILTER = `
+Filter: terms with a comma between them, all must hold. NAME=VALUE, != < <= > >=, or ~ (contains).
+Names of --columns, --sort and --filter: columns of -o wide, or paths such as spec.cpu.vcpus (see busbar explain).`;
+
+function columnOptions(command: Command): Command {
+  return command
+    .option('--columns <names>', 'columns to show, e.g. name,spec.cpu.vcpus,labels.plant')
+    .option('--no-headers', 'leave the line of headers out');
+}
+
+function watchOption(command: Command): Command {
   return command.option('-w, --watch', 'print every change until interrupted');
 }
 

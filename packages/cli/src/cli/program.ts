@@ -6,6 +6,7 @@
 import { Command, Option } from 'commander';
 import type { Io } from './io.ts';
 import { appendText, examples } from './options.ts';
+import { OUTPUT_FORMATS } from './output.ts';
 import type { GlobalOptions, Session } from './session.ts';
 
 type Define = (noun: Command, session: Session) => void;
@@ -74,11 +75,7 @@ Each command says more: busbar vm create --help`;
 export function buildProgram(session: Session): Command {
   const program = new Command('busbar')
     .description('Runs virtual machines on a cluster of Linux hosts.')
-    .addOption(
-      new Option('-o, --output <format>', 'how results are printed')
-        .choices(['table', 'json', 'yaml'])
-        .default('table'),
-    )
+    .addOption(new Option('-o, --output <format>', 'how results are printed').choices(OUTPUT_FORMATS).default('table'))
     .option('--context <name>', 'cluster to talk to (default: the current context)')
     .option('--endpoint <host:port>', 'controller to talk to, instead of those of the context (repeatable)', appendText)
     .option('--timeout <duration>', 'give up after e.g. 30s or 5min; work that has begun goes on')

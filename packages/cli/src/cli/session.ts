@@ -5,8 +5,7 @@ import type { Api } from '../api/api.ts';
 import { parseMs } from '../manifest/units.ts';
 import { CliError, EXIT, usageError } from './exit.ts';
 import type { Io } from './io.ts';
-
-export type OutputFormat = 'table' | 'json' | 'yaml';
+import { isOutputFormat, OUTPUT_FORMATS, type OutputFormat } from './output.ts';
 
 /** Options of the program, valid for every command. */
 export interface GlobalOptions {
@@ -51,8 +50,12 @@ export class Session {
   configure(options: GlobalOptions): void {
     this.#global = options;
     const output = options.output ?? 'table';
-    if (output !== 'table' && output !== 'json' && output !== 'yaml') {
-      throw usageError(`unknown output ${JSON.stringify(output)}`, 'outputs are table, json and yaml', 'use -o json');
+    if (!isOutputFormat(output)) {
+      throw usageError(
+        `unknown output ${JSON.stringify(output)}`,
+        `outputs are ${OUTPUT_FORMATS.join(', ')}`,
+        'use -o json',
+      );
     }
     this.output = output;
     if (options.timeout === undefined) return;

@@ -44,7 +44,7 @@ async function list(session: Session): Promise<void> {
           { header: 'CERTIFICATE', value: (entry) => entry.certificate ?? '' },
         ],
         entries,
-        tableStyle(session.io),
+        tableStyle(session),
       ),
   });
 }

@@ -6,7 +6,7 @@ import {
   OperationState,
 } from '@busbar/proto/gen/busbar/v1/operation';
 import type { Command } from 'commander';
-import { examples, watchOption } from '../cli/options.ts';
+import { examples, getOptions, listOptions } from '../cli/options.ts';
 import type { Session } from '../cli/session.ts';
 import { print } from '../output/print.ts';
 import { type ListOptions, runGet, runList } from '../resource/resource.ts';
@@ -16,7 +16,7 @@ import { follow, operationError } from './wait.ts';
 export function define(noun: Command, session: Session): void {
   const id = '2f1c…';
   examples(noun, ['busbar operation list --active', `busbar operation wait ${id}`, `busbar operation cancel ${id}`]);
-  const list = watchOption(
+  const list = listOptions(
     noun.command('list').alias('ls').description('Operations, newest first; ended ones are kept for a day.'),
   )
     .option('--active', 'only those that have not ended')
@@ -24,7 +24,7 @@ export function define(noun: Command, session: Session): void {
   examples(list, ['busbar operation list', 'busbar operation list --active --watch']).action(
     (options: ListOptions & OperationFilter) => runList(session, operations, options, options),
   );
-  examples(watchOption(noun.command('get <operation>').description('One operation; -o yaml shows its steps.')), [
+  examples(getOptions(noun.command('get <operation>').description('One operation; -o yaml shows its steps.')), [
     `busbar operation get ${id} -o yaml`,
   ]).action((name: string, options: ListOptions) => runGet(session, operations, name, options));
   examples(noun.command('wait <operation>').description('Waits for the end; fails when the operation failed.'), [
