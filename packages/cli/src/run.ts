@@ -13,7 +13,7 @@ export async function run(args: readonly string[], io: Io): Promise<number> {
   const program = buildProgram(session);
   try {
     await program.parseAsync(args, { from: 'user' });
-    return EXIT.ok;
+    return session.exitCode;
   } catch (thrown) {
     const error = session.signal.aborted ? (session.signal.reason as unknown) : thrown;
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok;

@@ -14,9 +14,14 @@ type Define = (noun: Command, session: Session) => void;
 interface Noun {
   readonly name: string;
   readonly summary: string;
+  /** Heading in `busbar --help`; without it the noun is a kind of resource. */
+  readonly group?: string;
   readonly alias?: string;
   load(): Promise<{ define: Define }>;
 }
+
+const FILES = 'Files:';
+const TOOLS = 'Tools:';
 
 const NOUNS: readonly Noun[] = [
   {
@@ -45,14 +50,52 @@ const NOUNS: readonly Noun[] = [
     summary: 'long-running work',
     load: () => import('../operation/command.ts'),
   },
-  { name: 'context', summary: 'which cluster this command talks to', load: () => import('../context/command.ts') },
   {
     name: 'apply',
+    group: FILES,
     summary: 'make the cluster match a YAML file; a second run changes nothing',
     load: () => import('../apply/command.ts'),
   },
   {
+    name: 'diff',
+    group: FILES,
+    summary: 'what apply would change; exit code 1 when there is something',
+    load: () => import('../diff/command.ts'),
+  },
+  {
+    name: 'explain',
+    group: FILES,
+    summary: 'what a field means, its unit, limits and values',
+    load: () => import('../explain/command.ts'),
+  },
+  {
+    name: 'wait',
+    group: TOOLS,
+    summary: 'wait until a resource is as you want it',
+    load: () => import('../wait/command.ts'),
+  },
+  {
+    name: 'support-bundle',
+    group: TOOLS,
+    summary: 'what a supporter needs to know, in one file, without secrets',
+    load: () => import('../support/command.ts'),
+  },
+  {
+    name: 'context',
+    group: TOOLS,
+    alias: 'contexts',
+    summary: 'which cluster this command talks to',
+    load: () => import('../context/command.ts'),
+  },
+  {
+    name: 'completion',
+    group: TOOLS,
+    summary: 'let the shell complete commands, options and names',
+    load: () => import('../completion/command.ts'),
+  },
+  {
     name: 'version',
+    group: TOOLS,
     summary: 'versions of this command and of the controller',
     load: () => import('../cluster/version.ts'),
   },
@@ -95,6 +138,7 @@ export function buildProgram(session: Session): Command {
       session.io,
     );
     if (noun.alias !== undefined) command.alias(noun.alias);
+    command.helpGroup(noun.group ?? 'Resources:');
     loaders.set(command, noun);
   }
   program.hook('preSubcommand', async (_, chosen) => {
@@ -103,9 +147,18 @@ export function buildProgram(session: Session): Command {
     loaders.delete(chosen);
     const { define } = await noun.load();
     define(chosen, session);
-    for (const command of chosen.commands) quiet(command, session.io);
+    for (const command of chosen.commands) quiet(acceptKindName(command, noun.name), session.io);
   });
   return program;
+}
+
+/** `busbar vm list -o name` prints vm/web: that is a VM's name for every command that takes one. */
+function acceptKindName(command: Command, kind: string): Command {
+  for (const argument of command.registeredArguments) {
+    if (argument.name() !== kind || argument.variadic) continue;
+    argument.argParser((value: string) => (value.startsWith(`${kind}/`) ? value.slice(kind.length + 1) : value));
+  }
+  return command;
 }
 
 /** Errors are thrown and shown by us; commander prints help only. */

@@ -29,7 +29,14 @@ export async function runChange<R extends object>(
 ): Promise<void> {
   session.doing = spec.doing;
   const api = await session.api();
+  if (options.dryRun !== true) {
+    session.goesOn = {
+      what: 'the cluster may have begun with it',
+      hint: 'busbar operation list --active shows what goes on',
+    };
+  }
   let response = await spec.send(api);
+  session.goesOn = undefined;
   const json = () => spec.message.toJSON(response);
   const names = () => [spec.target];
   if (options.dryRun === true) {

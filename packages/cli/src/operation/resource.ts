@@ -72,7 +72,7 @@ export const operations: Resource<Operation, OperationFilter> = {
     (filter.target === undefined || op.target?.id === filter.target),
 };
 
-async function* changes(stream: AsyncIterable<WatchOperationsResponse>) {
+export async function* changes(stream: AsyncIterable<WatchOperationsResponse>) {
   for await (const message of stream) {
     const { change, operation, progress } = message;
     yield { change, item: operation, progress: progress?.revision, json: WatchOperationsResponse.toJSON(message) };

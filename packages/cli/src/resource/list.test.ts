@@ -5,8 +5,9 @@ import { OperationState } from '@busbar/proto/gen/busbar/v1/operation';
 import { VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { startLab, type TestLab } from '../testing/cli.ts';
-import { changes, put } from '../testing/fake-vms.ts';
-import { KINDS, type KindName } from './kinds.ts';
+import { changes } from '../testing/fake-cluster.ts';
+import { put } from '../testing/fake-vms.ts';
+import { KINDS, type KindName, kindEntry } from './kinds.ts';
 
 vi.setConfig({ testTimeout: 60_000 });
 
@@ -182,7 +183,7 @@ describe('every noun', () => {
   const LONG = `a${'b'.repeat(62)}`;
 
   test.each(Object.keys(KINDS) as KindName[])('%s: columns have names of their own, paths are known', async (kind) => {
-    const resource = await KINDS[kind].load();
+    const resource = await kindEntry(kind).load();
     const { columnFor, columnKey, subjectFor } = await import('./subject.ts');
     const keys = resource.columns.map(columnKey);
     expect(new Set(keys).size).toBe(keys.length);

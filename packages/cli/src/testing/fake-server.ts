@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Controllers in front of a FakeCluster: several at once, each of which can be killed and revived. */
 import { createHash } from 'node:crypto';
+import { on } from 'node:events';
 import { ClusterServiceDefinition, type ClusterServiceImplementation } from '@busbar/proto/gen/busbar/v1/cluster';
 import type { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
 import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
@@ -26,7 +27,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/volume';
 import { ServerCredentials } from '@grpc/grpc-js';
 import { type CallContext, createServer, type Server, ServerError, Status } from 'nice-grpc';
-import { type FakeCluster, refuse } from './fake-cluster.ts';
+import { changes, type FakeCluster, refuse } from './fake-cluster.ts';
 import { vmService } from './fake-vms.ts';
 
 export class FakeController {
@@ -156,8 +157,9 @@ function volumeService(cluster: FakeCluster): VolumeServiceImplementation {
         }),
       }));
     },
-    async deleteVolume({ volume: name, requestId }, context) {
+    async deleteVolume({ volume: name, revision, requestId }, context) {
       const volume = cluster.find(cluster.volumes, name, 'volume', context);
+      cluster.checkRevision(volume, revision, context);
       return {
         operation: cluster.begin(
           'DeleteVolume',
@@ -199,8 +201,10 @@ function networkService(cluster: FakeCluster): NetworkServiceImplementation {
         Object.assign(network.meta, { labels, revision: cluster.nextRevision() });
       return { network };
     },
-    async deleteNetwork({ network }, context) {
-      cluster.networks.delete(cluster.find(cluster.networks, network, 'network', context).meta?.name ?? '');
+    async deleteNetwork({ network: name, revision }, context) {
+      const network = cluster.find(cluster.networks, name, 'network', context);
+      cluster.checkRevision(network, revision, context);
+      cluster.networks.delete(network.meta?.name ?? '');
       return {};
     },
     async *watchNetworks() {},
@@ -250,8 +254,9 @@ function imageService(cluster: FakeCluster): ImageServiceImplementation {
       cluster.images.set(image.meta.name, image);
       yield { phase: 'seal', doneBytes, image };
     },
-    async deleteImage({ image: name, requestId }, context) {
+    async deleteImage({ image: name, revision, requestId }, context) {
       const image = cluster.find(cluster.images, name, 'image', context);
+      cluster.checkRevision(image, revision, context);
       return {
         operation: cluster.begin(
           'DeleteImage',
@@ -276,8 +281,12 @@ function operationService(cluster: FakeCluster): OperationServiceImplementation 
     async getOperation({ operation }) {
       return { operation: find(operation) };
     },
-    async listOperations() {
-      return { operations: [...cluster.operations.values()].reverse() };
+    async listOperations({ activeOnly, targetId }) {
+      const wanted = [...cluster.operations.values()].filter(
+        (operation) =>
+          (!activeOnly || operation.endTime === undefined) && (targetId === '' || operation.target?.id === targetId),
+      );
+      return { operations: wanted.reverse() };
     },
     async waitOperation({ operation: id, timeoutMs }) {
       const operation = find(id);
@@ -285,9 +294,28 @@ function operationService(cluster: FakeCluster): OperationServiceImplementation 
       cluster.advance(operation);
       return { operation };
     },
-    async cancelOperation({ operation }) {
-      return { operation: Object.assign(find(operation), { cancelRequested: true }) };
+    async cancelOperation({ operation: id }, context) {
+      const operation = find(id);
+      if (operation.endTime !== undefined) {
+        refuse(context, Status.FAILED_PRECONDITION, {
+          reason: 'OPERATION_ENDED',
+          message: `operation ${id} has ended already`,
+          hint: 'to take back what it did, ask for the opposite',
+        });
+      }
+      operation.cancelRequested = true;
+      cluster.touch(operation);
+      return { operation };
     },
-    async *watchOperations() {},
+    async *watchOperations({ revision, operation: only }, context) {
+      const subscription = on(changes, 'operation', { signal: context.signal });
+      const mine = [...cluster.operations.values()].filter(({ id }) => only === '' || id === only);
+      for (const operation of mine) if (operation.revision > revision) yield { change: ChangeKind.PUT, operation };
+      yield { change: ChangeKind.PROGRESS, progress: { revision: cluster.revision } };
+      for await (const [source, operation] of subscription) {
+        if (source !== cluster || (only !== '' && operation.id !== only)) continue;
+        yield { change: ChangeKind.PUT, operation, progress: { revision: operation.revision } };
+      }
+    },
   };
 }
