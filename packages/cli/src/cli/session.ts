@@ -32,6 +32,8 @@ export class Session {
   goesOn: { readonly what: string; readonly hint: string } | undefined;
   /** Of what is waited for, as it was last seen: told when the time is over. */
   lastSeen = '';
+  /** Nothing but the result: the shell that completes a word is no place for hints. */
+  silent = false;
   /** Of a command that worked; `diff` tells by it whether there are differences. */
   exitCode: ExitCode = EXIT.ok;
   /** This command goes on until it is interrupted: then that is no error to be told. */
