@@ -9,6 +9,11 @@ import { Session } from './cli/session.ts';
 import { renderError } from './output/error.ts';
 
 export async function run(args: readonly string[], io: Io): Promise<number> {
+  if (args[0] === '__complete') {
+    const { runComplete } = await import('./completion/complete.ts');
+    await runComplete(args.slice(1), io);
+    return EXIT.ok;
+  }
   const session = new Session(io);
   const program = buildProgram(session);
   try {

@@ -131,7 +131,6 @@ export function buildProgram(session: Session): Command {
     'busbar vm console scada-1',
   ]);
   quiet(program, session.io);
-  const loaders = new Map<Command, Noun>();
   for (const noun of NOUNS) {
     const command = quiet(
       program.command(noun.name).summary(noun.summary).description(capital(noun.summary)),
@@ -139,17 +138,23 @@ export function buildProgram(session: Session): Command {
     );
     if (noun.alias !== undefined) command.alias(noun.alias);
     command.helpGroup(noun.group ?? 'Resources:');
-    loaders.set(command, noun);
+    unloaded.set(command, noun);
   }
-  program.hook('preSubcommand', async (_, chosen) => {
-    const noun = loaders.get(chosen);
-    if (noun === undefined) return;
-    loaders.delete(chosen);
-    const { define } = await noun.load();
-    define(chosen, session);
-    for (const command of chosen.commands) quiet(acceptKindName(command, noun.name), session.io);
-  });
+  program.hook('preSubcommand', (_, chosen) => loadNoun(chosen, session));
   return program;
+}
+
+/** Nouns of a program whose commands are not defined yet. */
+const unloaded = new WeakMap<Command, Noun>();
+
+/** Defines the commands of a noun, once; anything else is left as it is. */
+export async function loadNoun(command: Command, session: Session): Promise<void> {
+  const noun = unloaded.get(command);
+  if (noun === undefined) return;
+  unloaded.delete(command);
+  const { define } = await noun.load();
+  define(command, session);
+  for (const verb of command.commands) quiet(acceptKindName(verb, noun.name), session.io);
 }
 
 /** `busbar vm list -o name` prints vm/web: that is a VM's name for every command that takes one. */

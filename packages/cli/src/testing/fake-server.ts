@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Controllers in front of a FakeCluster: several at once, each of which can be killed and revived. */
 import { createHash } from 'node:crypto';
-import { on } from 'node:events';
+import { on, once } from 'node:events';
 import { ClusterServiceDefinition, type ClusterServiceImplementation } from '@busbar/proto/gen/busbar/v1/cluster';
 import type { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
 import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
@@ -39,6 +39,9 @@ export class FakeController {
   /** Every call is refused so. */
   refuses: { status: Status; info: Partial<ErrorInfo> } | undefined;
 
+  /** As SIGSTOP looks from outside: connections stand, calls are not answered. */
+  frozen = false;
+
   constructor(name: string, cluster: FakeCluster, credentials = ServerCredentials.createInsecure()) {
     this.name = name;
     this.cluster = cluster;
@@ -48,9 +51,11 @@ export class FakeController {
   async start(): Promise<void> {
     const { cluster } = this;
     const refusal = () => this.refuses;
+    const isFrozen = () => this.frozen;
     // What every call meets first: the log, and faults that tests ask for.
     const server = createServer().use(async function* (call, context) {
       cluster.calls.push(call.method.path.split('/')[2] ?? '');
+      if (isFrozen()) await once(context.signal, 'abort');
       const refused = refusal();
       if (refused !== undefined) refuse(context as CallContext, refused.status, refused.info);
       return yield* call.next(call.request, context);
