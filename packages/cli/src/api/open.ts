@@ -13,12 +13,13 @@ import { note } from '../output/print.ts';
 import { Api } from './api.ts';
 import { Endpoint, NO_CONTROLLER } from './endpoint.ts';
 
-export function openApi(session: Session): Api {
+/** `only`: these endpoints, whatever the context or the user says. */
+export function openApi(session: Session, only?: readonly string[]): Api {
   const { io, global } = session;
   const wanted = global.context ?? nonEmpty(io.env['BUSBAR_CONTEXT']);
   const context = chooseContext(readConfig(io), wanted);
   const given = splitEndpoints(global.endpoint ?? []);
-  const addresses = (given.length > 0 ? given : context.endpoints).map(normaliseEndpoint);
+  const addresses = (only ?? (given.length > 0 ? given : context.endpoints)).map(normaliseEndpoint);
   if (addresses.length === 0) {
     throw usageError(
       `context ${context.name} has no endpoints`,
@@ -28,7 +29,7 @@ export function openApi(session: Session): Api {
   }
   const { credentials, probe } = credentialsOf(context);
   const warning = context.key === undefined ? undefined : keyWarning(context.key);
-  if (warning !== undefined && !session.silent) note(io, `warning: ${warning}`);
+  if (warning !== undefined && !session.silent && only === undefined) note(io, `warning: ${warning}`);
   const api = new Api(
     [...new Set(addresses)].map((address) => new Endpoint(address, credentials, probe)),
     session.signal,
