@@ -2,10 +2,12 @@
 /** Options that mean the same wherever they appear. */
 import type { Command } from 'commander';
 import { usageError } from './exit.ts';
+import { setExamples } from './help.ts';
 
-/** Help begins with examples: most people copy one. */
+/** Every command has them. */
 export function examples(command: Command, lines: readonly string[]): Command {
-  return command.addHelpText('before', `Examples:\n${lines.map((line) => `  ${line}`).join('\n')}\n`);
+  setExamples(command, lines);
+  return command;
 }
 
 interface ChangeFlags {
@@ -21,7 +23,7 @@ export function changeOptions(command: Command, flags: ChangeFlags = {}): Comman
   if (flags.revision === true) {
     command.option('--if-revision <number>', 'only if nobody changed it since (meta.revision of -o json)');
   }
-  return command.option('--request-id <id>', 'repeat a command safely: the same id within an hour is done once');
+  return command.option('--request-id <id>', 'the same id twice within an hour is done once');
 }
 
 /** Of every `get`. */
@@ -43,8 +45,9 @@ export function rowOptions(command: Command): Command {
 }
 
 const FILTER = `
-Filter: terms with a comma between them, all must hold. NAME=VALUE, != < <= > >=, or ~ (contains).
-Names of --columns, --sort and --filter: columns of -o wide, or paths such as spec.cpu.vcpus (see busbar explain).`;
+Columns, order and filter name columns of -o wide, or paths such as spec.cpu.vcpus (busbar explain).
+A filter is one or more terms with commas between them, and all must hold:
+  phase=running   !=   memory>1GiB  >=  <  <=   age>2h   message~disk (contains)   name="a, b"`;
 
 function columnOptions(command: Command): Command {
   return command

@@ -4,6 +4,7 @@
  * others; that is why this file imports none of them.
  */
 import { Command, Option } from 'commander';
+import { helpConfiguration } from './help.ts';
 import type { Io } from './io.ts';
 import { appendText, examples } from './options.ts';
 import { OUTPUT_FORMATS } from './output.ts';
@@ -111,24 +112,25 @@ Exit codes:
   5    no controller answers, no quorum, or out of time
   130  interrupted; work that had begun goes on (busbar operation list)
 
-Data goes to stdout; progress, hints and errors go to stderr. JSON (-o json) is the API's own (busbar.v1).
-Files: $BUSBAR_CONFIG or ~/.config/busbar/config.yaml. Environment: BUSBAR_CONFIG, BUSBAR_CONTEXT, NO_COLOR.
+Data is on stdout; progress, hints and errors are on stderr. JSON is the API's own (busbar.v1).
+Contexts are in ~/.config/busbar/config.yaml. Environment: BUSBAR_CONFIG, BUSBAR_CONTEXT, NO_COLOR.
 Each command says more: busbar vm create --help`;
 
 export function buildProgram(session: Session): Command {
   const program = new Command('busbar')
-    .description('Runs virtual machines on a cluster of Linux hosts.')
+    .description('Runs the virtual machines of a plant on a cluster of Linux hosts.')
     .addOption(new Option('-o, --output <format>', 'how results are printed').choices(OUTPUT_FORMATS).default('table'))
     .option('--context <name>', 'cluster to talk to (default: the current context)')
-    .option('--endpoint <host:port>', 'controller to talk to, instead of those of the context (repeatable)', appendText)
+    .option('--endpoint <host:port>', 'controller to talk to, instead of those of the context', appendText)
     .option('--timeout <duration>', 'give up after e.g. 30s or 5min; work that has begun goes on')
     .addHelpText('after', EXIT_CODES)
     .hook('preAction', (_, action) => session.configure(action.optsWithGlobals<GlobalOptions>()));
   examples(program, [
-    'busbar host list',
-    'busbar apply -f guest-vm.yaml',
+    'busbar cluster status',
+    'busbar apply -f scada-1.yaml',
     'busbar vm list --watch',
     'busbar vm console scada-1',
+    "busbar vm list --filter 'phase!=running' -o wide",
   ]);
   quiet(program, session.io);
   for (const noun of NOUNS) {
@@ -175,7 +177,8 @@ function quiet(command: Command, io: Io): Command {
       writeErr: (text) => void io.stderr.write(text),
       outputError: () => {},
     })
-    .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
+    .configureHelp(helpConfiguration(io))
+    .helpOption('-h, --help', 'this help')
     .showSuggestionAfterError(true);
 }
 

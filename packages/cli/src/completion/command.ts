@@ -6,8 +6,8 @@ import { write } from '../output/print.ts';
 import { SCRIPTS, type Shell } from './scripts.ts';
 
 const HELP = `
-Completes commands, options and values, among them the names of what there is in the cluster now; a cluster that
-does not answer within a second completes nothing.
+Completes commands, options and values, among them the names of what there is in the cluster now.
+A cluster that does not answer within a second completes nothing.
   bash   busbar completion bash > ~/.local/share/bash-completion/completions/busbar
   zsh    busbar completion zsh > ~/.zsh/completions/_busbar     (a directory of $fpath)
   fish   busbar completion fish > ~/.config/fish/completions/busbar.fish`;

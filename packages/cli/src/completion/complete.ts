@@ -138,10 +138,10 @@ function options({ command, used }: Cursor): Candidates {
   const list: { value: string; text: string }[] = [];
   for (let at: Command | null = command; at !== null; at = at.parent) {
     for (const option of at.options) {
-      const again = option.description.includes('repeatable');
+      const again = option.description.includes('repeatable') || option.long === '--endpoint';
       if (option.hidden || option.long === undefined || option.long === null || (used.has(option) && !again)) continue;
       list.push({ value: option.long, text: option.description });
     }
   }
-  return words([...list, { value: '--help', text: 'display help for command' }]);
+  return words([...list, { value: '--help', text: 'this help' }]);
 }

@@ -34,7 +34,7 @@ export function define(noun: Command, session: Session): void {
     .requiredOption('--key <file>', 'its key')
     .option('--use', 'make it the current one');
   examples(add, [
-    'busbar context add plant --endpoint 10.77.0.11:7800,10.77.0.12:7800 --ca ca.pem --certificate me.pem --key me.key',
+    'busbar context add plant --endpoint 10.77.0.11 --ca ca.pem --certificate me.pem --key me.key',
   ]).action(async (name: string, options: AddOptions) => (await import('./change.ts')).add(session, name, options));
   examples(noun.command('rename <context> <name>').description('Gives a context another name.'), [
     'busbar context rename lab plant',

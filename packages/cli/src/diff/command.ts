@@ -6,7 +6,7 @@ import type { Session } from '../cli/session.ts';
 import { readInput } from '../cli/values.ts';
 
 const HELP = `
-"-" is how it is in the cluster, "+" how the file wants it. Fields that a file leaves out are not compared.
+"-" is how it is in the cluster, "+" how the file wants it; what a file leaves out is not compared.
 Exit codes: 0 no difference, 1 differences, 2 and more an error.`;
 
 export function define(noun: Command, session: Session): void {

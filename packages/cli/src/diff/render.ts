@@ -50,8 +50,8 @@ export function flatten(path: string, value: unknown, shape: Shape): readonly { 
       }));
     case 'list':
       return (value as readonly unknown[]).flatMap((item, index) => {
-        const key = shape.key === '' ? undefined : (item as Readonly<Record<string, unknown>>)[shape.key];
-        return flatten(`${path}[${String(key ?? index)}]`, item, shape.of);
+        const key = shape.key === '' ? undefined : (item as Readonly<Record<string, string>>)[shape.key];
+        return flatten(`${path}[${key ?? index}]`, item, shape.of);
       });
     case 'bytes':
       return [{ field: path, value: exactBytes(BigInt(value as bigint | number)) }];
@@ -60,7 +60,7 @@ export function flatten(path: string, value: unknown, shape: Shape): readonly { 
     case 'enum':
       return [{ field: path, value: shape.names.find((name) => shape.values.get(enumKey(name)) === value) ?? '' }];
     case 'string':
-      return [{ field: path, value: OPAQUE.test(path) ? digest(String(value)) : String(value) }];
+      return [{ field: path, value: OPAQUE.test(path) ? digest(value as string) : (value as string) }];
     case 'int':
     case 'bool':
       return [{ field: path, value: String(value as number | boolean) }];
@@ -86,6 +86,6 @@ function isUnset(value: unknown): boolean {
     value === 0 ||
     value === 0n ||
     value === false ||
-    /_UNSPECIFIED$/.test(String(value))
+    (typeof value === 'string' && value.endsWith('_UNSPECIFIED'))
   );
 }

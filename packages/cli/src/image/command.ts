@@ -14,7 +14,7 @@ export function define(noun: Command, session: Session): void {
     .command('import <name> <file>')
     .description('Streams a raw or qcow2 file into the cluster.')
     .addOption(
-      new Option('--format <format>', 'format of the file (default: seen from its first bytes)').choices([
+      new Option('--format <format>', 'format of the file, if not the one seen from its first bytes').choices([
         'raw',
         'qcow2',
       ]),

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /** From two states of an operation, one after the other, to what happened in between. Pure. */
 import { type Operation, OperationState, OperationStepState } from '@busbar/proto/gen/busbar/v1/operation';
-import { ENDED } from './wait.ts';
+
+export const ENDED: ReadonlySet<OperationState> = new Set([
+  OperationState.SUCCEEDED,
+  OperationState.FAILED,
+  OperationState.CANCELLED,
+]);
 
 export interface LogLine {
   readonly time: Date | undefined;

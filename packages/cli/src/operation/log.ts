@@ -7,9 +7,9 @@ import type { Session } from '../cli/session.ts';
 import { oneLine } from '../output/format.ts';
 import { printElement } from '../output/print.ts';
 import { streamChanges } from '../resource/stream.ts';
-import { type LogLine, logLines } from './log-lines.ts';
+import { ENDED, type LogLine, logLines } from './log-lines.ts';
 import { changes, operations } from './resource.ts';
-import { ENDED, operationError } from './wait.ts';
+import { operationError } from './wait.ts';
 
 export async function runOperationLog(session: Session, id: string, follow: boolean): Promise<void> {
   session.doing = `show the log of operation ${id}`;

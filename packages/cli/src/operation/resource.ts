@@ -9,7 +9,7 @@ import {
 import { CliError, EXIT } from '../cli/exit.ts';
 import { ageColumn, enumColumn, numberColumn } from '../resource/columns.ts';
 import { PAGE_SIZE, type Resource } from '../resource/resource.ts';
-import { ENDED } from './wait.ts';
+import { ENDED } from './log-lines.ts';
 
 export interface OperationFilter {
   readonly active?: boolean;

@@ -14,7 +14,7 @@ import { CliError, EXIT } from '../cli/exit.ts';
 import type { Session } from '../cli/session.ts';
 import { formatSeconds, oneLine } from '../output/format.ts';
 import { ProgressLine } from '../output/progress.ts';
-import { duration } from './log-lines.ts';
+import { duration, ENDED } from './log-lines.ts';
 
 /** How stale the shown progress may be; the end of the operation is reported at once. */
 const POLL_MS = 1000;
@@ -22,12 +22,6 @@ const POLL_MS = 1000;
 const SLACK_MS = 3000;
 /** How long nobody may answer before waiting ends (the operation goes on). */
 const PATIENCE_MS = 120_000;
-
-export const ENDED: ReadonlySet<OperationState> = new Set([
-  OperationState.SUCCEEDED,
-  OperationState.FAILED,
-  OperationState.CANCELLED,
-]);
 
 export async function waitForOperation(session: Session, api: Api, operation: Operation): Promise<Operation> {
   const ended = await follow(session, api, operation);

@@ -2,7 +2,7 @@
 /** Tables that stay readable: no lines, two blanks between columns, columns that give way. Pure. */
 import { oneLine } from './format.ts';
 
-export type Colour = 'green' | 'yellow' | 'red' | 'dim';
+export type Colour = 'green' | 'yellow' | 'red' | 'dim' | 'bold';
 
 /** What sorting and filtering compare, where that is not the text shown. */
 export type Measure<T> =
@@ -34,7 +34,7 @@ export interface TableStyle {
 
 const GAP = 2;
 const MIN_SHRUNK = 8;
-const CODES: Record<Colour, number> = { green: 32, yellow: 33, red: 31, dim: 2 };
+const CODES: Record<Colour, number> = { green: 32, yellow: 33, red: 31, dim: 2, bold: 1 };
 
 export function renderTable<T>(
   columns: readonly Column<T>[],

@@ -19,7 +19,7 @@ export interface EnumColumn<T> {
   readonly header: string;
   readonly generated: Readonly<Record<string, string>>;
   readonly prefix: string;
-  of(item: T): string | undefined;
+  readonly of: (item: T) => string | undefined;
   readonly wide?: true;
   colour?(item: T): Colour | undefined;
 }

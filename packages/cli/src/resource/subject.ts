@@ -103,7 +103,7 @@ interface Resolved<T> {
   /** Undefined for an entry of a map. */
   readonly field: Field | undefined;
   /** Values of the API's JSON; zero for what proto3's JSON leaves out. */
-  of(item: T): readonly unknown[];
+  readonly of: (item: T) => readonly unknown[];
 }
 
 async function resolve<T, F>(resource: Resource<T, F>, name: string): Promise<Resolved<T>> {
@@ -185,5 +185,5 @@ function word(field: Field | undefined, value: unknown): string {
 function shown(field: Field | undefined, value: unknown): string {
   if (field?.type === 'bytes') return formatBytes(BigInt(String(value)));
   if (field?.type === 'enum') return word(field, value);
-  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+  return typeof value === 'string' ? value : JSON.stringify(value);
 }

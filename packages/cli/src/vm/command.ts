@@ -18,7 +18,7 @@ import { type PowerOptions, runDelete, runPower } from './verbs.ts';
 export function define(noun: Command, session: Session): void {
   examples(noun, [
     'busbar vm list',
-    'busbar vm create web --vcpus 2 --memory 512MiB --image debian --disk-size 10GiB --network plant',
+    'busbar vm create web --vcpus 2 --memory 512MiB --image debian --network plant',
     'busbar vm stop web',
     'busbar vm console web',
   ]);
@@ -54,6 +54,8 @@ function defineReads(noun: Command, session: Session): void {
   examples(host(listOptions(noun.command('list').alias('ls').description('All VMs.'))), [
     'busbar vm list',
     'busbar vm list --host host2',
+    "busbar vm list --filter 'phase!=running,labels.plant=north' --sort -memory",
+    'busbar vm list --columns name,host,spec.cpu.vcpus --no-headers',
     "busbar vm list -o json | jq -r '.vms[].meta.name'",
     'busbar vm list --watch',
   ]).action((options: ListOptions & VmFilter) => runList(session, vms, options, options));
@@ -88,8 +90,8 @@ function defineCreate(noun: Command, session: Session): void {
     .option('--ha', 'restart it on another host when its host dies')
     .option('--stopped', 'do not start it');
   examples(changeOptions(labelOption(create)), [
-    'busbar vm create web --vcpus 2 --memory 512MiB --image debian --disk-size 10GiB --network plant',
-    'busbar vm create web --vcpus 1 --memory 1GiB --image debian --data-disk 20GiB --label plant=north --dry-run',
+    'busbar vm create web --vcpus 2 --memory 512MiB --image debian --network plant',
+    'busbar vm create web --vcpus 1 --memory 1GiB --image debian --data-disk 20GiB --dry-run',
     'busbar vm create -f guest-vm.yaml',
   ]).action(async (name: string | undefined, options: CreateOptions) => {
     const { runCreate } = await import('./create.ts');

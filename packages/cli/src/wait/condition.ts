@@ -6,7 +6,7 @@ import { isKind, KINDS, type KindName } from '../resource/kinds.ts';
 
 export const CONDITIONS_HELP = `
 Conditions:
-  NAME=VALUE[,…]   the terms of --filter (busbar vm list --help): columns and paths, = != < <= > >= ~
+  NAME=VALUE[,…]   as in --filter (busbar vm list --help), e.g. phase=running,host!=host3
   deleted          the resource is gone
   operation        no operation on it is under way; fails when the last one failed
 Ends with 0, or with 5 and the state it was in when the time is over (--timeout, default 10min).

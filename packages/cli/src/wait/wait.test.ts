@@ -114,7 +114,7 @@ test.each([
   [['vm/web', '--for', 'delete'], 'error: --for delete is not understood', 'did you mean deleted?'],
   [['web', '--for', 'deleted'], 'error: "web" is no resource', 'write e.g. vm/web'],
   [['vms/web', '--for', 'deleted'], 'error: "vms/web" is no resource', 'write vm/web'],
-  [['vm/web'], "error: required option '--for <condition>' not specified", 'busbar wait --help'],
+  [['vm/web'], 'error: --for <condition> is missing', 'busbar wait --help'],
 ])('%j is refused', async (args, what, hint) => {
   const { code, stderr } = await lab.cli('wait', ...args);
   expect(code).toBe(2);
