@@ -114,7 +114,7 @@ test('--timeout ends the waiting with 5', async () => {
   const { code, stderr } = await lab.cli(...CREATE, '--timeout', '500ms');
   expect(code).toBe(5);
   expect(stderr).toMatch(
-    /error: cannot create VM web in time\nwhy: 500ms are over; the operation goes on\ndo: busbar operation log -f op-id/,
+    /error: cannot create VM web in time\nwhy: the time \(500ms\) is over; the operation goes on\ndo: busbar operation log -f op-id/,
   );
 });
 

@@ -136,7 +136,7 @@ export class Session {
       exit: EXIT.unavailable,
       reason: 'TIMEOUT',
       what: doing === '' ? 'not done in time' : `cannot ${doing} in time`,
-      why: [[`${timeout} are over`, lastSeen, goesOn?.what ?? ''].filter((part) => part !== '').join('; ')],
+      why: [[`the time (${timeout}) is over`, lastSeen, goesOn?.what ?? ''].filter((part) => part !== '').join('; ')],
       hint: goesOn?.hint ?? 'try again with a longer --timeout',
     });
   }

@@ -38,6 +38,9 @@ const WRITTEN: Partial<Record<FieldType, string>> = {
   map: 'KEY: text, several; paths go on with the key',
 };
 
+/** Width of the labels on the left. */
+const LABEL = 12;
+
 /** Deeper than any message of the API; one that held itself would never end. */
 const MAX_DEPTH = 8;
 
@@ -80,7 +83,12 @@ export function renderField(explained: Explained, width: number): string {
   if (limits !== '') rows.push(['limits', [limits]]);
   if (field.values !== undefined) {
     const most = field.values.reduce((longest, { name }) => Math.max(longest, name.length), 0);
-    rows.push(['values', field.values.map(({ name, comment }) => `${name.padEnd(most)}  ${comment}`)]);
+    const texts = field.values.flatMap(({ name, comment }) =>
+      wrap(comment, width - LABEL - most - 2).map(
+        (line, index) => `${(index === 0 ? name : '').padEnd(most)}  ${line}`,
+      ),
+    );
+    rows.push(['values', texts]);
     const [first] = field.values;
     if (first !== undefined) rows.push(['in JSON', [JSON.stringify(first.json)]]);
   }
@@ -93,8 +101,8 @@ export function renderField(explained: Explained, width: number): string {
   const text = wrap(field.comment, width - 2).map((line) => `  ${line}`);
   const lines = rows.flatMap(([label, values]) =>
     values
-      .flatMap((value) => wrap(value, width - 12))
-      .map((line, index) => `  ${(index === 0 ? label : '').padEnd(10)}${line}`),
+      .flatMap((value) => (label === 'values' ? [value] : wrap(value, width - LABEL)))
+      .map((line, index) => `${(index === 0 ? `  ${label}` : '').padEnd(LABEL)}${line}`),
   );
   const inner = field.message === undefined ? '' : `\n${renderTree(path, 'its fields', field.message, width)}`;
   return `${path}\n${text.join('\n')}\n\n${lines.join('\n')}\n${inner}`;
@@ -127,8 +135,7 @@ function filterExample({ type, values }: Field, path: string): string {
 function wrap(text: string, width: number): readonly string[] {
   const lines: string[] = [];
   let line = '';
-  // Two blanks are a table's: they are kept.
-  for (const word of text.split(/(?<! ) (?! )/)) {
+  for (const word of text.split(' ')) {
     if (line !== '' && line.length + 1 + word.length > width) {
       lines.push(line);
       line = word;

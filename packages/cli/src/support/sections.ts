@@ -47,7 +47,7 @@ export const SECTIONS: readonly Section[] = [
 function resources(kind: KindName, allow: AllowTree): Section {
   return {
     name: `${kind}s`,
-    what: `all ${kind}s${kind === 'vm' ? ', without their first-boot data' : ''}`,
+    what: kind === 'vm' ? 'all VMs, without their first-boot data' : `all ${kind}s`,
     remote: true,
     async collect(session) {
       const resource = await kindEntry(kind).load();

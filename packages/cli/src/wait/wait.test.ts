@@ -61,7 +61,7 @@ test('out of time: 5, and the state it was in', async () => {
     code: 5,
     stdout: '',
     stderr: `error: cannot wait for phase=running,memory>1MiB of vm/web in time
-why: 1500ms are over; it was phase=pending,memory=67108864 (no host has room)
+why: the time (1500ms) is over; it was phase=pending,memory=67108864 (no host has room)
 do: try again with a longer --timeout
 `,
   });
