@@ -16,6 +16,8 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
+          // Properties are tried hundreds of times; on a busy machine the default of 5 s is no sign of a hang.
+          testTimeout: 30_000,
           include: ['{packages,deploy,e2e,bench,tools}/**/*.test.ts'],
           exclude: ['**/*.{conformance,e2e}.test.ts', '**/node_modules/**'],
         },

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 /** One figure: ours and the peer's, taken in turn in the same run, so that a machine that gets slower slows both. */
-export interface Comparison {
+export interface Comparison<T> {
   readonly what: string;
   readonly peer: string;
   readonly rounds: number;
-  readonly ours: (round: number) => Promise<number>;
-  readonly theirs: (round: number) => Promise<number>;
+  readonly ours: (round: number) => Promise<T>;
+  readonly theirs: (round: number) => Promise<T>;
 }
 
 export interface Row {
   readonly what: string;
   readonly peer: string;
-  readonly oursMs: number;
-  readonly theirsMs: number;
-  /** Median of the ratios of each pair: ours / theirs. */
+  /** With its unit. */
+  readonly ours: string;
+  readonly theirs: string;
+  /** Median over the pairs. */
   readonly ratio: number;
+  /** What the ratio is asked to be, e.g. "≤ 1.10". */
+  readonly goal: string;
   readonly rounds: number;
 }
 
@@ -31,45 +34,80 @@ export async function timed(work: () => Promise<unknown>): Promise<number> {
   return performance.now() - began;
 }
 
-/** One uncounted round first: caches, connections and children are warm on both sides. */
-export async function compare(comparison: Comparison): Promise<Row> {
-  const ours: number[] = [];
-  const theirs: number[] = [];
+/** One uncounted round first: caches, connections and children are warm on both sides. Who begins a pair alternates. */
+async function pairs<T>(
+  comparison: Comparison<T>,
+): Promise<{ readonly ours: readonly T[]; readonly theirs: readonly T[] }> {
+  const ours: T[] = [];
+  const theirs: T[] = [];
   for (let round = 0; round <= comparison.rounds; round++) {
-    const mine = await comparison.ours(round);
+    const first = round % 2 === 0 ? await comparison.ours(round) : null;
     const other = await comparison.theirs(round);
+    const mine = first ?? (await comparison.ours(round));
     if (round === 0) continue;
     ours.push(mine);
     theirs.push(other);
   }
+  return { ours, theirs };
+}
+
+const ratios = (ours: readonly number[], theirs: readonly number[]): number =>
+  median(ours.map((value, index) => value / (theirs[index] ?? Number.NaN)));
+
+/** Milliseconds: the ratio is ours / theirs, below 1 is faster than the peer. */
+export async function timeRow(comparison: Comparison<number> & { readonly goal: string }): Promise<Row> {
+  const { ours, theirs } = await pairs(comparison);
+  const { what, peer, goal, rounds } = comparison;
+  return { what, peer, goal, rounds, ours: ms(median(ours)), theirs: ms(median(theirs)), ratio: ratios(ours, theirs) };
+}
+
+export interface Load {
+  readonly perSecond: number;
+  readonly medianMs: number;
+}
+
+/** Calls per second: the ratio is ours / theirs, above 1 is more than the peer. */
+export async function rateRow(comparison: Comparison<Load> & { readonly goal: string }): Promise<Row> {
+  const { ours, theirs } = await pairs(comparison);
+  const { what, peer, goal, rounds } = comparison;
+  const rates = (loads: readonly Load[]) => loads.map(({ perSecond }) => perSecond);
+  const text = (loads: readonly Load[]): string =>
+    `${Math.round(median(rates(loads)))}/s ${ms(median(loads.map(({ medianMs }) => medianMs)))}`;
   return {
-    what: comparison.what,
-    peer: comparison.peer,
-    oursMs: median(ours),
-    theirsMs: median(theirs),
-    ratio: median(ours.map((value, index) => value / (theirs[index] ?? Number.NaN))),
-    rounds: comparison.rounds,
+    what,
+    peer,
+    goal,
+    rounds,
+    ours: text(ours),
+    theirs: text(theirs),
+    ratio: ratios(rates(ours), rates(theirs)),
   };
+}
+
+export function ms(value: number): string {
+  return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;
 }
 
 export function table(rows: readonly Row[]): string {
   const cells = [
-    ['measure', 'ours ms', 'peer ms', 'ratio', 'n', 'peer'],
+    ['measure', 'ours', 'peer', 'ratio', 'goal', 'n', 'peer is'],
     ...rows.map((row) => [
       row.what,
-      row.oursMs.toFixed(0),
-      row.theirsMs.toFixed(0),
+      row.ours,
+      row.theirs,
       `${row.ratio.toFixed(2)}×`,
+      row.goal,
       String(row.rounds),
       row.peer,
     ]),
   ];
   const widths = (cells[0] ?? []).map((_, column) => Math.max(...cells.map((line) => (line[column] ?? '').length)));
+  const left = new Set([0, 4, 6]);
   return cells
     .map((line) =>
       line
         .map((cell, column) =>
-          column === 0 || column === 5 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
+          left.has(column) ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
         )
         .join('  ')
         .trimEnd(),

@@ -57,12 +57,15 @@ export function guestYaml(options: {
   readonly firmware?: 'bios' | 'uefi';
   readonly pinnedHost?: string;
   readonly runPolicy?: 'running' | 'stopped';
+  /** In its user data, as a comment that the guest does not read. */
+  readonly password?: string;
 }): string {
   const nics = options.address === undefined ? '' : '\n  nics:\n    - {name: lan, network: plant}';
   const network =
     options.address === undefined
       ? ''
       : `\n    networkConfig: |\n      version: 2\n      ethernets:\n        eth0:\n          addresses: [${options.address}/24]`;
+  const password = options.password === undefined ? '' : `\n      # password: ${options.password}`;
   const placement = options.pinnedHost === undefined ? '' : `\n  placement: {pinnedHost: ${options.pinnedHost}}`;
   return `apiVersion: busbar.v1
 kind: Vm
@@ -78,7 +81,7 @@ spec:
   cloudInit:
     userData: |
       #cloud-config
-      hostname: ${options.name}${network}
+      hostname: ${options.name}${password}${network}
 `;
 }
 

@@ -182,7 +182,8 @@ describe('the guest', () => {
       const machine = await start({ machine: 'q35', disks });
       await machine.waitForSerial(/^busbar-guest: ready\r$/m, BOOT_MS);
       expect(machine.serial()).toContain('busbar-guest: name=historian\r\n');
-      expect(machine.serial()).toContain('busbar-guest: counter=4711 on /dev/sdb\r\n');
+      // Linux names SCSI and SATA disks in the order in which their probes end, not in that of the ports.
+      expect(machine.serial()).toMatch(/busbar-guest: counter=4711 on \/dev\/sd[ab]\r\n/);
       expect((await counterAbove(machine, 4711)).name).toBe('historian');
     },
     TEST_MS,
@@ -200,7 +201,7 @@ describe('the guest', () => {
       ]);
       const machine = await start({ machine: 'q35', disks: ['-device', 'virtio-scsi-pci', ...scsi] });
       await machine.waitForSerial(/^busbar-guest: ready\r$/m, BOOT_MS);
-      expect(machine.serial()).toContain('busbar-guest: counter=refused (/dev/sdb');
+      expect(machine.serial()).toMatch(/busbar-guest: counter=refused \(\/dev\/sd[ab] is neither/);
       await machine.kill();
       expect(await readData()).toEqual(Buffer.alloc(512));
     },

@@ -45,6 +45,10 @@ export interface LabPlan {
 }
 
 export const CONTROLLER_PORT = 7800;
+export const CONTROLLER_METRICS_PORT = 7802;
+export const AGENT_METRICS_PORT = 7803;
+/** The same API as JSON over HTTPS. */
+export const EDGE_PORT = 7801;
 /** Subnet pairs 10.77.(2k) and 10.77.(2k+1) run out after this one. */
 export const MAX_INDEX = 126;
 /** Host i has address .1i, witness i .2i. */

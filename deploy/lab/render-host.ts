@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The files of one host as text: identity, libvirt, NATS, the two daemons of ours. Pure.
+import { natsServerConfig } from '@busbar/controller/event/nats-server';
 import { stringify } from 'yaml';
-import { CONTROLLER_PORT, type HostPlan, type LabPlan } from './plan.ts';
+import {
+  AGENT_METRICS_PORT,
+  CONTROLLER_METRICS_PORT,
+  CONTROLLER_PORT,
+  EDGE_PORT,
+  type HostPlan,
+  type LabPlan,
+} from './plan.ts';
 import { CONTROLLER_USER, POOL, VM_USER } from './render-ceph.ts';
 
 const PKI = '/etc/busbar/pki';
@@ -20,7 +28,11 @@ export const etcdEndpoints = (plan: LabPlan, own: HostPlan): string[] =>
 export const controllerEndpoints = (plan: LabPlan): { host: string; address: string }[] =>
   plan.voters.map((host) => ({ host: host.name, address: `${host.management}:${CONTROLLER_PORT}` }));
 
-const natsServers = (plan: LabPlan): string[] => plan.hosts.map((host) => `nats://${host.management}:${NATS_PORT}`);
+/** The one beside the controller first. */
+const natsServers = (plan: LabPlan, own: HostPlan): string[] =>
+  plan.hosts
+    .toSorted((a, b) => Number(b.name === own.name) - Number(a.name === own.name))
+    .map((host) => `tls://${host.management}:${NATS_PORT}`);
 
 /** Management addresses: names are for people, libvirt and etcd, none of which belongs on the storage network. */
 export function renderHosts(plan: LabPlan): string {
@@ -35,8 +47,13 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
     cluster: plan.cluster,
     host: host.name,
     listen: `${host.management}:${CONTROLLER_PORT}`,
+    edge: { listen: `${host.management}:${EDGE_PORT}` },
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/controller.crt`, key: `${PKI}/controller.key` },
-    etcd: { endpoints: etcdEndpoints(plan, host), tls: etcd },
+    etcd: {
+      endpoints: etcdEndpoints(plan, host),
+      tls: etcd,
+      memberTls: { ca: `${PKI}/etcd-ca.crt`, certificate: `${PKI}/etcd.crt`, key: `${PKI}/etcd.key` },
+    },
     controllers: controllerEndpoints(plan),
     storage: plan.spec.ceph
       ? {
@@ -48,8 +65,10 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
         }
       : { driver: 'dir', path: SHARED_VOLUMES },
     sealKeyFile: `${PKI}/seal.key`,
+    authoritiesFile: `${PKI}/authorities.sealed.json`,
     stateDir: '/var/lib/busbar/controller',
-    nats: { servers: natsServers(plan) },
+    metrics: { listen: `${host.management}:${CONTROLLER_METRICS_PORT}` },
+    nats: { servers: natsServers(plan, host) },
   });
 }
 
@@ -72,26 +91,26 @@ export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
     storageAddress: host.storage,
     controllers: controllerEndpoints(plan),
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/agent.crt`, key: `${PKI}/agent.key` },
-    ...(host.role === 'hypervisor' ? { libvirt: { uri: 'qemu:///system' }, storage } : {}),
+    ...(host.role === 'hypervisor' ? { libvirt: { uri: 'qemu:///system', pki: '/etc/libvirt/pki' }, storage } : {}),
     stateDir: '/var/lib/busbar/agent',
+    metrics: { listen: `${host.management}:${AGENT_METRICS_PORT}` },
     runDir: '/run/busbar',
     logDir: '/var/log/busbar',
   });
 }
 
 export function renderNatsConf(plan: LabPlan, host: HostPlan): string {
-  const routes = plan.hosts
-    .filter((other) => other.name !== host.name)
-    .map((other) => `    nats-route://${other.management}:${NATS_ROUTE_PORT}\n`);
-  return `server_name: ${host.name}
-listen: ${host.management}:${NATS_PORT}
-cluster {
-  name: ${plan.cluster}
-  listen: ${host.management}:${NATS_ROUTE_PORT}
-  routes = [
-${routes.join('')}  ]
-}
-`;
+  return natsServerConfig({
+    cluster: plan.cluster,
+    host: host.name,
+    listen: `${host.management}:${NATS_PORT}`,
+    tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/nats.crt`, key: `${PKI}/nats.key` },
+    controllers: plan.voters.map((voter) => voter.name),
+    routes: {
+      listen: `${host.management}:${NATS_ROUTE_PORT}`,
+      peers: plan.hosts.filter((other) => other.name !== host.name).map((other) => `${other.name}:${NATS_ROUTE_PORT}`),
+    },
+  });
 }
 
 /**
@@ -118,8 +137,12 @@ min_workers = 5
 }
 
 export function renderQemuConf(host: HostPlan): string {
-  return `user = "root"
-group = "root"
+  return `# A guest that breaks out of QEMU is a user who may read nothing but this VM's own files (libvirt hands them over one by
+# one at each start) and use few system calls. No AppArmor or SELinux: the lab's kernel has neither.
+user = "libvirt-qemu"
+group = "kvm"
+seccomp_sandbox = 1
+clear_emulator_capabilities = 1
 security_driver = "none"
 # A private /dev for each QEMU would be a mount namespace in a mount namespace; the lab's kernel has no use for it.
 namespaces = []

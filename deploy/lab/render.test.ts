@@ -32,13 +32,14 @@ describe('configuration of the daemons', () => {
       cluster: 'lab',
       host: 'host1',
       listen: '10.77.0.11:7800',
+      edge: { listen: '10.77.0.11:7801' },
       etcd: {
         endpoints: ['https://10.77.0.11:2379', 'https://10.77.0.12:2379', 'https://10.77.0.21:2379'],
         tls: { ca: '/etc/busbar/pki/etcd-ca.crt' },
       },
       controllers: [{ host: 'host1', address: '10.77.0.11:7800' }, { host: 'host2' }, { host: 'witness1' }],
       storage: { driver: 'rbd', pool: 'busbar', user: 'busbar-controller' },
-      nats: { servers: expect.arrayContaining(['nats://10.77.0.13:4222']) },
+      nats: { servers: ['tls://10.77.0.11:4222', ...['12', '13', '21'].map((n) => `tls://10.77.0.${n}:4222`)] },
     });
   });
 
@@ -75,7 +76,10 @@ describe('configuration of the daemons', () => {
 
   it('names the peers', () => {
     expect(renderHosts(plan)).toContain('10.77.0.12 host2\n');
-    expect(renderNatsConf(plan, host1)).not.toContain('nats-route://10.77.0.11');
+    expect(JSON.parse(renderNatsConf(plan, host1))).toMatchObject({
+      tls: { cert_file: '/etc/busbar/pki/nats.crt', verify_and_map: true },
+      cluster: { routes: ['host2', 'host3', 'witness1'].map((name) => `nats-route://${name}:6222`) },
+    });
   });
 });
 

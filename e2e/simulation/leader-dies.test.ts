@@ -72,6 +72,7 @@ async function createWhileLeaderDies(seed: number, killAfterMs: number): Promise
   expect(vm?.status?.epoch).toBe(1n);
   expect(world.runningOn(vm?.meta?.id ?? '')).toEqual([vm?.status?.host]);
   expect(world.pool.volumes.size).toBe(2);
+  tellsAllOnce(world, survivor);
   world.note(`${vm?.meta?.id} runs on ${vm?.status?.host}`);
   return world;
 }
@@ -81,6 +82,22 @@ function readyHosts(world: World, controller: string): number {
     .controller(controller)
     .view.tables['host-status'].sorted()
     .filter((entry) => entry.record.state === 'HOST_STATE_READY').length;
+}
+
+/** No event was missed and none was told twice, by whichever leader; every call has one audit record. */
+function tellsAllOnce(world: World, survivor: string): void {
+  const { tables } = world.controller(survivor).view;
+  const events = tables.event.oldestFirst().map(({ record }) => record);
+  const count = (reason: string) => events.filter((event) => event.reason === reason).length;
+  for (const reason of ['NETWORK_CREATED', 'VM_CREATED', 'VM_STARTING', 'VM_STARTED', 'OPERATION_SUCCEEDED'])
+    expect([reason, count(reason)]).toEqual([reason, 1]);
+  const terms = events.flatMap(({ attributes }) => attributes.term ?? []);
+  expect(terms.length).toBeGreaterThanOrEqual(2);
+  expect(new Set(terms).size).toBe(terms.length);
+  // A subscriber may hear one again, and hears all.
+  expect(new Set(world.bus.events.map(({ id }) => id))).toEqual(new Set(events.map(({ id }) => id)));
+  const calls = tables.audit.oldestFirst().map(({ record }) => record.method.split('/').at(-1));
+  expect(calls).toEqual(['CreateNetwork', 'CreateVm']);
 }
 
 describe('a VM created while the leader dies', () => {

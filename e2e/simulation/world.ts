@@ -8,11 +8,15 @@ import { simInventory } from '@busbar/agent/sim/topology';
 import type { Caller } from '@busbar/controller/api/call';
 import { pipeline } from '@busbar/controller/api/pipeline';
 import { type Controller, createController } from '@busbar/controller/controller';
-import { openSeal, SEAL_KEY_BYTES } from '@busbar/controller/pki/seal';
+import { memoryBus } from '@busbar/controller/event/bus';
 import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/memory';
+import { testCaller } from '@busbar/controller/testing/callers';
 import { VirtualClock } from '@busbar/core/clock/virtual';
+import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import { type Random, seededRandom } from '@busbar/core/random';
+import { openSeal, SEAL_KEY_BYTES } from '@busbar/pki/seal';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import type { StorageDriver } from '@busbar/storage/driver';
 import { newSimPool, type SimPool, simDriver } from '@busbar/storage/sim/driver';
@@ -22,7 +26,7 @@ import { delayed } from './link.ts';
  * A whole cluster in one process on virtual time, from one seed: the product's own controllers and agents, with
  * simulated store, network, storage and hosts around them. The same seed gives the same trace.
  */
-const CALLER: Caller = { name: 'client/simulation', role: 'admin' };
+const CALLER = testCaller('admin', 'client/simulation');
 
 interface SimController {
   readonly host: string;
@@ -49,11 +53,23 @@ export class World {
   readonly truth: MemoryStoreServer;
   readonly pool: SimPool;
   readonly trace: string[] = [];
+  /** What a subscriber of all NATS servers would have heard. */
+  readonly bus = memoryBus();
+  /** Every line of every log, those of the level debug too. */
+  readonly log: string[] = [];
   readonly hosts: readonly SimHost[];
   readonly #controllers = new Map<string, SimController>();
   readonly #names: readonly string[];
+  readonly #metricsOf: (who: string) => Metrics;
 
-  constructor(options: { readonly seed: number; readonly controllers?: number; readonly hosts?: number }) {
+  constructor(options: {
+    readonly seed: number;
+    readonly controllers?: number;
+    readonly hosts?: number;
+    /** A registry for each `controller NAME` and `agent NAME`. */
+    readonly metricsOf?: (who: string) => Metrics;
+  }) {
+    this.#metricsOf = options.metricsOf ?? (() => noMetrics);
     this.random = seededRandom(options.seed);
     this.truth = new MemoryStoreServer({ clock: this.clock });
     this.pool = newSimPool({ latencyMs: { min: 1, max: 40 } });
@@ -76,6 +92,7 @@ export class World {
     const entry: { dead: boolean } = { dead: false };
     const controller = createController({
       seal: openSeal(Buffer.alloc(SEAL_KEY_BYTES)),
+      forVoters: { sealKey: Buffer.alloc(SEAL_KEY_BYTES), etcdEndpoints: [] },
       cluster: 'sim',
       host: name,
       address: name,
@@ -83,9 +100,11 @@ export class World {
       version: '0.0.0',
       store,
       storage: unlessDead(simDriver(this.pool, { clock: this.clock, random }), entry),
+      bus: this.bus,
       clock: this.clock,
       random,
       logger: this.#logger(`controller ${name}`, entry),
+      metrics: this.#metricsOf(`controller ${name}`),
     });
     const stop = new AbortController();
     const made: SimController = Object.assign(entry, { host: name, store, controller, stop, power });
@@ -104,6 +123,12 @@ export class World {
     this.#controllers.delete(name);
   }
 
+  /** The member of the store that a controller talks to stands still, or goes on. */
+  freezeStoreOf(name: string, frozen: boolean): void {
+    this.note(`${frozen ? 'freeze' : 'thaw'} the store of ${name}`);
+    this.#live(name).store.setFrozen(frozen);
+  }
+
   leaderName(): string | null {
     for (const { host, controller } of this.#controllers.values())
       if (controller.leadership.isLeader() !== null) return host;
@@ -119,17 +144,21 @@ export class World {
   }
 
   /** Calls an RPC of a controller through the real pipeline. */
-  call<Response>(controller: string, service: string, method: string, request: unknown): Promise<Response> {
+  call<Response>(
+    controller: string,
+    service: string,
+    method: string,
+    request: unknown,
+    caller: Caller = CALLER,
+  ): Promise<Response> {
     const bound = this.#live(controller).controller.services.find((each) => each.definition.name === service);
     const rpc = bound?.definition.methods[method];
     const handler = bound?.methods[method];
     if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${service}/${method}`);
-    const run = pipeline(this.#logger(`api ${controller}`, { dead: false })).unary(
-      bound.definition.fullName,
-      rpc,
-      handler,
-    );
-    return run(request, CALLER, new AbortController().signal) as Promise<Response>;
+    const { trail, admission } = this.#live(controller).controller;
+    const logger = this.#logger(`api ${controller}`, { dead: false });
+    const run = pipeline({ logger, trail, admission }).unary(bound.definition.fullName, rpc, handler);
+    return run(request, caller, new AbortController().signal) as Promise<Response>;
   }
 
   startAgent(host: SimHost): void {
@@ -139,6 +168,7 @@ export class World {
       clock: this.clock,
       random: seededRandom(Math.floor(this.random.next() * 2 ** 32)),
       logger: this.#logger(`agent ${host.name}`, { dead: false }),
+      metrics: this.#metricsOf(`agent ${host.name}`),
       dialer: this.#dialer(host.name, host.power.signal),
       driver: host.driver,
       store: host.memory,
@@ -230,10 +260,13 @@ export class World {
   #logger(who: string, life: { readonly dead: boolean }): Logger {
     const write = (level: string) => (fields: object, message: string) => {
       if (life.dead) return;
-      const { stack: _stack, ...rest } = fields as { stack?: string };
-      this.note(`${who} ${level} ${message} ${JSON.stringify(rest)}`);
+      const text = JSON.stringify(fields, (_key, value: unknown) =>
+        value instanceof Error ? errorChain(value) : value,
+      );
+      this.log.push(`${who} ${level} ${message} ${text}`);
+      if (level !== 'debug') this.note(`${who} ${level} ${message} ${text}`);
     };
-    return { debug: () => {}, info: write('info'), warn: write('warn'), error: write('error') };
+    return { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };
   }
 }
 

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Generates the TypeScript and the descriptors of packages/proto with buf and ts-proto, all local: no remote plugins.
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+// Generates the TypeScript, the descriptors and the OpenAPI document of packages/proto with buf and ts-proto, all local:
+// no remote plugins.
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { openApi } from './openapi.ts';
 import { ROOT, runProgram } from './process.ts';
 
 export const PROTO = join(ROOT, 'packages/proto');
 export const GENERATED = join(PROTO, 'src/gen');
 /** For server reflection: a FileDescriptorSet with the comments in it. */
 const DESCRIPTORS = 'descriptors.binpb';
+/** For clients of the JSON edge. */
+const OPENAPI = 'openapi.json';
 const BUF_TIMEOUT_MS = 60_000;
 
 /** Runs `use` with a folder of freshly generated code; the folder is removed afterwards. */
@@ -18,6 +22,7 @@ export async function withGenerated<T>(use: (folder: string) => T): Promise<T> {
     const folder = join(scratch, 'src/gen');
     await buf(['generate', '--output', scratch]);
     await buf(['build', '--as-file-descriptor-set', '--output', join(folder, DESCRIPTORS)]);
+    writeFileSync(join(folder, OPENAPI), openApi(readFileSync(join(folder, DESCRIPTORS))));
     return use(folder);
   } finally {
     rmSync(scratch, { recursive: true, force: true });

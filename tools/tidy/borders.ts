@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which part of the repository may import which. The order is that of the design: proto ← core ← native ← scheduler |
-// storage ← agent, controller ← cli.
+// Which part of the repository may import which. The order is that of the design: proto ← core ← pki, telemetry,
+// native ← scheduler | storage ← agent, controller ← cli.
 import { posix } from 'node:path';
 import { codeOf, type Finding, folderOf, type Import, importsOf, isCode, isTest, sources, type Tree } from './tree.ts';
 
@@ -8,12 +8,14 @@ import { codeOf, type Finding, folderOf, type Import, importsOf, isCode, isTest,
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   proto: [],
   core: ['proto'],
+  pki: ['core'],
+  telemetry: ['proto', 'core'],
   native: ['proto', 'core'],
   scheduler: ['proto', 'core'],
   storage: ['proto', 'core', 'native'],
-  agent: ['proto', 'core', 'native', 'scheduler', 'storage'],
-  controller: ['proto', 'core', 'native', 'scheduler', 'storage'],
-  cli: ['proto', 'core'],
+  agent: ['proto', 'core', 'pki', 'telemetry', 'native', 'scheduler', 'storage'],
+  controller: ['proto', 'core', 'pki', 'telemetry', 'native', 'scheduler', 'storage'],
+  cli: ['proto', 'core', 'pki'],
   console: ['proto', 'core'],
 };
 

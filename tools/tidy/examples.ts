@@ -198,7 +198,7 @@ export const EXAMPLES: Readonly<Record<RuleName, Example>> = {
   },
   'no place of one machine': {
     bad: [{ 'docs/a.md': `see ${HOME}\n` }, { '.npmrc': `registry=https://${REGISTRY}/\n` }],
-    good: [{ 'docs/a.md': 'see docs/work/a and ~/root/b, the registry of labs\n' }],
+    good: [{ 'docs/a.md': 'see docs/work/a and ~/root/b, the registry of labs, registry.test.ts\n' }],
   },
   'links in the documentation resolve': {
     bad: [

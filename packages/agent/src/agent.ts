@@ -2,9 +2,12 @@
 import type { Clock } from '@busbar/core/clock/clock';
 import type { BootId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
+import { Pulse } from '@busbar/core/pulse';
 import type { Random } from '@busbar/core/random';
 import type { HostReport } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { type HostInventory, HostRole } from '@busbar/proto/gen/busbar/v1/host';
+import type { HealthSource } from '@busbar/telemetry/health';
 import { AttachStreams } from './attach/attach.ts';
 import type { HostDriver } from './driver/host-driver.ts';
 import { Lease } from './lease/lease.ts';
@@ -15,6 +18,10 @@ import { type Picture, Reconciler } from './reconcile/reconciler.ts';
 import { ControllerSession } from './session/controller-session.ts';
 import { InventoryWatch } from './session/inventory-watch.ts';
 import type { ControllerDialer } from './session/link.ts';
+import { measuredDriver, measuredMemory } from './telemetry/drivers.ts';
+import { agentHealth } from './telemetry/health.ts';
+import { AGENT_METRICS as M } from './telemetry/metrics.ts';
+import { observe } from './telemetry/observe.ts';
 
 /** A report is due this often even if nothing changed; the protocol says so. */
 const REPORT_EVERY_MS = 5000;
@@ -41,6 +48,8 @@ export interface AgentDeps {
   readonly bootId: BootId;
   readonly version: string;
   readonly config: AgentConfig;
+  /** Default: nothing is counted. */
+  readonly metrics?: Metrics;
 }
 
 export interface Agent {
@@ -51,6 +60,7 @@ export interface Agent {
   leaseRemainingMs(): number;
   /** What it would report now; undefined until domains were listed once. */
   report(): HostReport | undefined;
+  readonly health: HealthSource;
 }
 
 /**
@@ -61,7 +71,10 @@ export interface Agent {
  * Reconciler the VMs and the memory; this file only wires them and makes the reports.
  */
 export function createAgent(deps: AgentDeps): Agent {
-  const { clock, random, logger, dialer, driver, config, bootId } = deps;
+  const { clock, random, logger, dialer, config, bootId, metrics = noMetrics } = deps;
+  const driver = deps.driver && measuredDriver(deps.driver, metrics, clock);
+  const pulse = new Pulse(clock);
+  const losses = metrics.counter(M.leaseLosses);
   const controllers = config.controllers.map((controller) => controller.host);
   const instanceId = random.uuid();
   const lease = new Lease(controllers);
@@ -70,7 +83,8 @@ export function createAgent(deps: AgentDeps): Agent {
   let reportTimer: Disposable | undefined;
 
   const leaseWatch = new LeaseWatch(clock, lease, (held) => {
-    logger.info({ held }, held ? 'lease held' : 'lease ended');
+    if (!held) losses.add({});
+    logger[held ? 'info' : 'warn']({ held }, held ? 'lease held' : 'lease ended');
     // Isolation policies are NOT acted on yet: when they are, it begins here, with what onLease (lease/isolation.ts) says.
     reconciler?.wake();
     markReport();
@@ -82,7 +96,8 @@ export function createAgent(deps: AgentDeps): Agent {
       clock,
       logger,
       driver,
-      store: deps.store,
+      store: measuredMemory(deps.store, metrics, clock),
+      metrics,
       bootId,
       noLease: () => (leaseWatch.remainingMs() > 0 ? '' : NO_LEASE),
       onChange: markReport,
@@ -120,6 +135,8 @@ export function createAgent(deps: AgentDeps): Agent {
         controllers,
         lease,
         sources,
+        pulse,
+        metrics,
         onAcknowledged: () => leaseWatch.check(),
         onDesired: (state) => reconciler?.accept(state),
         onAttach: (order) => attach.open(controller.address, order),
@@ -160,7 +177,28 @@ export function createAgent(deps: AgentDeps): Agent {
     };
   }
 
+  const acknowledging = () => sessions.filter((session) => session.problem === '').length;
+  const leaseRemainingMs = () => leaseWatch.remainingMs();
+  observe(metrics, {
+    version: deps.version,
+    controllers: controllers.length,
+    acknowledging,
+    leaseRemainingMs,
+    domains: () => (reconciler?.picture() ?? WITNESS).domains,
+  });
+
   return {
+    health: agentHealth({
+      reconciler: reconciler?.pulse,
+      sessions: pulse,
+      readiness: () => ({
+        controllers: controllers.length,
+        acknowledging: acknowledging(),
+        leaseHeld: leaseRemainingMs() > 0,
+        hypervisor: reconciler?.hypervisorProblem ?? '',
+        hasInventory: inventory.inventory !== undefined,
+      }),
+    }),
     start() {
       driver?.start();
       reconciler?.start();
@@ -175,7 +213,7 @@ export function createAgent(deps: AgentDeps): Agent {
       for (const session of sessions) session.stop();
       await Promise.all([attach.stop(), reconciler?.stop()]);
     },
-    leaseRemainingMs: () => leaseWatch.remainingMs(),
+    leaseRemainingMs,
     report,
   };
 }

@@ -7,15 +7,22 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { sleep, systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
+import type { Logger } from '@busbar/core/log';
 import { systemRandom } from '@busbar/core/random';
-import { type Logger as PinoLogger, pino, stdTimeFunctions } from 'pino';
+import { renewInPlace } from '@busbar/pki/tls/renewal';
+import { openTlsSource } from '@busbar/pki/tls/source';
+import { CertificatePurpose } from '@busbar/proto/gen/busbar/v1/certificate';
+import { createLogger, endOnBug } from '@busbar/telemetry/logger';
+import { metricsRegistry } from '@busbar/telemetry/registry';
 import manifest from '../package.json' with { type: 'json' };
 import { createAgent } from './agent.ts';
 import { type AgentFile, parseAgentFile } from './config/config.ts';
 import { openHost } from './config/host.ts';
 import { readBootId } from './inventory/read.ts';
+import { keepLibvirtCertificates } from './libvirt/certificates.ts';
 import { MemoryFile } from './reconcile/memory-file.ts';
 import { GrpcDialer } from './session/grpc-dialer.ts';
+import { agentListener } from './telemetry/listener.ts';
 
 const HELP = `busbar-agent: runs the VMs of one host of a Busbar cluster
 
@@ -36,28 +43,34 @@ const STOP_DEADLINE_MS = 10_000;
 
 async function main(): Promise<void> {
   const file = configuration();
-  const logger = pino({ base: { service: 'busbar-agent', host: file.host }, timestamp: stdTimeFunctions.isoTime });
-  for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
-    process.on(event, (error: unknown) => {
-      logger.fatal({ event, err: error }, 'a bug: the agent ends, to be restarted');
-      process.exit(EXIT.failed);
-    });
-  }
+  const logger = createLogger({
+    base: { service: 'busbar-agent', host: file.host },
+    level: file.log?.level ?? 'info',
+  });
+  endOnBug(logger, EXIT.failed);
   await claimHost(file, logger);
   await run(file, logger);
 }
 
-async function run(file: AgentFile, logger: PinoLogger): Promise<void> {
+async function run(file: AgentFile, logger: Logger): Promise<void> {
   const { cluster, controllers, tls, stateDir } = file;
   const { version } = manifest;
-  const loadTls = () => ({
-    ca: readFileSync(tls.ca),
-    certificate: readFileSync(tls.certificate),
-    key: readFileSync(tls.key),
+  const source = await openTlsSource({ files: tls, clock: systemClock, logger });
+  const ending = new AbortController();
+  void source.run(ending.signal);
+  const dialer = new GrpcDialer({ cluster, controllers, loadTls: () => source.current() });
+  const renewerOf = (purpose: CertificatePurpose) => ({
+    renew: (csrPem: string, signal: AbortSignal) => dialer.renewCertificate(purpose, csrPem, signal),
   });
-  loadTls(); // a missing file is told now, not at the first connection
-  const dialer = new GrpcDialer({ cluster, controllers, loadTls });
-  const host = await openHost(file, { clock: systemClock, logger });
+  const renewal = { clock: systemClock, logger };
+  const own = { ...renewal, source, files: tls, renewer: renewerOf(CertificatePurpose.AGENT) };
+  void renewInPlace(own, ending.signal);
+  if (file.role === 'hypervisor' && file.libvirt.pki !== undefined) {
+    const renewer = renewerOf(CertificatePurpose.LIBVIRT);
+    void keepLibvirtCertificates({ ...renewal, pki: file.libvirt.pki, renewer }, ending.signal);
+  }
+  const metrics = metricsRegistry();
+  const host = await openHost(file, { clock: systemClock, logger, metrics });
   const agent = createAgent({
     clock: systemClock,
     random: systemRandom,
@@ -68,12 +81,17 @@ async function run(file: AgentFile, logger: PinoLogger): Promise<void> {
     bootId: await readBootId(),
     version,
     config: file,
+    metrics,
   });
+  const listener = agentListener({ cluster, tls: source.current(), registry: metrics, health: agent.health, logger });
+  source.onChange(() => listener.setTls(source.current()));
+  if (file.metrics !== undefined) listener.serve(file.metrics.listen);
 
   let stopping = false;
   const stop = (signal: NodeJS.Signals) => {
     if (stopping) return; // process groups and wrappers deliver it twice
     stopping = true;
+    ending.abort();
     logger.info({ signal }, 'agent stops; VMs go on');
     const work = agent.stop().then(() => Promise.all([host.driver?.close(), dialer.close()]));
     const ended = work.then(() => 'agent stopped');
@@ -112,7 +130,7 @@ function configuration(): AgentFile {
  * Two agents on one host would each keep a memory of what was started. An abstract socket is bound by one process per
  * network namespace, and the kernel releases it however that process ends.
  */
-function claimHost(file: AgentFile, logger: PinoLogger): Promise<void> {
+function claimHost(file: AgentFile, logger: Logger): Promise<void> {
   return new Promise((resolve, reject) => {
     const claim = createServer((socket) => socket.destroy());
     claim.once('error', (cause) =>
@@ -126,7 +144,7 @@ function claimHost(file: AgentFile, logger: PinoLogger): Promise<void> {
       ),
     );
     claim.listen(`\0busbar-agent/${file.cluster}/${file.host}`, () => {
-      claim.on('error', (error) => logger.warn({ error: errorChain(error) }, 'claim socket'));
+      claim.on('error', (error) => logger.warn({ err: error }, 'claim socket'));
       resolve();
     });
   });

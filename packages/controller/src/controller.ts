@@ -1,19 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
+import { Pulse } from '@busbar/core/pulse';
 import type { Random } from '@busbar/core/random';
+import type { Seal } from '@busbar/pki/seal';
+import type { SealedAuthorities } from '@busbar/pki/sealed-authorities';
 import { DEFAULT_POLICY, type PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
+import type { HealthSource } from '@busbar/telemetry/health';
 import type { Api } from './api/call.ts';
 import { RequestLeases } from './api/request-leases.ts';
 import { type BoundService, publicServices } from './api/services.ts';
+import { AuditTrail } from './audit/trail.ts';
+import { type Admission, admission } from './certificate/admission.ts';
+import { takeOverAuthorities } from './certificate/take-over.ts';
+import { type EventBus, NO_BUS } from './event/bus.ts';
 import { leaderFor } from './leader/leader.ts';
 import { lead } from './leader/term.ts';
 import { Leadership } from './leadership/leadership.ts';
-import type { Seal } from './pki/seal.ts';
 import { type LeaseTimings, SessionRegistry } from './session/registry.ts';
 import type { ClusterStore } from './store/cluster-store.ts';
+import { groupCommit } from './store/group-commit.ts';
+import { measuredStore } from './store/measured.ts';
+import { controllerHealth } from './telemetry/health.ts';
+import { observe } from './telemetry/observe.ts';
+import { measuredStorage } from './telemetry/storage.ts';
 import { ClusterView } from './view/view.ts';
 
 /**
@@ -32,21 +44,35 @@ export interface ControllerDeps {
   readonly random: Random;
   readonly logger: Logger;
   readonly seal: Seal;
+  /** Where events go besides the store; nowhere by default. */
+  readonly bus?: EventBus;
+  readonly forVoters: Api['forVoters'];
+  /** What `busbar cluster init` made, on a controller that was given its file. */
+  readonly authorities?: SealedAuthorities;
   readonly policy?: PlacementPolicy;
   readonly leaseTimings?: LeaseTimings;
+  /** Default: nothing is counted. */
+  readonly metrics?: Metrics;
 }
 
 export interface Controller {
   readonly sessions: SessionRegistry;
   readonly services: readonly BoundService[];
   readonly leadership: Leadership;
+  readonly trail: AuditTrail;
   readonly view: ClusterView;
+  /** For the transports. */
+  readonly admission: Admission;
+  readonly health: HealthSource;
   /** Runs until the signal aborts, then resigns and returns. */
   run(signal: AbortSignal): Promise<void>;
 }
 
 export function createController(deps: ControllerDeps): Controller {
-  const { store, clock, random, logger } = deps;
+  const { clock, random, logger, metrics = noMetrics } = deps;
+  const store = measuredStore(deps.store, metrics, clock);
+  const storage = measuredStorage(deps.storage, metrics, clock);
+  const rounds = new Pulse(clock);
   const view = new ClusterView({ store, clock, logger });
   const sessions = new SessionRegistry({
     controller: deps.host,
@@ -57,6 +83,7 @@ export function createController(deps: ControllerDeps): Controller {
     logger,
   });
   const leadership = new Leadership({ store, clock, random, log: logger, host: deps.host, address: deps.address });
+  const trail = new AuditTrail({ host: deps.host, store, view, clock, random, logger });
   const policy = deps.policy ?? DEFAULT_POLICY;
   const api: Api = {
     clusterName: deps.cluster,
@@ -65,22 +92,29 @@ export function createController(deps: ControllerDeps): Controller {
     version: deps.version,
     view,
     store,
-    storage: deps.storage,
+    storage,
     sessions,
     policy,
     clock,
     random,
     logger,
+    commit: groupCommit(store),
     requestLeases: new RequestLeases(store, clock),
     seal: deps.seal,
+    forVoters: deps.forVoters,
     leadership,
   };
+
+  observe(metrics, { version: deps.version, store, view, sessions, leadership, clock });
 
   return {
     sessions,
     services: publicServices(api),
     leadership,
+    trail,
     view,
+    admission: admission(view, clock),
+    health: controllerHealth({ view, leadership, rounds, clock }),
     async run(signal) {
       let leading: Promise<void> = Promise.resolve();
       using _term = leadership.onChange((term) => {
@@ -94,15 +128,33 @@ export function createController(deps: ControllerDeps): Controller {
           // A view that has not seen the store yet must not decide; the fence alone would let it try.
           await view.waitFor(term.createRevision, LEADER_VIEW_DEADLINE_MS);
           await lead(
-            { store, view, sessions, storage: deps.storage, policy, clock, logger },
-            leaderFor(store, term, term.signal),
+            {
+              cluster: deps.cluster,
+              host: deps.host,
+              store,
+              view,
+              sessions,
+              storage,
+              policy,
+              seal: deps.seal,
+              bus: deps.bus ?? NO_BUS,
+              clock,
+              random,
+              logger,
+              metrics,
+              rounds,
+            },
+            leaderFor({ store, view, clock, random }, term, term.signal),
           );
         })().catch((error: unknown) => {
-          logger.error({ err: errorChain(error) }, 'could not begin to lead; standing down');
+          logger.error({ err: error }, 'could not begin to lead; standing down');
           void leadership.resign();
         });
       });
-      await Promise.all([view.run(signal), leadership.run(signal)]);
+      const { authorities } = deps;
+      const takeOver =
+        authorities === undefined ? null : takeOverAuthorities({ store, clock, logger }, authorities, signal);
+      await Promise.all([view.run(signal), leadership.run(signal), trail.run(signal), takeOver]);
       await leading;
     },
   };

@@ -1,16 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import { systemRandom } from '@busbar/core/random';
+import { openSeal } from '@busbar/pki/seal';
+import { parseSealedAuthorities, type SealedAuthorities } from '@busbar/pki/sealed-authorities';
+import type { TlsFiles } from '@busbar/pki/tls/files';
+import { renewInPlace } from '@busbar/pki/tls/renewal';
+import { openTlsSource } from '@busbar/pki/tls/source';
+import { CertificatePurpose } from '@busbar/proto/gen/busbar/v1/certificate';
 import { openStorage } from '@busbar/storage/open';
-import { pino } from 'pino';
+import { createLogger, endOnBug } from '@busbar/telemetry/logger';
+import { metricsRegistry } from '@busbar/telemetry/registry';
 import { grpcServer } from './api/grpc-server.ts';
+import { pipeline } from './api/pipeline.ts';
 import { parseControllerFile } from './config/config.ts';
 import { createController } from './controller.ts';
-import { openSeal } from './pki/seal.ts';
+import { edgeServer } from './edge/server.ts';
+import { NO_BUS } from './event/bus.ts';
+import { natsBus } from './event/nats.ts';
 import { EtcdStore } from './store/etcd.ts';
+import { controllerListener } from './telemetry/listener.ts';
+import { ownRenewer } from './tls/renewer.ts';
 import { VERSION } from './version.ts';
 
 const HELP = `busbar-controller ${VERSION}: the controller of a Busbar cluster, one per voting host
@@ -32,26 +44,39 @@ async function main(): Promise<void> {
   if (values.config === undefined) throw new Error('--config FILE is missing; see --help');
 
   const config = parseControllerFile(readFileSync(values.config, 'utf8'), values.config);
-  const logger = pino({
-    base: { service: 'busbar-controller', controller: config.host },
-    timestamp: pino.stdTimeFunctions.isoTime,
-  });
+  const base = { service: 'busbar-controller', controller: config.host };
+  const logger = createLogger({ base, level: config.log?.level ?? 'info' });
+  endOnBug(logger, 70);
+  const metrics = metricsRegistry();
   mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
-  const files = (tls: { ca: string; certificate: string; key: string }) => ({
-    ca: readFileSync(tls.ca),
-    certificate: readFileSync(tls.certificate),
-    key: readFileSync(tls.key),
-  });
+  const open = (files: TlsFiles) => openTlsSource({ files, clock: systemClock, logger });
+  const [tls, etcdTls] = await Promise.all([open(config.tls), open(config.etcd.tls)]);
   const [first, ...others] = config.etcd.endpoints.map((endpoint) => endpoint.replace(/^https:\/\//, ''));
-  const etcdTls = files(config.etcd.tls);
   const store = new EtcdStore({
     members: [first as string, ...others],
-    tls: { ca: etcdTls.ca, cert: etcdTls.certificate, key: etcdTls.key },
+    tls: etcdTls,
     clock: systemClock,
     log: logger,
   });
-  const storage = openStorage(config.storage, { clock: systemClock, logger });
+  const storage = openStorage(config.storage, { clock: systemClock, logger, metrics });
+  const bus =
+    config.nats === undefined
+      ? NO_BUS
+      : natsBus({
+          cluster: config.cluster,
+          servers: config.nats.servers.map((server) => server.replace(/^tls:\/\//, '')),
+          name: `busbar-controller ${config.host}`,
+          tls: () => {
+            const { ca, certificate, key } = tls.current();
+            return { ca: ca.toString(), cert: certificate.toString(), key: key.toString() };
+          },
+          clock: systemClock,
+          random: systemRandom,
+          logger,
+        });
   const self = config.controllers.find((member) => member.host === config.host);
+  const sealKey = readFileSync(config.sealKeyFile);
+  const authorities = readAuthorities(config.authoritiesFile);
   const controller = createController({
     cluster: config.cluster,
     host: config.host,
@@ -60,18 +85,35 @@ async function main(): Promise<void> {
     version: VERSION,
     store,
     storage,
+    bus,
     clock: systemClock,
     random: systemRandom,
     logger,
-    seal: openSeal(readFileSync(config.sealKeyFile)),
+    seal: openSeal(sealKey),
+    forVoters: { sealKey, etcdEndpoints: config.etcd.endpoints },
+    ...(authorities === undefined ? {} : { authorities }),
+    metrics,
   });
-  const server = grpcServer({
+  const transport = {
     cluster: config.cluster,
     services: controller.services,
-    sessions: controller.sessions,
-    tls: files(config.tls),
+    trail: controller.trail,
+    admission: controller.admission,
+    tls,
+    clock: systemClock,
+    logger,
+    metrics,
+  };
+  const server = grpcServer({ ...transport, sessions: controller.sessions });
+  const edge = config.edge === undefined ? null : edgeServer(transport);
+  const listener = controllerListener({
+    cluster: config.cluster,
+    tls: tls.current(),
+    registry: metrics,
+    controller,
     logger,
   });
+  using _renewed = tls.onChange(() => listener.setTls(tls.current()));
   const stop = new AbortController();
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
     process.once(name, () => {
@@ -80,22 +122,40 @@ async function main(): Promise<void> {
       setTimeout(() => process.exit(1), SHUTDOWN_LIMIT_MS).unref();
     });
   }
+  const gate = pipeline({ logger, trail: controller.trail, admission: controller.admission });
+  const { memberTls } = config.etcd;
+  for (const [source, files, purpose] of [
+    [tls, config.tls, CertificatePurpose.CONTROLLER],
+    [etcdTls, config.etcd.tls, CertificatePurpose.ETCD_CLIENT],
+    ...(memberTls === undefined ? [] : [[await open(memberTls), memberTls, CertificatePurpose.ETCD] as const]),
+  ] as const) {
+    void source.run(stop.signal);
+    const renewer = ownRenewer(
+      { cluster: config.cluster, services: controller.services, gate, identity: tls },
+      purpose,
+    );
+    void renewInPlace({ source, files, renewer, clock: systemClock, logger }, stop.signal);
+  }
   const running = controller.run(stop.signal);
+  if (config.metrics !== undefined) listener.serve(config.metrics.listen);
   await server.listen(config.listen);
-  logger.info({ version: VERSION, listen: config.listen, cluster: config.cluster }, 'controller started');
+  if (config.edge !== undefined) await edge?.listen(config.edge.listen);
+  logger.info(
+    { version: VERSION, listen: config.listen, edge: config.edge?.listen, cluster: config.cluster },
+    'controller started',
+  );
   await running;
+  listener.close();
   server.close();
-  await Promise.all([storage.close(), store.close()]);
+  edge?.close();
+  await Promise.all([bus.close(), storage.close(), store.close()]);
   logger.info({}, 'controller stopped');
 }
 
-process.on('unhandledRejection', (error) => {
-  // A bug: nothing in here may be left unawaited. The service manager starts a fresh controller.
-  process.stdout.write(
-    `${JSON.stringify({ level: 60, service: 'busbar-controller', err: errorChain(error), msg: 'unhandled rejection' })}\n`,
-  );
-  process.exit(70);
-});
+/** Gone is as good as taken over: whoever has put it away shall not have to change the configuration. */
+function readAuthorities(file: string | undefined): SealedAuthorities | undefined {
+  return file !== undefined && existsSync(file) ? parseSealedAuthorities(readFileSync(file, 'utf8'), file) : undefined;
+}
 
 main().catch((error: unknown) => {
   process.stderr.write(`busbar-controller: ${errorChain(error)}\n`);

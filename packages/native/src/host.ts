@@ -2,10 +2,12 @@
 import { type Clock, systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import { type Logger, silentLogger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import { move, type StateTable } from '@busbar/core/state-table';
 import { ChildLink } from './child-link.ts';
 import { fromWire, NATIVE_REASONS } from './errors.ts';
 import { Lane, type LaneConfig } from './lane.ts';
+import { type NativeMeter, nativeMeter, type Timing } from './meter.ts';
 import type { MethodArgs, MethodName, MethodResult, MethodTable, ToParent } from './protocol.ts';
 
 export interface CallOptions<L extends string> {
@@ -48,6 +50,7 @@ export interface NativeHostOptions<M, E, L extends string> {
   readonly onEventsLost?: (count: number) => void;
   readonly clock?: Clock;
   readonly logger?: Logger;
+  readonly metrics?: Metrics | undefined;
 }
 
 export type NativeCall<M> = <K extends MethodName<M>>(
@@ -68,12 +71,17 @@ const STATES: StateTable<State> = {
 /** So many failed starts in a row are waited out; after more, calls in a backoff are told at once. */
 const PATIENT_FAILURES = 3;
 
+/** The lane of calls that pass by the lanes, for whoever counts them. */
+const ON_START = 'start';
+
 interface Job {
   readonly id: number;
   readonly method: string;
   readonly args: unknown;
   readonly deadlineMs: number;
   readonly lane: Lane<Job> | null;
+  readonly laneName: string;
+  readonly timing: Timing;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: BusbarError) => void;
   timer: Disposable | null;
@@ -97,6 +105,7 @@ export class NativeHost<M extends MethodTable<M>, E = never, L extends string = 
   readonly #log: Logger;
   readonly #lanes = new Map<string, Lane<Job>>();
   readonly #running = new Map<number, Job>();
+  readonly #meter: NativeMeter;
   #state: State = 'idle';
   #link: ChildLink | null = null;
   #nextId = 1;
@@ -117,6 +126,11 @@ export class NativeHost<M extends MethodTable<M>, E = never, L extends string = 
     for (const [name, config] of Object.entries(configs)) {
       this.#lanes.set(name, new Lane<Job>(config, (job) => this.#send(job)));
     }
+    this.#meter = nativeMeter(options.name, options.metrics ?? noMetrics, this.#clock, {
+      lanes: () => [...this.#lanes].map(([name, lane]) => [name, lane.waiting.length] as const),
+      running: () => this.#running.size,
+      starts: () => this.#generation,
+    });
   }
 
   /** Starts the child without waiting for a first call. */
@@ -132,7 +146,7 @@ export class NativeHost<M extends MethodTable<M>, E = never, L extends string = 
     const laneName = options.lane ?? 'default';
     const lane = this.#lanes.get(laneName);
     if (lane === undefined) throw new TypeError(`${this.#options.name} has no lane "${laneName}"`);
-    return this.#submit(method, args, options.deadlineMs, lane) as Promise<MethodResult<M, K>>;
+    return this.#submit(method, args, options.deadlineMs, lane, laneName) as Promise<MethodResult<M, K>>;
   }
 
   /** Counts the children started so far; what an older one knew is void. */
@@ -161,16 +175,33 @@ export class NativeHost<M extends MethodTable<M>, E = never, L extends string = 
     await link?.end(this.#clock, this.#options.closeGraceMs ?? 1000);
   }
 
-  #submit(method: string, args: unknown, deadlineMs: number, lane: Lane<Job> | null): Promise<unknown> {
+  #submit(
+    method: string,
+    args: unknown,
+    deadlineMs: number,
+    lane: Lane<Job> | null,
+    laneName: string,
+  ): Promise<unknown> {
     if (this.#state === 'closed') {
       return Promise.reject(this.#error('unavailable', NATIVE_REASONS.closed, 'was closed'));
     }
+    const timing = this.#meter.offered();
     if (this.#state === 'backoff' && this.#startFailure !== null && this.#failures > PATIENT_FAILURES) {
+      this.#meter.ended(timing, laneName, method, this.#startFailure);
       return Promise.reject(this.#startFailure);
     }
     this.start();
-    return new Promise((resolve, reject) => {
-      const job: Job = { id: this.#nextId++, method, args, deadlineMs, lane, resolve, reject, timer: null };
+    return new Promise((succeed, fail) => {
+      const resolve = (value: unknown) => {
+        this.#meter.ended(timing, laneName, method, null);
+        succeed(value);
+      };
+      const reject = (error: BusbarError) => {
+        this.#meter.ended(timing, laneName, method, error);
+        fail(error);
+      };
+      const id = this.#nextId++;
+      const job: Job = { id, method, args, deadlineMs, lane, laneName, timing, resolve, reject, timer: null };
       job.timer = this.#clock.timer(deadlineMs, () => this.#expire(job));
       if (lane === null) {
         this.#send(job);
@@ -184,6 +215,7 @@ export class NativeHost<M extends MethodTable<M>, E = never, L extends string = 
 
   #send(job: Job): void {
     this.#running.set(job.id, job);
+    this.#meter.sent(job.timing, job.laneName);
     try {
       this.#link?.post({ t: 'call', id: job.id, method: job.method, args: job.args });
     } catch (cause) {
@@ -276,7 +308,7 @@ export class NativeHost<M extends MethodTable<M>, E = never, L extends string = 
 
   async #prepare(link: ChildLink): Promise<void> {
     const call: NativeCall<M> = (method, args, options) =>
-      this.#submit(method, args, options.deadlineMs, null) as Promise<MethodResult<M, typeof method>>;
+      this.#submit(method, args, options.deadlineMs, null, ON_START) as Promise<MethodResult<M, typeof method>>;
     try {
       await this.#options.onStart?.(call, this.#generation);
     } catch (cause) {

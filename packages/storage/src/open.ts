@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, systemClock } from '@busbar/core/clock/clock';
 import { type Logger, silentLogger } from '@busbar/core/log';
+import type { Metrics } from '@busbar/core/metrics';
 import { type Random, systemRandom } from '@busbar/core/random';
 import { StorageConfig } from './config.ts';
 import { dirDriver } from './dir/driver.ts';
@@ -12,6 +13,7 @@ export interface StorageDeps {
   readonly clock?: Clock;
   readonly random?: Random;
   readonly logger?: Logger;
+  readonly metrics?: Metrics | undefined;
   /** The pool that simulated hosts share; without it the driver `sim` gets one of its own. */
   readonly simPool?: SimPool;
 }
@@ -26,6 +28,7 @@ export function openStorage(config: unknown, deps: StorageDeps = {}): StorageDri
         clock,
         logger: deps.logger ?? silentLogger,
         random: deps.random ?? systemRandom,
+        metrics: deps.metrics,
       });
     case 'dir':
       return dirDriver(checked, { clock });

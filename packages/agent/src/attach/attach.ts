@@ -50,8 +50,7 @@ export class AttachStreams {
     const refusal = this.#streams.size >= STREAM_LIMIT ? `this host serves ${STREAM_LIMIT} streams already` : '';
     const stream = this.#stream(address, order, refusal)
       .catch((error: unknown) => {
-        if (!this.#abort.signal.aborted)
-          logger.warn({ vmId: order.vmId, error: errorChain(error) }, 'attach stream failed');
+        if (!this.#abort.signal.aborted) logger.warn({ vmId: order.vmId, err: error }, 'attach stream failed');
       })
       .finally(() => this.#streams.delete(stream));
     this.#streams.add(stream);

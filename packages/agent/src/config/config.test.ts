@@ -59,6 +59,8 @@ describe('agent.yaml', () => {
       'stateDir',
       /stateDir is missing[\s\S]*statedir is not a known field/,
     ],
+    ['logDir: /var', 'metrics: {listen: "7803"}\nlogDir: /var', 'metrics.listen', /is "7803"; right is: HOST:PORT/],
+    ['logDir: /var', 'log: {level: loud}\nlogDir: /var', 'log.level', /is "loud"; right is: debug, info, warn, error/],
     ['role: hypervisor', 'role: boss', 'role', /is "boss"; right is: role: hypervisor or role: witness/],
     ['libvirt: {uri: "qemu:///system"}', '', 'libvirt', /libvirt is missing/],
     ['libvirt: {uri: "qemu:///system"}', 'libvirt: {uri: system}', 'libvirt.uri', /qemu:\/\/\/system/],

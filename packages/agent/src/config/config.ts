@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { isIP } from 'node:net';
 import { BusbarError, type FieldViolation } from '@busbar/core/errors';
+import { LOG_LEVELS } from '@busbar/telemetry/logger';
 import { parse } from 'yaml';
 import { z } from 'zod';
 
@@ -13,6 +14,7 @@ const WANT = {
   runDir: 'an absolute path of at most 62 characters (names of sockets below it are limited), such as /run/busbar',
   monitor: 'the address of a Ceph monitor, such as 10.77.1.11 or 10.77.1.11:6789',
   word: 'a non-empty word without spaces',
+  level: LOG_LEVELS.join(', '),
   uri: 'a libvirt URI, such as qemu:///system',
 } as const;
 
@@ -52,6 +54,9 @@ const common = {
   stateDir: path,
   runDir: path.max(62, WANT.runDir),
   logDir: path,
+  /** Metrics and health over HTTPS; without it there is no such listener. */
+  metrics: z.strictObject({ listen: address }, 'listen, such as 10.77.0.11:7803').optional(),
+  log: z.strictObject({ level: z.enum(LOG_LEVELS, WANT.level) }, 'level').optional(),
 };
 
 const schema = z.discriminatedUnion(
@@ -61,7 +66,11 @@ const schema = z.discriminatedUnion(
       ...common,
       role: z.literal('hypervisor'),
       libvirt: z.strictObject(
-        { uri: z.string(WANT.uri).regex(/^[a-z+]+:\/\//, WANT.uri) },
+        {
+          uri: z.string(WANT.uri).regex(/^[a-z+]+:\/\//, WANT.uri),
+          /** Where libvirtd's certificates are kept renewed; none where it does not listen on TLS. */
+          pki: path.optional(),
+        },
         'uri, such as qemu:///system',
       ),
       storage,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
 import type { Logger } from '@busbar/core/log';
+import type { Metrics } from '@busbar/core/metrics';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 import type { HostDriver, HostDriverConfig } from '../driver/host-driver.ts';
 import { readInventory } from '../inventory/read.ts';
@@ -9,6 +10,7 @@ import type { AgentFile, HypervisorFile } from './config.ts';
 export interface HostDeps {
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly metrics: Metrics;
 }
 
 /** What the configuration says this host can do. */

@@ -81,14 +81,14 @@ export class LeaseSession {
     if (this.#sent.length > WINDOW) this.#sent.shift();
   }
 
-  /** True when it told something new: this is what keeps a link from being suspect. */
-  acknowledged(number: bigint): boolean {
-    if (this.#worthMs === undefined) return false;
+  /** When it was sent, if that told something new: this is what keeps a link from being suspect. Else null. */
+  acknowledged(number: bigint): number | null {
+    if (this.#worthMs === undefined) return null;
     const index = this.#sent.findIndex((heartbeat) => heartbeat.number === number);
     const heartbeat = this.#sent[index];
-    if (heartbeat === undefined) return false;
+    if (heartbeat === undefined) return null;
     this.#sent.splice(0, index + 1);
     this.#prove(heartbeat.atMs + this.#worthMs);
-    return true;
+    return heartbeat.atMs;
   }
 }

@@ -4,6 +4,7 @@ import { type Clock, sleep } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { VmId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
+import type { Metrics } from '@busbar/core/metrics';
 import { nativeCode } from '@busbar/native/errors';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 import { readLog } from '../console/log-file.ts';
@@ -44,6 +45,7 @@ import { EVENT, stateOf } from './words.ts';
 export interface LibvirtDriverDeps {
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly metrics?: Metrics | undefined;
   /** Where libvirtd writes QEMU's logs [/var/log/libvirt/qemu]. */
   readonly qemuLogDir?: string;
   /** The network namespace that this host's QEMUs are in [ours]. */
@@ -100,6 +102,7 @@ export class LibvirtHostDriver implements HostDriver {
       uri: config.uri,
       clock: deps.clock,
       logger: deps.logger,
+      metrics: deps.metrics,
       onConnected: (call) => this.#prepare(call),
       onChange: () => {
         this.#eventsMissed = true;
@@ -197,7 +200,7 @@ export class LibvirtHostDriver implements HostDriver {
     if (killed > 0) this.#deps.logger.warn({ vmId, killed }, 'QEMU was killed, as libvirt did not end it');
     // libvirt sees its QEMU gone and clears up; without it, the next one to start does.
     const last = outcome === 'slow' ? await byLibvirt : outcome;
-    if (last !== 'done') this.#deps.logger.warn({ vmId, error: errorChain(last) }, 'libvirt did not end a domain');
+    if (last !== 'done') this.#deps.logger.warn({ vmId, err: last }, 'libvirt did not end a domain');
     if (!this.#link.connected && killed > 0) this.#ends.killed(vmId);
     this.#hint();
   }
@@ -321,7 +324,7 @@ export class LibvirtHostDriver implements HostDriver {
     try {
       await this.destroyDomain(vmId);
     } catch (error) {
-      this.#deps.logger.error({ vmId, name, error: errorChain(error) }, 'a start that takes too long cannot be undone');
+      this.#deps.logger.error({ vmId, vm: name, err: error }, 'a start that takes too long cannot be undone');
       throw error;
     } finally {
       this.#undoing.delete(vmId);
@@ -359,7 +362,7 @@ export class LibvirtHostDriver implements HostDriver {
   #ended(vmId: VmId): void {
     if (this.#starting.has(vmId)) return;
     this.#files.removeSeed(vmId).catch((error: unknown) => {
-      this.#deps.logger.warn({ vmId, error: errorChain(error) }, 'a cloud-init disk cannot be removed');
+      this.#deps.logger.warn({ vmId, err: error }, 'a cloud-init disk cannot be removed');
     });
   }
 
@@ -369,7 +372,7 @@ export class LibvirtHostDriver implements HostDriver {
       const xml = await this.#link.call('capabilities', {}, { lane: 'short', deadlineMs: CAPABILITIES_DEADLINE_MS });
       this.#cpuModel = textOf(find(parseXml(xml), 'host', 'cpu', 'model'));
     } catch (error) {
-      this.#deps.logger.warn({ error: errorChain(error) }, 'libvirt does not tell its capabilities');
+      this.#deps.logger.warn({ err: error }, 'libvirt does not tell its capabilities');
     }
     return this.#cpuModel;
   }

@@ -2,6 +2,7 @@
 import type { Clock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import type { Metrics } from '@busbar/core/metrics';
 import { move, type StateTable } from '@busbar/core/state-table';
 import { NATIVE_REASONS, nativeCode } from '@busbar/native/errors';
 import { NativeHost } from '@busbar/native/host';
@@ -35,6 +36,7 @@ export interface LibvirtLinkOptions {
   readonly uri: string;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly metrics?: Metrics | undefined;
   /** Runs in each new session before any other call, e.g. to define secrets. A failure drops the session. */
   readonly onConnected: (call: LinkCall) => Promise<void>;
   /** A session began or ended: what was known may be old. */
@@ -74,6 +76,7 @@ export class LibvirtLink {
       lanes: LANE_CONFIGS,
       clock: options.clock,
       logger: options.logger,
+      metrics: options.metrics,
       onEvent: (event) => {
         if (event.type === 'closed') this.#lost(CLOSE_REASONS[event.reason] ?? 'closed');
         else options.onEvent(event);

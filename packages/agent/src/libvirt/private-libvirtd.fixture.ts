@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -43,6 +43,7 @@ export class PrivateLibvirtd {
       throw new Error(`missing: ${missing.map(([program]) => program).join(', ')}; install ${packages}`);
     }
     const dir = await mkdtemp(join(tmpdir(), 'bb-lv-'));
+    await chmod(dir, 0o711); // QEMU's user passes through
     for (const sub of ['etc', 'lib', 'log', 'cache', 'sock', 'state']) await mkdir(join(dir, sub));
     await writeFile(join(dir, 'etc/libvirtd.conf'), libvirtdConf(join(dir, 'sock')));
     await writeFile(join(dir, 'etc/qemu.conf'), QEMU_CONF);
@@ -202,10 +203,11 @@ function libvirtdConf(socketDir: string): string {
   ].join('\n');
 }
 
-/** As root and without cgroups, so that nothing outside the namespaces is touched. */
+/** Confined as in production; without cgroups, so that nothing outside the namespaces is touched. */
 const QEMU_CONF = [
-  'user = "root"',
-  'group = "root"',
+  'user = "libvirt-qemu"',
+  'group = "kvm"',
+  'seccomp_sandbox = 1',
   'security_driver = "none"',
   'namespaces = []',
   'cgroup_controllers = []',

@@ -3,7 +3,7 @@ import { unreachable } from '@busbar/core/assert';
 import { type Clock, withDeadline } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Epoch, VmId } from '@busbar/core/ids';
-import type { Logger } from '@busbar/core/log';
+import { type Logger, withFields } from '@busbar/core/log';
 import { HOST_DRIVER_REASONS, type HostDriver } from '../driver/host-driver.ts';
 import type { Action } from './action.ts';
 import type { MemoryKeeper } from './keeper.ts';
@@ -35,13 +35,12 @@ export interface ExecuteDeps {
 }
 
 /** Runs one action and records in the VM's track and memory what came of it. Never rejects. */
-export async function execute(deps: ExecuteDeps, action: Action): Promise<void> {
+export async function execute(given: ExecuteDeps, action: Action): Promise<void> {
   const { vmId, epoch } = action;
+  const deps = { ...given, logger: withFields(given.logger, { vmId, epoch: String(epoch) }) };
+  const beganMs = deps.clock.nowMs();
   deps.setTrack(vmId, { ...deps.track(vmId), busy: action.kind });
-  deps.logger.info(
-    { vmId, epoch: String(epoch), action: action.kind, why: 'why' in action ? action.why : '' },
-    'action',
-  );
+  deps.logger.info({ action: action.kind, why: 'why' in action ? action.why : '' }, 'action begins');
   switch (action.kind) {
     case 'start':
       await start(deps, action);
@@ -55,6 +54,7 @@ export async function execute(deps: ExecuteDeps, action: Action): Promise<void> 
     default:
       unreachable(action);
   }
+  deps.logger.info({ action: action.kind, durationMs: Math.round(deps.clock.nowMs() - beganMs) }, 'action ends');
   deps.setTrack(vmId, { ...deps.track(vmId), busy: undefined, listAfter: deps.nextStep() });
 }
 
@@ -88,7 +88,7 @@ async function start(deps: ExecuteDeps, { vmId, epoch, vm }: Action & { kind: 's
   } catch (error) {
     const definite = error instanceof BusbarError && error.reason === DEFINITE;
     const message = errorChain(error);
-    deps.logger.warn({ vmId, epoch: String(epoch), definite, error: message }, 'start failed');
+    deps.logger.warn({ definite, err: error }, 'start failed');
     deps.setTrack(vmId, { ...deps.track(vmId), startError: { message, definite } });
   }
 }
@@ -108,7 +108,7 @@ async function destroy(deps: ExecuteDeps, { vmId, epoch, why }: Action & { kind:
     const track = deps.track(vmId);
     const pauseMs = Math.min(RETRY_MS.last, RETRY_MS.first * 2 ** track.failures);
     const problem = `destroying it failed: ${errorChain(error)}`;
-    deps.logger.warn({ vmId, epoch: String(epoch), error: problem }, 'destroy failed');
+    deps.logger.warn({ err: error }, 'destroy failed');
     deps.setTrack(vmId, { ...track, failures: track.failures + 1, retryAtMs: deps.clock.nowMs() + pauseMs, problem });
   }
 }
@@ -124,6 +124,6 @@ async function press(deps: ExecuteDeps, { vmId, epoch }: Action & { kind: 'press
     await withDeadline(deps.clock, DEADLINE_MS.press, `shutting down ${vmId}`, () => deps.driver.shutdownDomain(vmId));
   } catch (error) {
     // The next press, or the timeout that takes its power, is the retry.
-    deps.logger.warn({ vmId, error: errorChain(error) }, 'shutdown request failed');
+    deps.logger.warn({ err: error }, 'shutdown request failed');
   }
 }

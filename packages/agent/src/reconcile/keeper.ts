@@ -64,7 +64,7 @@ export class MemoryKeeper {
       this.#memory = { ...memory, bootId };
     } catch (error) {
       this.#unreadable = errorChain(error);
-      logger.error({ error: this.#unreadable }, 'memory unreadable: nothing will be started');
+      logger.error({ err: error }, 'memory unreadable: nothing will be started');
     }
   }
 

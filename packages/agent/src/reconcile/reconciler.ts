@@ -3,6 +3,8 @@ import { type Clock, withDeadline } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
 import type { BootId, VmId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, timed } from '@busbar/core/metrics';
+import { Pulse } from '@busbar/core/pulse';
 import {
   DesiredRun,
   type DesiredState,
@@ -10,6 +12,8 @@ import {
   type StatePosition,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { DomainEnd, DomainObservation, HostDriver } from '../driver/host-driver.ts';
+import { Discoveries } from '../telemetry/discoveries.ts';
+import { AGENT_METRICS } from '../telemetry/metrics.ts';
 import { acceptDesired, type Desired } from './desired.ts';
 import { execute } from './execute.ts';
 import { MemoryKeeper } from './keeper.ts';
@@ -36,6 +40,7 @@ export interface ReconcilerOptions {
   readonly driver: HostDriver;
   readonly store: MemoryStore;
   readonly bootId: BootId;
+  readonly metrics: Metrics;
   /** Why the host may not start VMs, as far as the lease goes; empty when it may. */
   noLease(): string;
   /** The picture changed. */
@@ -57,7 +62,10 @@ export interface Picture {
  * only wakes the next tick, which looks at everything again.
  */
 export class Reconciler {
+  /** Beats with each round. */
+  readonly pulse: Pulse;
   readonly #options: ReconcilerOptions;
+  readonly #discoveries: Discoveries;
   readonly #keeper: MemoryKeeper;
   readonly #waker: Waker;
   readonly #actions = new Set<Promise<void>>();
@@ -82,13 +90,18 @@ export class Reconciler {
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
+    this.pulse = new Pulse(options.clock);
+    this.#discoveries = new Discoveries(options.metrics);
     this.#waker = new Waker(options.clock);
     this.#keeper = new MemoryKeeper({ ...options, onProblemChanged: () => this.wake() });
   }
 
   start(): void {
     this.#startedAtMs = this.#options.clock.nowMs();
-    this.#hints = this.#options.driver.onHint(() => this.wake());
+    this.#hints = this.#options.driver.onHint(() => {
+      this.#discoveries.hinted();
+      this.wake();
+    });
     this.#loop = this.#run();
   }
 
@@ -118,16 +131,20 @@ export class Reconciler {
     this.wake();
   }
 
+  /** What keeps the hypervisor from answering; empty when it does. */
+  get hypervisorProblem(): string {
+    const { healthy, message } = this.#options.driver.health();
+    return healthy ? this.#listProblem : message;
+  }
+
   /** Undefined until it was tried to list domains: an empty list would be a lie. */
   picture(): Picture | undefined {
     if (!this.#triedToList) return undefined;
-    const health = this.#options.driver.health();
-    const hypervisor = health.healthy ? this.#listProblem : health.message;
-    const notes = [hypervisor, this.#keeper.problem, this.#refused, ...this.#report.notes];
+    const notes = [this.hypervisorProblem, this.#keeper.problem, this.#refused, ...this.#report.notes];
     return {
       accepted: this.#keeper.memory.accepted,
       domains: this.#report.domains,
-      healthy: health.healthy && this.#listProblem === '',
+      healthy: this.hypervisorProblem === '',
       notes: notes.filter((note) => note !== ''),
     };
   }
@@ -135,6 +152,7 @@ export class Reconciler {
   /** No driver call is begun after this; those under way are left to themselves. Guests are not touched. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.pulse.rest();
     this.#abort.abort(new Error('the agent stops'));
     this.#hints?.[Symbol.dispose]();
     this.#keeper.stop();
@@ -147,8 +165,11 @@ export class Reconciler {
     this.#tracks = this.#tracksAtStart();
     this.#loaded = true;
     if (this.#early !== undefined) this.accept(this.#early);
+    const seconds = this.#options.metrics.histogram(AGENT_METRICS.roundSeconds);
     while (!this.#stopped) {
-      const wakeAtMs = await this.#tick();
+      this.pulse.beat();
+      const tick = () => this.#tick();
+      const wakeAtMs = await timed(this.#options.clock, tick, (took) => seconds.observe({}, took));
       await this.#waker.sleep(BETWEEN_TICKS_MS, wakeAtMs - this.#options.clock.nowMs());
     }
   }
@@ -192,18 +213,21 @@ export class Reconciler {
     const { clock, logger } = this.#options;
     const step = this.#nextStep();
     const begunAtMs = clock.nowMs();
+    this.#discoveries.listing();
     try {
       const list = () => this.#listAll();
       const domains = await withDeadline(clock, LIST_DEADLINE_MS, 'listing domains', list, this.#abort.signal);
+      this.#discoveries.listed(domains);
       this.#observation = { domains, step, begunAtMs, fresh: true };
       if (this.#listProblem !== '') logger.info({ domains: domains.length }, 'hypervisor answers');
       this.#listProblem = '';
       this.#triedToList = true;
       return true;
     } catch (error) {
+      this.#discoveries.failed();
       if (this.#observation === undefined && begunAtMs - this.#startedAtMs < CONNECT_MS) return false;
       const problem = errorChain(error);
-      if (!this.#stopped && problem !== this.#listProblem) logger.warn({ problem }, 'hypervisor does not answer');
+      if (!this.#stopped && problem !== this.#listProblem) logger.warn({ err: error }, 'hypervisor does not answer');
       this.#listProblem = problem;
       this.#triedToList = true;
       if (this.#observation !== undefined) this.#observation = { ...this.#observation, fresh: false };

@@ -3,6 +3,7 @@ import { getEventListeners } from 'node:events';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { VirtualClock } from '@busbar/core/clock/virtual';
+import { Pulse } from '@busbar/core/pulse';
 import { SessionResponse } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { HostRole } from '@busbar/proto/gen/busbar/v1/host';
 import { expect, it } from 'vitest';
@@ -17,8 +18,10 @@ const collectGarbage = runInNewContext('gc') as () => void;
 function open(pipe: AsyncIterable<SessionResponse>) {
   const seen = { desired: 0, ended: [] as string[], signal: undefined as AbortSignal | undefined };
   const controllers = ['h1'];
+  const clock = new VirtualClock();
   const link = new ControllerLink({
-    clock: new VirtualClock(),
+    clock,
+    pulse: new Pulse(clock),
     dialer: {
       session: (_address, _outgoing, signal) => {
         seen.signal = signal;

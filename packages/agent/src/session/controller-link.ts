@@ -2,6 +2,7 @@
 import { unreachable } from '@busbar/core/assert';
 import type { Clock } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
+import type { Pulse } from '@busbar/core/pulse';
 import type { AttachOrder, DesiredState, SessionResponse, Welcome } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { LeaseSession } from '../lease/lease.ts';
 import type { ControllerDialer } from './link.ts';
@@ -26,7 +27,7 @@ const NO_ACKNOWLEDGEMENT = 'it does not acknowledge heartbeats; it may have seal
 
 export interface LinkEvents {
   welcomed(link: ControllerLink): void;
-  acknowledged(): void;
+  acknowledged(roundTripMs: number): void;
   /** It was alive and fell silent. Told with every heartbeat until it ends or is alive again. */
   suspect(link: ControllerLink): void;
   desired(state: DesiredState): void;
@@ -42,6 +43,7 @@ export interface LinkOptions {
   readonly controllers: readonly string[];
   readonly sources: Omit<OutboxSources, 'nextHeartbeat'>;
   readonly lease: LeaseSession;
+  readonly pulse: Pulse;
   readonly events: LinkEvents;
 }
 
@@ -108,6 +110,7 @@ export class ControllerLink {
     // One that welcomes but never acknowledges (sealed) would only do the same again: that one is left until it is cut.
     if (this.#wasAlive && this.suspect) this.#options.events.suspect(this);
     if (this.#ended) return;
+    this.#options.pulse.beat();
     this.outbox.mark('heartbeat');
     this.#unanswered++;
     const intervalMs = this.#terms?.heartbeatIntervalMs ?? FIRST_HEARTBEAT_INTERVAL_MS;
@@ -144,12 +147,14 @@ export class ControllerLink {
       case 'welcome':
         this.#welcome(message.value);
         break;
-      case 'heartbeatAck':
-        if (!lease.acknowledged(message.value.number)) break;
+      case 'heartbeatAck': {
+        const sentAtMs = lease.acknowledged(message.value.number);
+        if (sentAtMs === null) break;
         this.#hear();
         this.#wasAlive = true;
-        events.acknowledged();
+        events.acknowledged(this.#heardAtMs - sentAtMs);
         break;
+      }
       case 'desired':
         events.desired(message.value);
         break;

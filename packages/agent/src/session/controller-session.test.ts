@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { VirtualClock } from '@busbar/core/clock/virtual';
 import { silentLogger } from '@busbar/core/log';
+import { noMetrics } from '@busbar/core/metrics';
+import { Pulse } from '@busbar/core/pulse';
 import { seededRandom } from '@busbar/core/random';
 import { HostRole } from '@busbar/proto/gen/busbar/v1/host';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -24,6 +26,8 @@ beforeEach(() => {
     random: seededRandom(1),
     dialer: cluster,
     logger: silentLogger,
+    metrics: noMetrics,
+    pulse: new Pulse(clock),
     controller: { host: 'h1', address: 'h1' },
     controllers: ['h1'],
     lease,

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
 import type { Logger } from '@busbar/core/log';
+import type { Metrics } from '@busbar/core/metrics';
+import type { Pulse } from '@busbar/core/pulse';
 import type { Random } from '@busbar/core/random';
 import type { AttachOrder, DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { Lease } from '../lease/lease.ts';
+import { AGENT_METRICS } from '../telemetry/metrics.ts';
 import { ControllerLink, NO_ANSWER } from './controller-link.ts';
 import type { ControllerDialer } from './link.ts';
 import type { OutboxSources } from './outbox.ts';
@@ -23,6 +26,9 @@ export interface SessionOptions {
   readonly controllers: readonly string[];
   readonly lease: Lease;
   readonly sources: Omit<OutboxSources, 'nextHeartbeat'>;
+  /** Beats with every dial and every heartbeat that is due. */
+  readonly pulse: Pulse;
+  readonly metrics: Metrics;
   onAcknowledged(): void;
   onDesired(state: DesiredState): void;
   onAttach(order: AttachOrder): void;
@@ -39,6 +45,7 @@ export interface SessionOptions {
  */
 export class ControllerSession {
   readonly #options: SessionOptions;
+  readonly #roundTrip: (ms: number) => void;
   #current: ControllerLink | undefined;
   #candidate: ControllerLink | undefined;
   #pause: Disposable | undefined;
@@ -49,6 +56,9 @@ export class ControllerSession {
 
   constructor(options: SessionOptions) {
     this.#options = options;
+    const seconds = options.metrics.histogram(AGENT_METRICS.roundTrip);
+    const labels = { controller: options.controller.host };
+    this.#roundTrip = (ms) => seconds.observe(labels, ms / 1000);
   }
 
   /** Why this controller cannot be talked to now, for people; empty when it can. */
@@ -67,6 +77,7 @@ export class ControllerSession {
 
   stop(): void {
     this.#stopped = true;
+    this.#options.pulse.rest();
     this.#pause?.[Symbol.dispose]();
     this.#candidate?.close('the agent stops');
     this.#current?.close('the agent stops');
@@ -80,7 +91,8 @@ export class ControllerSession {
       lease: lease.openSession(controller.host),
       events: {
         welcomed: (welcomed) => this.#welcomed(welcomed),
-        acknowledged: () => {
+        acknowledged: (roundTripMs) => {
+          this.#roundTrip(roundTripMs);
           this.#failures = 0;
           this.#note('');
           this.#options.onAcknowledged();
@@ -93,6 +105,7 @@ export class ControllerSession {
     });
     this.#candidate = link;
     this.#dialledAtMs = this.#options.clock.nowMs();
+    this.#options.pulse.beat();
     link.start();
   }
 

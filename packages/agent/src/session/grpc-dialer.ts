@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import { randomUUID } from 'node:crypto';
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { assert } from '@busbar/core/assert';
 import { BusbarError } from '@busbar/core/errors';
+import type { TlsText } from '@busbar/pki/tls/material';
 import {
   type AgentServiceClient,
   AgentServiceDefinition,
@@ -10,6 +12,7 @@ import {
   type SessionRequest,
   type SessionResponse,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import { type CertificatePurpose, CertificateServiceDefinition } from '@busbar/proto/gen/busbar/v1/certificate';
 import {
   type Channel,
   ChannelCredentials,
@@ -21,17 +24,11 @@ import {
 } from 'nice-grpc';
 import type { ControllerDialer } from './link.ts';
 
-export interface TlsFiles {
-  readonly ca: Buffer;
-  readonly certificate: Buffer;
-  readonly key: Buffer;
-}
-
 export interface GrpcDialerOptions {
   readonly cluster: string;
   readonly controllers: readonly { readonly host: string; readonly address: string }[];
-  /** Read for every connection, so that a renewed certificate is used from the next one on. */
-  loadTls(): TlsFiles;
+  /** Asked for every connection, so that a renewed certificate is used from the next one on. */
+  loadTls(): TlsText;
 }
 
 const CHANNEL_OPTIONS: ChannelOptions = {
@@ -52,6 +49,9 @@ const CHANNEL_OPTIONS: ChannelOptions = {
   'grpc.max_send_message_length': 16 * 1024 * 1024,
 };
 
+/** Signing takes milliseconds; a controller that hangs shall leave time for the others. */
+const RENEWAL_DEADLINE_MS = 8_000;
+
 /** Dials controllers over mutual TLS. The certificate has to be a controller's and of its host, whatever address it is dialled at. */
 export class GrpcDialer implements ControllerDialer {
   readonly #options: GrpcDialerOptions;
@@ -71,6 +71,32 @@ export class GrpcDialer implements ControllerDialer {
 
   attach(address: string, outgoing: AsyncIterable<AttachRequest>, signal: AbortSignal): AsyncIterable<AttachResponse> {
     return this.#call(address, (client) => client.attach(outgoing, { signal }));
+  }
+
+  /** A certificate for this host, by the one that the connection is made with; from the first controller that answers. */
+  async renewCertificate(
+    purpose: CertificatePurpose,
+    csrPem: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly certificatePem: string }> {
+    // One id for all tries: a controller that answered too late has recorded what the next one then hands out.
+    const requestId = randomUUID();
+    let failure: unknown;
+    for (const { address } of this.#options.controllers) {
+      const channel = this.#open(address);
+      const limit = AbortSignal.any([signal, AbortSignal.timeout(RENEWAL_DEADLINE_MS)]);
+      try {
+        const client = createClient(CertificateServiceDefinition, channel);
+        const { certificate } = await client.renewCertificate({ purpose, csrPem, requestId }, { signal: limit });
+        return { certificatePem: certificate?.certificatePem ?? '' };
+      } catch (error) {
+        signal.throwIfAborted();
+        failure = error instanceof ClientError ? plain(error) : error;
+      } finally {
+        channel.close();
+      }
+    }
+    throw failure;
   }
 
   close(): Promise<void> {

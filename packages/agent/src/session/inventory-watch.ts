@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, withDeadline } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 
@@ -51,7 +50,7 @@ export class InventoryWatch {
       this.#take(inventory);
       if (!this.#options.isComplete(inventory)) againMs = CHECK_AGAIN_MS;
     } catch (error) {
-      if (!this.#stopped) logger.warn({ error: errorChain(error) }, 'inventory not read');
+      if (!this.#stopped) logger.warn({ err: error }, 'inventory not read');
       againMs = CHECK_AGAIN_MS;
     }
     if (!this.#stopped) this.#timer = clock.timer(againMs, () => void this.#check());

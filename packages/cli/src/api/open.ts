@@ -73,7 +73,7 @@ function credentialsOf(context: ChosenContext): Credentials {
  * Address and role: every host of the cluster has a certificate of the same CA, so a certificate for the right address
  * is not enough. Only a controller may be told what to do, and be believed.
  */
-function checkController(host: string, certificate: PeerCertificate): Error | undefined {
+export function checkController(host: string, certificate: PeerCertificate): Error | undefined {
   const wrong = checkServerIdentity(host, certificate);
   if (wrong !== undefined) return wrong;
   if (/(^|, )URI:spiffe:\/\/[^/,]+\/controller\//.test(certificate.subjectaltname ?? '')) return undefined;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Errors of calls: with what the controller says about them, and as the error that the user sees. */
+import { BusbarError } from '@busbar/core/errors';
 import { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
 import { ClientError, type Metadata, Status } from 'nice-grpc';
 import { CliError, EXIT, type ExitCode } from '../cli/exit.ts';
@@ -111,6 +112,12 @@ export function describeError(error: unknown, doing: string): CliError {
       fields,
       cause: error,
     });
+  }
+  // Refused on this machine, before or after a call.
+  if (error instanceof BusbarError) {
+    const { reason, message, hint, fields } = error;
+    const exit = error.kind === 'invalid' ? EXIT.usage : error.kind === 'already-exists' ? EXIT.conflict : EXIT.failed;
+    return new CliError({ exit, reason, what, why: [`${message} (${reason})`], hint, fields, cause: error });
   }
   const message = error instanceof Error ? error.message : String(error);
   return new CliError({ exit: EXIT.failed, reason: 'INTERNAL', what, why: [message], hint: '', cause: error });

@@ -53,6 +53,19 @@ test('updates what differs, under the revision that it compared with, and keeps 
   expect((await lab.cli('apply', '-f', 'vm.yaml')).stdout).toBe('vm/guest-1 unchanged\n');
 });
 
+test('cloud-init data that were exported without being shown are left alone', async () => {
+  await lab.cli('apply', '-f', 'all.yaml');
+  const exported = GUEST.replace(
+    /cloudInit:[\s\S]*$/,
+    'cloudInit: {userData: "", networkConfig: "", redacted: true}\n',
+  );
+  lab.file('vm.yaml', exported);
+  expect((await lab.cli('apply', '-f', 'vm.yaml')).stdout).toBe('vm/guest-1 unchanged\n');
+  lab.file('vm.yaml', exported.replace('256MiB', '512MiB'));
+  expect((await lab.cli('apply', '-f', 'vm.yaml')).stdout).toContain('vm/guest-1 updated (spec.memoryBytes)');
+  expect(lab.cluster.vms.get('guest-1')?.spec?.cloudInit?.userData).toContain('hostname: guest-1');
+});
+
 test('a change of the run policy starts or stops, and waits for it', async () => {
   await lab.cli('apply', '-f', 'all.yaml');
   lab.file('vm.yaml', GUEST.replace('runPolicy: running', 'runPolicy: stopped'));

@@ -89,7 +89,9 @@ function usage(command: Command): string {
   for (let at: Command | null = command; at !== null; at = at.parent) path.unshift(at.name());
   const words = command.commands.length > 0 ? ['COMMAND'] : command.registeredArguments.map(usageOf);
   const required = command.options.filter(({ mandatory }) => mandatory).map(({ flags }) => flags);
-  return [...path, ...words, ...required, '[options]'].join(' ');
+  const line = [...path, ...words, ...required, '[options]'].join(' ');
+  if (line.length + 2 <= WIDTH) return line;
+  return [[...path, ...words].join(' '), [...required, '[options]'].join(' ')].join('\n      ');
 }
 
 function usageOf(argument: { name(): string; readonly required: boolean; readonly variadic: boolean }): string {

@@ -52,6 +52,19 @@ const NOUNS: readonly Noun[] = [
     load: () => import('../operation/command.ts'),
   },
   {
+    name: 'event',
+    alias: 'events',
+    summary: 'what happened in the cluster',
+    load: () => import('../event/command.ts'),
+  },
+  { name: 'audit', summary: 'who asked for which change', load: () => import('../audit/command.ts') },
+  {
+    name: 'certificate',
+    alias: 'certificates',
+    summary: 'who may use the cluster, and what they may do',
+    load: () => import('../certificate/command.ts'),
+  },
+  {
     name: 'apply',
     group: FILES,
     summary: 'make the cluster match a YAML file; a second run changes nothing',
@@ -156,7 +169,14 @@ export async function loadNoun(command: Command, session: Session): Promise<void
   unloaded.delete(command);
   const { define } = await noun.load();
   define(command, session);
-  for (const verb of command.commands) quiet(acceptKindName(verb, noun.name), session.io);
+  quietAll(command.commands, noun.name, session.io);
+}
+
+function quietAll(commands: readonly Command[], noun: string, io: Io): void {
+  for (const command of commands) {
+    quiet(acceptKindName(command, noun), io);
+    quietAll(command.commands, noun, io);
+  }
 }
 
 /** `busbar vm list -o name` prints vm/web: that is a VM's name for every command that takes one. */

@@ -28,6 +28,19 @@ export function intFlag(flag: string, value: string, max: number): number {
   );
 }
 
+/** "2h" ago, or a time. */
+export function sinceFlag(flag: string, value: string, now: Date): Date {
+  const ago = parseMs(value);
+  if (ago.ok) return new Date(now.getTime() - ago.value);
+  const time = /^\d{4}-\d\d-\d\d/.test(value) ? new Date(value) : new Date(Number.NaN);
+  if (!Number.isNaN(time.getTime())) return time;
+  throw usageError(
+    `${flag} ${value} is not allowed`,
+    `${JSON.stringify(value)} is neither a duration nor a time`,
+    `write e.g. ${flag} 2h or ${flag} 2026-05-01T12:00:00Z`,
+  );
+}
+
 const NAME = /^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$/;
 
 /** The same rule as the API's, told before anything is sent. */

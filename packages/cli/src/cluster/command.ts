@@ -6,6 +6,7 @@ import type { Session } from '../cli/session.ts';
 import { present } from '../operation/resource.ts';
 import { hasColours, print, tableStyle } from '../output/print.ts';
 import { type Column, renderTable } from '../output/table.ts';
+import type { InitOptions } from './init.ts';
 import { counts, renderStatus } from './status.ts';
 
 const columns: readonly Column<Cluster>[] = [
@@ -24,6 +25,17 @@ const columns: readonly Column<Cluster>[] = [
 
 export function define(noun: Command, session: Session): void {
   examples(noun, ['busbar cluster status', 'busbar cluster get -o json']);
+  const init = noun
+    .command('init')
+    .description('Makes a new cluster on its first host: authorities, keys, configuration, an admin.')
+    .requiredOption('--name <name>', 'name of the cluster')
+    .requiredOption('--host <host>', 'name of this host')
+    .requiredOption('--management-address <ip>', 'address of this host on the management network')
+    .option('--storage-address <ip>', 'address on the storage network (default: the management address)')
+    .requiredOption('--dir <directory>', 'where to write; must be new or empty');
+  examples(init, [
+    'busbar cluster init --name plant7 --host host1 --management-address 10.0.0.1 --dir /etc/busbar',
+  ]).action(async (options: InitOptions) => (await import('./init.ts')).init(session, options));
   examples(noun.command('status').description('Health of leader, store, storage, hosts and VMs, on one screen.'), [
     'busbar cluster status',
   ]).action(async () => {

@@ -3,7 +3,7 @@
 import type { Session } from '../cli/session.ts';
 import { readConfig } from '../config/file.ts';
 import type { Column } from '../output/table.ts';
-import { isKind, KINDS, type KindName, kindEntry } from '../resource/kinds.ts';
+import { isKind, KINDS, type KindName, kindEntry, TRAILS } from '../resource/kinds.ts';
 
 export interface Candidate {
   readonly value: string;
@@ -29,7 +29,16 @@ export function words(list: readonly Candidate[]): Candidates {
   return { kind: 'words', list };
 }
 
-const FILE_NAMES: ReadonlySet<string> = new Set(['file', 'ca', 'certificate', 'key', 'userData', 'networkConfig']);
+const FILE_NAMES: ReadonlySet<string> = new Set([
+  'file',
+  'ca',
+  'certificate',
+  'key',
+  'userData',
+  'networkConfig',
+  'tokenFile',
+  'dir',
+]);
 
 export async function valuesOf(place: Place, current: string): Promise<Candidates> {
   const { name, choices, session } = place;
@@ -102,7 +111,8 @@ async function paths(current: string): Promise<readonly Candidate[]> {
 }
 
 async function columnsOf(noun: string): Promise<readonly Column<unknown>[]> {
-  return isKind(noun) ? (await kindEntry(noun).load()).columns : [];
+  const listed = isKind(noun) ? kindEntry(noun) : TRAILS[noun];
+  return listed === undefined ? [] : (await listed.load()).columns;
 }
 
 async function columns(noun: string): Promise<readonly Candidate[]> {

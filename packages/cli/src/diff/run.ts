@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What `apply` would change: the same plan, printed instead of carried out. */
+import type { VmSpec } from '@busbar/proto/gen/busbar/v1/vm';
 import type { Api } from '../api/api.ts';
 import { type Difference, isReference, type RefKind } from '../apply/compare.ts';
 import { resolveReferences } from '../apply/execute.ts';
@@ -55,8 +56,11 @@ async function diffOne(api: Api, { manifest, file }: Wanted): Promise<ResourceDi
   }
   const ids = await resolveReferences(api, manifest);
   const planned = plan(manifest, existing, (kind, name) => ids.get(`${kind}/${name}`));
+  const hidden = (existing.spec as Partial<VmSpec> | undefined)?.cloudInit?.redacted === true;
   const changes = [];
   for (const difference of planned.differences) {
+    // The role of this caller does not see the data: whether they differ cannot be told.
+    if (hidden && difference.path.startsWith('spec.cloudInit')) continue;
     const possible = !planned.impossible.includes(difference.path);
     changes.push(...changesOf(await withNames(api, difference), possible));
   }

@@ -5,14 +5,15 @@ import type { Session } from '../cli/session.ts';
 import type { Shape } from '../manifest/shape.ts';
 import { nearest } from '../manifest/suggest.ts';
 import { print, tableStyle } from '../output/print.ts';
-import { KINDS } from '../resource/kinds.ts';
+import { KINDS, TRAILS } from '../resource/kinds.ts';
 import { type Field, message, type PathStep, walk } from '../schema/schema.ts';
 import { type Explained, renderField, renderKinds, renderTree, typeName } from './render.ts';
 
-/** Kinds that can be explained: those with resources, and the cluster itself. */
+/** Kinds that can be explained: what can be listed, and the cluster itself. */
 const MESSAGES: Readonly<Record<string, string>> = {
   cluster: 'busbar.v1.Cluster',
-  ...Object.fromEntries(Object.entries(KINDS).map(([kind, entry]) => [kind, entry.message])),
+  ...Object.fromEntries(Object.entries({ ...KINDS, ...TRAILS }).map(([kind, entry]) => [kind, entry.message])),
+  certificate: 'busbar.v1.Certificate',
 };
 
 export async function runExplain(session: Session, path: string | undefined): Promise<void> {

@@ -52,7 +52,7 @@ export function renderKinds(
   kinds: readonly { readonly kind: string; readonly comment: string }[],
   width: number,
 ): string {
-  const lines = kinds.map(({ kind, comment }) => truncate(`${kind.padEnd(11)}${comment}`, width));
+  const lines = kinds.map(({ kind, comment }) => truncate(`${kind.padEnd(13)}${comment}`, width));
   return `${lines.join('\n')}\n\nbusbar explain KIND shows its fields.\n`;
 }
 

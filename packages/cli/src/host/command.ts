@@ -6,7 +6,10 @@ import { changeOptions, examples, getOptions, listOptions, parseLabels } from '.
 import type { ChangeOptions, Session } from '../cli/session.ts';
 import { runChange } from '../operation/change.ts';
 import { type ListOptions, runGet, runList } from '../resource/resource.ts';
+import type { JoinOptions } from './join.ts';
+import type { RenewOptions } from './renew.ts';
 import { hosts } from './resource.ts';
+import { defineToken } from './token.ts';
 
 export function define(noun: Command, session: Session): void {
   examples(noun, ['busbar host list', 'busbar host cordon host2', 'busbar host label host2 rack=a3 old-']);
@@ -17,6 +20,25 @@ export function define(noun: Command, session: Session): void {
   examples(getOptions(noun.command('get <host>').description('One host; -o yaml shows its hardware.')), [
     'busbar host get host1 -o yaml',
   ]).action((name: string, options: ListOptions) => runGet(session, hosts, name, options));
+  const join = noun
+    .command('join')
+    .description('Makes this host one of a cluster: redeems a token for its certificates.')
+    .requiredOption('--token-file <file>', 'file with the token; - is stdin')
+    .requiredOption('--management-address <ip>', 'address of this host on the management network')
+    .option('--storage-address <ip>', 'address on the storage network (default: the management address)')
+    .requiredOption('--dir <directory>', 'where to write; must be new or empty');
+  examples(join, [
+    'busbar host join --token-file - --management-address 10.0.0.4 --dir /etc/busbar < host4.token',
+  ]).action(async (options: JoinOptions) => (await import('./join.ts')).join(session, options));
+  const renew = noun
+    .command('renew')
+    .description('Renews certificates of this host of which less than a third is left.')
+    .option('--dir <directory>', 'what init or join wrote', '/etc/busbar')
+    .option('--now', 'all of them, however young');
+  examples(renew, ['busbar host renew', 'busbar host renew --now --dir /etc/busbar']).action(
+    async (options: RenewOptions) => (await import('./renew.ts')).renewHost(session, options),
+  );
+  defineToken(noun, session);
   const update = (name: string) => changeOptions(noun.command(name), { revision: true, waits: false });
   examples(update('label <host> <labels...>').description('Sets labels (key=value) and removes them (key-).'), [
     'busbar host label host2 rack=a3',

@@ -79,7 +79,7 @@ export const vmSpec: ObjectShape = object<VmSpec>(
     serialConsoleDisabled: bool,
     guestAgentDisabled: bool,
     watchdog: enumeration(WatchdogAction),
-    cloudInit: object<CloudInit>({ userData: string, networkConfig: string }),
+    cloudInit: object<CloudInit>({ userData: string, networkConfig: string, redacted: bool }),
     ha: object<HaSpec>({ enabled: bool, priority: int(0, 1000) }),
     isolationPolicy: enumeration(IsolationPolicy),
     placement: object<PlacementSpec>({

@@ -19,7 +19,7 @@ export async function runOperationLog(session: Session, id: string, follow: bool
   if (!follow) return;
   session.goesOn = { what: 'the operation goes on', hint: `busbar operation cancel ${last.id} stops it` };
   if (!ENDED.has(last.state)) {
-    for await (const { change, item } of streamChanges(session, api, only(last.id))) {
+    for await (const { change, item } of streamChanges(session, api, only(last.id), {})) {
       if (change === ChangeKind.DELETE) throw gone(last.id);
       // Right after a controller died, the next one may show an older state.
       if (item === undefined || item.revision < last.revision) continue;

@@ -13,7 +13,7 @@ import { ok, type Result, refuse } from '@busbar/core/result';
 import { usageError } from '../cli/exit.ts';
 import { nearest } from '../manifest/suggest.ts';
 import { parseBytes, parseMs } from '../manifest/units.ts';
-import type { Resource } from './resource.ts';
+import type { Shown } from './resource.ts';
 import { type Scalar, type Subject, type SubjectKind, subjectFor, UnknownSubject } from './subject.ts';
 
 export const OPERATORS = ['!=', '<=', '>=', '=', '<', '>', '~'] as const;
@@ -83,7 +83,7 @@ export function parseFilter(text: string): Result<readonly Term[], FilterProblem
 
 export type Predicate<T> = (item: T, now: Date) => boolean;
 
-export async function compileFilter<T, F>(resource: Resource<T, F>, text: string, flag: string): Promise<Predicate<T>> {
+export async function compileFilter<T>(resource: Shown<T>, text: string, flag: string): Promise<Predicate<T>> {
   const terms = parseFilter(text);
   if (!terms.ok) throw filterError(flag, terms.error);
   const tests: Predicate<T>[] = [];

@@ -3,7 +3,7 @@
  * The kinds of resources, for the commands that take any: wait, explain, completion, support-bundle. A new noun with a
  * Resource gets its line here. Loaded when used, as the nouns are.
  */
-import type { Resource } from './resource.ts';
+import type { Listed, Resource } from './resource.ts';
 
 export interface KindEntry {
   /** Full name of the API's message. */
@@ -22,6 +22,18 @@ export const KINDS = {
     load: async () => (await import('../operation/resource.ts')).operations,
   },
 } as const satisfies Record<string, KindEntry>;
+
+/** What can be listed and watched, but not fetched one by one. */
+export const TRAILS: Readonly<Record<string, { readonly message: string; load(): Promise<Listed<unknown, never>> }>> = {
+  event: {
+    message: 'busbar.v1.Event',
+    load: async () => (await import('../event/resource.ts')).events as Listed<unknown, never>,
+  },
+  audit: {
+    message: 'busbar.v1.AuditRecord',
+    load: async () => (await import('../audit/resource.ts')).auditRecords as Listed<unknown, never>,
+  },
+};
 
 export type KindName = keyof typeof KINDS;
 

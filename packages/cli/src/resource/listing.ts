@@ -4,7 +4,7 @@ import { usageError } from '../cli/exit.ts';
 import { isTable } from '../cli/output.ts';
 import type { Session } from '../cli/session.ts';
 import type { Column } from '../output/table.ts';
-import type { Resource } from './resource.ts';
+import type { Shown } from './resource.ts';
 
 export interface ListOptions {
   readonly watch?: boolean;
@@ -25,11 +25,7 @@ export interface Listing<T> {
   readonly sorted: ((items: readonly T[]) => readonly T[]) | undefined;
 }
 
-export async function makeListing<T, F>(
-  session: Session,
-  resource: Resource<T, F>,
-  options: ListOptions,
-): Promise<Listing<T>> {
+export async function makeListing<T>(session: Session, resource: Shown<T>, options: ListOptions): Promise<Listing<T>> {
   const { filter, sort } = options;
   const now = session.io.now();
   const columns = await columnsOf(session, resource, options);
@@ -46,9 +42,9 @@ export async function makeListing<T, F>(
   };
 }
 
-async function columnsOf<T, F>(
+async function columnsOf<T>(
   session: Session,
-  resource: Resource<T, F>,
+  resource: Shown<T>,
   { columns: wanted }: ListOptions,
 ): Promise<readonly Column<T>[]> {
   const wide = session.output === 'wide';

@@ -7,7 +7,7 @@ import type { Api, Opened } from '../api/api.ts';
 import type { Session } from '../cli/session.ts';
 import { print, tableStyle } from '../output/print.ts';
 import { type Column, renderTable } from '../output/table.ts';
-import { type ListOptions, makeListing } from './listing.ts';
+import { type Listing, type ListOptions, makeListing } from './listing.ts';
 
 export type { ListOptions } from './listing.ts';
 
@@ -31,7 +31,8 @@ export interface WatchStream<T> {
   readonly failed: Opened<never>['failed'];
 }
 
-export interface Resource<T, Filter = object> {
+/** What can be listed and watched. */
+export interface Listed<T, Filter = object> {
   readonly singular: string;
   readonly plural: string;
   /** Full name of the API's message, e.g. "busbar.v1.Vm": what paths in --columns, --sort and --filter begin at. */
@@ -41,16 +42,19 @@ export interface Resource<T, Filter = object> {
   name(item: T): string;
   toJson(item: T): unknown;
   list(api: Api, pageToken: string, filter: Filter): Promise<Page<T>>;
-  get(api: Api, name: string): Promise<T>;
-  watch(api: Api, revision: bigint, options: CallOptions): Promise<WatchStream<T>>;
+  watch(api: Api, revision: bigint, options: CallOptions, filter: Filter): Promise<WatchStream<T>>;
   /** The part of the filter that a watch has to apply itself. */
   matches?(item: T, filter: Filter): boolean;
+}
+
+export interface Resource<T, Filter = object> extends Listed<T, Filter> {
+  get(api: Api, name: string): Promise<T>;
 }
 
 export const PAGE_SIZE = 500;
 
 /** Every page. */
-export async function listAll<T, F>(api: Api, resource: Resource<T, F>, filter: F): Promise<Page<T>> {
+export async function listAll<T, F>(api: Api, resource: Listed<T, F>, filter: F): Promise<Page<T>> {
   const items: T[] = [];
   let revision = 0n;
   let pageToken = '';
@@ -65,27 +69,39 @@ export async function listAll<T, F>(api: Api, resource: Resource<T, F>, filter: 
 }
 
 /** As -o name prints it and `busbar wait` takes it. */
-export function nameOf<T, F>(resource: Resource<T, F>, item: T): string {
-  return `${resource.singular}/${resource.name(item)}`;
+export function nameOf<T>(resource: Pick<Listed<T>, 'singular' | 'name'>, item: T): string {
+  return `${resource.singular.replaceAll(' ', '-')}/${resource.name(item)}`;
 }
 
 export async function runList<T, F>(
   session: Session,
-  resource: Resource<T, F>,
+  resource: Listed<T, F>,
   filter: F,
   options: ListOptions,
 ): Promise<void> {
-  session.doing = `list ${resource.plural}`;
+  session.doing = `list ${wordsOf(resource)}`;
   const listing = await makeListing(session, resource, options);
   const api = await session.api();
   if (options.watch === true) {
     const { runWatch } = await import('./watch.ts');
     return runWatch(session, api, resource, { filter, listing, only: undefined });
   }
-  const page = await listAll(api, resource, filter);
+  await printList(session, resource, listing, await listAll(api, resource, filter));
+}
+
+/** What a list needs to be shown; there may be no way to watch it. */
+export type Shown<T> = Pick<Listed<T>, 'singular' | 'plural' | 'message' | 'columns' | 'name' | 'toJson'>;
+
+export async function printList<T>(
+  session: Session,
+  resource: Shown<T>,
+  listing: Listing<T>,
+  page: Pick<Page<T>, 'items' | 'revision'>,
+): Promise<void> {
   const kept = page.items.filter((item) => listing.keeps(item));
   const items = listing.sorted?.(kept) ?? kept;
-  const none = listing.filtered && page.items.length > 0 ? `no ${resource.plural} match` : `no ${resource.plural}`;
+  const words = wordsOf(resource);
+  const none = listing.filtered && page.items.length > 0 ? `no ${words} match` : `no ${words}`;
   await print(session, {
     // The API's response; the list itself is there also when empty, so that `.vms[]` always works.
     json: () => ({
@@ -99,6 +115,11 @@ export async function runList<T, F>(
       return renderTable(listing.columns, items, tableStyle(session), listing.headers);
     },
   });
+}
+
+/** "auditRecords" → "audit records". */
+function wordsOf({ plural }: Pick<Listed<never>, 'plural'>): string {
+  return plural.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 }
 
 export async function runGet<T, F>(

@@ -3,16 +3,13 @@
 import { usageError } from '../cli/exit.ts';
 import { orderOf } from './filter.ts';
 import { hint } from './listing.ts';
-import type { Resource } from './resource.ts';
+import type { Shown } from './resource.ts';
 import { type Scalar, subjectFor, UnknownSubject } from './subject.ts';
 
 /** host2 before host10. */
 const NATURAL = new Intl.Collator('en', { numeric: true });
 
-export async function compileSort<T, F>(
-  resource: Resource<T, F>,
-  text: string,
-): Promise<(a: T, b: T, now: Date) => number> {
+export async function compileSort<T>(resource: Shown<T>, text: string): Promise<(a: T, b: T, now: Date) => number> {
   const sign = text.startsWith('-') ? -1 : 1;
   const subject = await subjectFor(resource, sign < 0 ? text.slice(1) : text).catch((error: unknown) => {
     if (!(error instanceof UnknownSubject)) throw error;

@@ -9,7 +9,7 @@ import { type Api, isUnavailable } from '../api/api.ts';
 import { UnreachableError } from '../api/rpc-error.ts';
 import type { Session } from '../cli/session.ts';
 import { note } from '../output/print.ts';
-import type { Change, Resource } from './resource.ts';
+import type { Change, Listed } from './resource.ts';
 
 /** A cluster without any controller for this long is worth ending the watch with an error. */
 const PATIENCE_MS = 60_000;
@@ -19,7 +19,8 @@ const RETRY_MS = 500;
 export async function* streamChanges<T, F>(
   session: Session,
   api: Api,
-  resource: Pick<Resource<T, F>, 'watch'>,
+  resource: Pick<Listed<T, F>, 'watch'>,
+  filter: F,
 ): AsyncGenerator<Change<T>> {
   let revision = 0n;
   let lostAt: number | undefined;
@@ -30,7 +31,7 @@ export async function* streamChanges<T, F>(
     const left = new AbortController();
     try {
       const signal = AbortSignal.any([session.signal, left.signal]);
-      const stream = await resource.watch(api, revision, { signal, onTrailer: (t) => (trailer = t) });
+      const stream = await resource.watch(api, revision, { signal, onTrailer: (t) => (trailer = t) }, filter);
       failed = stream.failed;
       for await (const change of stream.changes) {
         if (lostAt !== undefined) note(session.io, `watch goes on at ${stream.address}`);

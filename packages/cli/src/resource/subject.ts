@@ -7,7 +7,7 @@ import { nearest } from '../manifest/suggest.ts';
 import { formatBytes } from '../output/format.ts';
 import type { Column } from '../output/table.ts';
 import type { Field, PathStep } from '../schema/schema.ts';
-import type { Resource } from './resource.ts';
+import type { Shown } from './resource.ts';
 
 export type Scalar = string | number | bigint | Date | boolean;
 export type SubjectKind = 'text' | 'words' | 'number' | 'bytes' | 'ms' | 'age' | 'time' | 'bool';
@@ -35,7 +35,7 @@ export function columnKey<T>(column: Column<T>): string {
   return column.key ?? column.header.toLowerCase().replaceAll(' ', '-');
 }
 
-export async function columnFor<T, F>(resource: Resource<T, F>, name: string): Promise<Column<T>> {
+export async function columnFor<T>(resource: Shown<T>, name: string): Promise<Column<T>> {
   const column = resource.columns.find((candidate) => columnKey(candidate) === name.toLowerCase());
   if (column !== undefined) return column;
   const { field, of } = await resolve(resource, name);
@@ -50,7 +50,7 @@ export async function columnFor<T, F>(resource: Resource<T, F>, name: string): P
   };
 }
 
-export async function subjectFor<T, F>(resource: Resource<T, F>, name: string): Promise<Subject<T>> {
+export async function subjectFor<T>(resource: Shown<T>, name: string): Promise<Subject<T>> {
   const column = resource.columns.find((candidate) => columnKey(candidate) === name.toLowerCase());
   if (column !== undefined) return ofColumn(column);
   const { field, of } = await resolve(resource, name);
@@ -106,7 +106,7 @@ interface Resolved<T> {
   readonly of: (item: T) => readonly unknown[];
 }
 
-async function resolve<T, F>(resource: Resource<T, F>, name: string): Promise<Resolved<T>> {
+async function resolve<T>(resource: Shown<T>, name: string): Promise<Resolved<T>> {
   const { walk } = await import('../schema/schema.ts');
   const path = /^labels\./.test(name) ? `meta.${name}` : name;
   const steps = walk(resource.message, path);

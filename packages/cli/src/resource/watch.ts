@@ -7,7 +7,7 @@ import type { Session } from '../cli/session.ts';
 import { note, printElement, tableStyle, write } from '../output/print.ts';
 import { tableLines } from '../output/table.ts';
 import type { Listing } from './listing.ts';
-import { type Change, listAll, nameOf, type Resource } from './resource.ts';
+import { type Change, type Listed, listAll, nameOf } from './resource.ts';
 import { streamChanges } from './stream.ts';
 
 interface WatchScope<T, F> {
@@ -20,7 +20,7 @@ interface WatchScope<T, F> {
 export async function runWatch<T, F>(
   session: Session,
   api: Api,
-  resource: Resource<T, F>,
+  resource: Listed<T, F>,
   scope: WatchScope<T, F>,
 ): Promise<void> {
   session.doing = `watch ${resource.plural}`;
@@ -35,7 +35,7 @@ export async function runWatch<T, F>(
   const shown = new Set<string>();
   // With an order everything that exists is kept until it is complete; what changes later comes as it comes.
   let first: Map<T, Change<T>> | undefined = listing.sorted === undefined ? undefined : new Map();
-  for await (const change of streamChanges(session, api, resource)) {
+  for await (const change of streamChanges(session, api, resource, scope.filter)) {
     const { item } = change;
     if (change.change === ChangeKind.RESYNC) note(session.io, 'watch restarted: changes in between may be missing');
     if (change.change === ChangeKind.PROGRESS && first !== undefined) {
@@ -68,7 +68,7 @@ export async function runWatch<T, F>(
 async function lineOf<T, F>(
   session: Session,
   api: Api,
-  resource: Resource<T, F>,
+  resource: Listed<T, F>,
   scope: WatchScope<T, F>,
   wanted: (item: T) => boolean,
 ): Promise<(item: T) => string> {

@@ -5,6 +5,7 @@
  */
 import type { Cluster } from '@busbar/proto/gen/busbar/v1/cluster';
 import type { ErrorInfo, ResourceMeta, ResourceRef } from '@busbar/proto/gen/busbar/v1/common';
+import type { Event } from '@busbar/proto/gen/busbar/v1/event';
 import type { Host } from '@busbar/proto/gen/busbar/v1/host';
 import type { Image } from '@busbar/proto/gen/busbar/v1/image';
 import type { Network } from '@busbar/proto/gen/busbar/v1/network';
@@ -169,6 +170,17 @@ export const NETWORK: Allow<Network> = {
   meta: META,
   spec: { kind: true, bridge: true, vlanTag: true },
   status: { hosts: true },
+};
+
+export const EVENT: Allow<Event> = {
+  id: true,
+  time: true,
+  severity: true,
+  reason: true,
+  subject: REF,
+  message: true,
+  attributes: true,
+  revision: true,
 };
 
 export const OPERATION: Allow<Operation> = {

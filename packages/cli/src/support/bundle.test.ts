@@ -31,6 +31,7 @@ beforeEach(async () => {
     operation.error = { reason: 'X', message: `token: "${SECRET} and more"`, hint: PEM, fields: [] };
     Object.assign(operation, { secretOfALaterVersion: SECRET });
   }
+  lab.cluster.trail.addEvent('VM_ENDED', 'web', `qemu: secret="${SECRET}"`, new Date(0));
   lab.file('client.key', PEM);
   const config = readFileSync(join(lab.directory, 'config.yaml'), 'utf8');
   lab.file('config.yaml', config.replace('    plaintext', '    key: client.key\n    plaintext'));
@@ -65,6 +66,7 @@ test('holds what a supporter needs, and none of the secrets that lie around', as
       'contents',
       'context',
       'controllers',
+      'events',
       'hosts',
       'images',
       'networks',
@@ -105,7 +107,7 @@ test('a dead controller is told, a dead cluster leaves the rest', async () => {
   const { code, stdout, stderr } = await lab.cli('support-bundle', '--file', 'none.tar.gz');
   expect(code).toBe(0);
   expect(stdout).toMatch(/vms\.json +- +0B +MISSING: no controller answers/);
-  expect(stderr).toContain('8 of 10 parts are missing\n');
+  expect(stderr).toContain('9 of 11 parts are missing\n');
 });
 
 test('is never written over something', async () => {

@@ -2,6 +2,7 @@
 /** The parts of a support bundle. A new service gets a line in SECTIONS, and an allow-list in allow.ts. */
 import { hostname, release } from 'node:os';
 import { Cluster, ClusterServiceDefinition } from '@busbar/proto/gen/busbar/v1/cluster';
+import { EventFilter } from '@busbar/proto/gen/busbar/v1/event';
 import packageJson from '../../package.json' with { type: 'json' };
 import type { Api } from '../api/api.ts';
 import { openApi } from '../api/open.ts';
@@ -10,10 +11,11 @@ import type { Session } from '../cli/session.ts';
 import { splitEndpoints } from '../config/address.ts';
 import { chooseContext, readConfig } from '../config/file.ts';
 import { describe } from '../context/show.ts';
+import { events } from '../event/resource.ts';
 import { present } from '../operation/resource.ts';
 import { type KindName, kindEntry } from '../resource/kinds.ts';
 import { listAll } from '../resource/resource.ts';
-import { CLUSTER, HOST, IMAGE, NETWORK, OPERATION, VM, VOLUME } from './allow.ts';
+import { CLUSTER, EVENT, HOST, IMAGE, NETWORK, OPERATION, VM, VOLUME } from './allow.ts';
 import { type AllowTree, redact, scrub } from './redact.ts';
 
 export interface Section {
@@ -42,7 +44,13 @@ export const SECTIONS: readonly Section[] = [
   resources('image', IMAGE),
   resources('network', NETWORK),
   resources('operation', OPERATION),
+  { name: 'events', what: 'what happened in the last week', remote: true, collect: lastEvents },
 ];
+
+async function lastEvents(session: Session): Promise<unknown> {
+  const { items } = await listAll(await session.api(), events, EventFilter.create());
+  return items.map((item) => redact(events.toJson(item), EVENT));
+}
 
 function resources(kind: KindName, allow: AllowTree): Section {
   return {

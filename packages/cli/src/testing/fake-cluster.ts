@@ -12,6 +12,7 @@ import { Operation, OperationState, OperationStepState } from '@busbar/proto/gen
 import type { Vm } from '@busbar/proto/gen/busbar/v1/vm';
 import type { Volume } from '@busbar/proto/gen/busbar/v1/volume';
 import { type CallContext, ServerError, Status } from 'nice-grpc';
+import { FakeTrail } from './fake-trail.ts';
 
 export const CREATED = new Date('2026-03-01T10:00:00Z');
 export const NOW = new Date('2026-03-01T12:30:00Z');
@@ -30,6 +31,7 @@ export class FakeCluster {
   readonly networks = new Map<string, Network>();
   readonly images = new Map<string, Image>();
   readonly operations = new Map<string, Operation>();
+  readonly trail = new FakeTrail();
   /** What each request id was answered. */
   readonly answers = new Map<string, unknown>();
   /** Calls in order, e.g. "CreateVm web". */

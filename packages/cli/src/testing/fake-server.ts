@@ -2,9 +2,11 @@
 /** Controllers in front of a FakeCluster: several at once, each of which can be killed and revived. */
 import { createHash } from 'node:crypto';
 import { on, once } from 'node:events';
+import { AuditServiceDefinition } from '@busbar/proto/gen/busbar/v1/audit';
 import { ClusterServiceDefinition, type ClusterServiceImplementation } from '@busbar/proto/gen/busbar/v1/cluster';
 import type { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
 import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
+import { EventServiceDefinition } from '@busbar/proto/gen/busbar/v1/event';
 import { HostServiceDefinition, type HostServiceImplementation } from '@busbar/proto/gen/busbar/v1/host';
 import {
   Image,
@@ -67,6 +69,8 @@ export class FakeController {
     server.add(NetworkServiceDefinition, networkService(cluster));
     server.add(ImageServiceDefinition, imageService(cluster));
     server.add(OperationServiceDefinition, operationService(cluster));
+    server.add(EventServiceDefinition, cluster.trail.eventService);
+    server.add(AuditServiceDefinition, cluster.trail.auditService);
     const [host, port] = this.address === '' ? ['127.0.0.1', '0'] : this.address.split(':');
     const bound = await server.listen(`${host}:${port}`, this.#credentials);
     this.address = `127.0.0.1:${bound}`;

@@ -95,7 +95,7 @@ async function untilHolds<T>(
     return holds(item, now());
   };
   if (look(begin)) return begin;
-  for await (const { change, item } of streamChanges(session, api, resource)) {
+  for await (const { change, item } of streamChanges(session, api, resource, {})) {
     if (change === ChangeKind.PROGRESS || change === ChangeKind.RESYNC) {
       // Deleted while nobody watched: the stream began anew without it.
       if ((await existing(api, resource, id)) === undefined) throw missing(session, nameOf(resource, begin), DELETED);
@@ -112,7 +112,7 @@ const DELETED = 'it was deleted meanwhile';
 async function untilDeleted<T>(session: Session, api: Api, resource: Resource<T>, begin: T): Promise<void> {
   const id = resource.id(begin);
   session.lastSeen = 'it is still there';
-  for await (const { change, item } of streamChanges(session, api, resource)) {
+  for await (const { change, item } of streamChanges(session, api, resource, {})) {
     if (change === ChangeKind.DELETE && item !== undefined && resource.id(item) === id) return;
     if (change !== ChangeKind.PROGRESS && change !== ChangeKind.RESYNC) continue;
     if ((await existing(api, resource, id)) === undefined) return;

@@ -2,24 +2,44 @@
 import type { Clock } from '@busbar/core/clock/clock';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
+import type { Role } from '@busbar/pki/role';
+import type { Seal } from '@busbar/pki/seal';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
-import type { Role } from '../pki/role.ts';
-import type { Seal } from '../pki/seal.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
+import type { Commit } from '../store/group-commit.ts';
 import type { ClusterView } from '../view/view.ts';
+import type { PresentedCertificate } from './authenticate.ts';
 import type { RequestLeases } from './request-leases.ts';
 
 /** Who calls, as proven by the client certificate. */
 export interface Caller {
-  /** E.g. "client/admin". */
+  /** E.g. "client/admin", "host/host1". */
   readonly name: string;
-  readonly role: Role;
+  /** Null for hosts and controllers, and for who joins. */
+  readonly role: Role | null;
+  /** Null for who joins. */
+  readonly certificate: PresentedCertificate | null;
 }
+
+/** What the audit trail has of a call so far: see pipeline.ts, where it begins and ends. */
+export interface CallAudit {
+  /** Full name of the method, e.g. "busbar.v1.VmService/CreateVm". */
+  readonly method: string;
+  /** Id of the call's audit record, once a transaction was sent that carries it. */
+  id: string | null;
+  /** Nothing is left to record: the record is written, or the call repeats one that has its own. */
+  settled: boolean;
+  /** A stream that changes no record, and may last for days, was let in: this is the time to record it. */
+  readonly accepted: () => void;
+}
+/** Who comes with a join token, before it is looked at. */
+export const NOBODY: Caller = { name: 'nobody', role: null, certificate: null };
 
 export interface Call {
   readonly caller: Caller;
+  readonly audit: CallAudit;
   /** Aborts when the caller hangs up or the deadline passes. */
   readonly signal: AbortSignal;
 }
@@ -32,6 +52,8 @@ export interface Api {
   readonly version: string;
   readonly view: ClusterView;
   readonly store: ClusterStore;
+  /** Writes a change of the API, together with those of other callers. */
+  readonly commit: Commit;
   readonly storage: StorageDriver;
   readonly sessions: SessionRegistry;
   readonly policy: PlacementPolicy;
@@ -40,5 +62,7 @@ export interface Api {
   readonly logger: Logger;
   readonly requestLeases: RequestLeases;
   readonly seal: Seal;
+  /** What a host that joins as a voter is given. */
+  readonly forVoters: { readonly sealKey: Uint8Array; readonly etcdEndpoints: readonly string[] };
   readonly leadership: { leader(): { readonly host: string } | null };
 }

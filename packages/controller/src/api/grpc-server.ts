@@ -1,19 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import type { Clock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
+import type { TlsFeed } from '@busbar/pki/tls/source';
+import { DESCRIPTORS } from '@busbar/proto/files';
 import { AgentServiceDefinition } from '@busbar/proto/gen/busbar/agent/v1/agent';
-import { ServerCredentials } from '@grpc/grpc-js';
 import { type CallContext, createServer, ServerError, type ServiceImplementation } from 'nice-grpc';
 import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
 import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
+import type { AuditTrail } from '../audit/trail.ts';
+import type { Admission } from '../certificate/admission.ts';
 import type { SessionRegistry } from '../session/registry.ts';
-import { agentHostOf, callerOf } from './authenticate.ts';
-import { identityInterceptor, PEER_KEY, uriNames } from './identity-interceptor.ts';
+import { serverCredentials } from '../tls/credentials.ts';
+import { agentHostOf, callerOf, type Peer, type PresentedCertificate, presented } from './authenticate.ts';
+import { CONNECTION_LIMITS, type ConnectionCounts, type ConnectionLimits, guardConnections } from './connections.ts';
+import { identityInterceptor, PEER_KEY } from './identity-interceptor.ts';
+import { newIntake } from './intake.ts';
+import { intakeInterceptor } from './intake-interceptor.ts';
+import { listeningServer } from './listening-server.ts';
+import { measuredPipeline } from './measured.ts';
 import { pipeline } from './pipeline.ts';
 import type { BoundService } from './services.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
+import { untilRevoked } from './until-revoked.ts';
 
 /**
  * The gRPC transport: TLS with client certificates, identities from their URI names, and the pipeline in
@@ -21,14 +32,9 @@ import { ERROR_TRAILER, statusOf } from './status.ts';
  */
 export interface GrpcServer {
   listen(address: string): Promise<number>;
+  connections(): ConnectionCounts;
   /** Ends running calls and stops listening. */
   close(): void;
-}
-
-export interface TlsFiles {
-  readonly ca: Buffer;
-  readonly certificate: Buffer;
-  readonly key: Buffer;
 }
 
 /** Keepalive: a dropped link is noticed after 15 s; clients may ping as often as every 5 s (the default would be 5 min). */
@@ -41,6 +47,8 @@ const CHANNEL_OPTIONS = {
   // Calls of one connection at the same time; the default is 2^32. An agent has two dozen open, a client with all its
   // watches and consoles some hundred; one that leaks streams must not take the controller's memory.
   'grpc.max_concurrent_streams': 1_000,
+  // Who has nothing under way can connect again; the place is for others.
+  'grpc.max_connection_idle_ms': 600_000,
   // Lists are paged and chunks are 1 MiB: nothing legitimate is larger.
   'grpc.max_receive_message_length': 4 * 1024 ** 2,
 };
@@ -49,15 +57,28 @@ export function grpcServer(deps: {
   readonly cluster: string;
   readonly services: readonly BoundService[];
   readonly sessions: SessionRegistry;
-  readonly tls: TlsFiles;
+  readonly trail: AuditTrail;
+  readonly admission: Admission;
+  readonly tls: TlsFeed;
+  readonly clock: Clock;
   readonly logger: Logger;
+  /** Default: nothing is counted. */
+  readonly metrics?: Metrics;
+  readonly limits?: ConnectionLimits;
 }): GrpcServer {
-  const options = { ...CHANNEL_OPTIONS, interceptors: [identityInterceptor] };
+  const { clock, logger } = deps;
+  const interceptors = [intakeInterceptor(newIntake(clock)), identityInterceptor];
+  const options = { ...CHANNEL_OPTIONS, interceptors };
   // nice-grpc hands its options to grpc-js's Server, which also takes interceptors; only its type does not say so.
   const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
-  const gate = pipeline(deps.logger);
+  const { metrics = noMetrics } = deps;
+  const gate = measuredPipeline(pipeline(deps), 'grpc', { metrics, clock });
+  // Nobody gets here without a certificate, so nobody joins here.
+  const services = deps.services.filter(({ methods }) =>
+    Object.values(methods).every((method) => method.access !== 'join'),
+  );
 
-  for (const { definition, methods } of deps.services) {
+  for (const { definition, methods } of services) {
     const implementation: Record<string, unknown> = {};
     for (const [key, method] of Object.entries(methods)) {
       const rpc = definition.methods[key];
@@ -65,12 +86,12 @@ export function grpcServer(deps: {
       if (rpc.requestStream || rpc.responseStream) {
         const run = gate.stream(definition.fullName, rpc, method);
         implementation[key] = (request: unknown, context: CallContext) =>
-          translated(run(request, callerOf(uris(context), deps.cluster), context.signal), context);
+          translated(run(request, callerOf(certificateOf(context), deps.cluster), context.signal), context);
       } else {
         const run = gate.unary(definition.fullName, rpc, method);
         implementation[key] = async (request: unknown, context: CallContext) => {
           try {
-            return await run(request, callerOf(uris(context), deps.cluster), context.signal);
+            return await run(request, callerOf(certificateOf(context), deps.cluster), context.signal);
           } catch (error) {
             throw toServerError(error, context);
           }
@@ -82,32 +103,31 @@ export function grpcServer(deps: {
 
   const agent: ServiceImplementation<typeof AgentServiceDefinition> = {
     session: (incoming, context) =>
-      translated(deps.sessions.session(agentHost(context, deps.cluster), incoming, context.signal), context),
-    attach: (incoming, context) =>
-      translated(deps.sessions.attached(agentHost(context, deps.cluster), incoming), context),
+      agentStream(context, deps, (host, signal) => deps.sessions.session(host, incoming, signal)),
+    attach: (incoming, context) => agentStream(context, deps, (host) => deps.sessions.attached(host, incoming)),
   };
   server.add(AgentServiceDefinition, agent);
 
   const health = HealthState();
   server.add(HealthDefinition, HealthServiceImpl(health));
-  const descriptors = readFileSync(createRequire(import.meta.url).resolve('@busbar/proto/descriptors'));
   server.add(
     ServerReflectionService,
     ServerReflection(
-      descriptors,
-      deps.services.map((service) => service.definition.fullName),
+      readFileSync(DESCRIPTORS),
+      services.map((service) => service.definition.fullName),
     ),
   );
 
+  let connections = (): ConnectionCounts => ({ open: 0, unproven: 0, turnedAway: 0 });
   return {
     async listen(address) {
-      const { ca, certificate, key } = deps.tls;
-      // The last argument makes a client certificate of this CA a condition of the handshake.
-      const credentials = ServerCredentials.createSsl(ca, [{ cert_chain: certificate, private_key: key }], true);
-      const port = await server.listen(address, credentials);
+      const [port, listener] = await listeningServer(() => server.listen(address, serverCredentials(deps.tls)));
+      const limits = deps.limits ?? CONNECTION_LIMITS;
+      connections = guardConnections(listener, { listener: 'grpc', clock, logger, limits });
       health.setStatus('healthy');
       return port;
     },
+    connections: () => connections(),
     close: () => server.forceShutdown(),
   };
 }
@@ -126,20 +146,30 @@ function toServerError(error: unknown, context: CallContext): ServerError {
   return new ServerError(status.code, status.message);
 }
 
-function uris(context: CallContext): readonly string[] {
-  const names = context.metadata.get(PEER_KEY);
-  return uriNames(names === undefined ? '' : Buffer.from(names as Uint8Array).toString());
+function certificateOf(context: CallContext): PresentedCertificate | null {
+  const peer = context.metadata.get(PEER_KEY);
+  return peer === undefined ? null : presented(JSON.parse(Buffer.from(peer as Uint8Array).toString()) as Peer);
 }
 
-function agentHost(context: CallContext, cluster: string): string {
-  const host = agentHostOf(uris(context), cluster);
-  if (host !== null) return host;
-  throw toServerError(
-    new BusbarError({
-      kind: 'forbidden',
-      reason: 'HOST_CERTIFICATE_REQUIRED',
-      message: 'this service is for the agents of hosts; the client certificate is not one of a host of this cluster',
-    }),
-    context,
-  );
+/** A stream of an agent, for as long as its certificate counts. */
+async function* agentStream<T>(
+  context: CallContext,
+  deps: { readonly cluster: string; readonly admission: Admission },
+  open: (host: string, signal: AbortSignal) => AsyncIterable<T>,
+): AsyncIterable<T> {
+  try {
+    const certificate = certificateOf(context);
+    const host = agentHostOf(certificate, deps.cluster);
+    if (certificate === null || host === null) {
+      throw new BusbarError({
+        kind: 'forbidden',
+        reason: 'HOST_CERTIFICATE_REQUIRED',
+        message: 'this service is for the agents of hosts; the client certificate is not one of a host of this cluster',
+      });
+    }
+    deps.admission.checkAgent(certificate);
+    yield* untilRevoked(deps.admission, certificate, context.signal, (signal) => open(host, signal));
+  } catch (error) {
+    throw toServerError(error, context);
+  }
 }

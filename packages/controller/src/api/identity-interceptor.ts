@@ -3,7 +3,7 @@ import { ServerInterceptingCall, type ServerInterceptor } from '@grpc/grpc-js';
 
 /**
  * nice-grpc's call context does not show the TLS peer, grpc-js's interceptor does. This one replaces whatever the
- * caller may have sent under the key by the URI names of the verified client certificate.
+ * caller may have sent under the key by what is of the verified client certificate.
  */
 export const PEER_KEY = 'busbar-peer-bin';
 
@@ -13,18 +13,10 @@ export const identityInterceptor: ServerInterceptor = (_method, call) =>
       next({
         onReceiveMetadata(metadata, pass) {
           metadata.remove(PEER_KEY);
-          const names = call.getAuthContext().sslPeerCertificate?.subjectaltname ?? '';
-          metadata.set(PEER_KEY, Buffer.from(names));
+          const { serialNumber, subjectaltname, valid_from, valid_to } = call.getAuthContext().sslPeerCertificate ?? {};
+          metadata.set(PEER_KEY, Buffer.from(JSON.stringify({ serialNumber, subjectaltname, valid_from, valid_to })));
           pass(metadata);
         },
       });
     },
   });
-
-/** The URI names of a certificate, from Node's text form "URI:spiffe://…, DNS:…". Quoted entries (Node quotes anything odd) are left out. */
-export function uriNames(subjectAltName: string): readonly string[] {
-  return subjectAltName
-    .split(', ')
-    .filter((entry) => entry.startsWith('URI:') && !entry.includes('"'))
-    .map((entry) => entry.slice('URI:'.length));
-}

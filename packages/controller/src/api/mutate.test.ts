@@ -31,6 +31,8 @@ const vm = (more: object = {}) =>
     spec: { runPolicy: RunPolicy.STOPPED, cpu: { vcpus: 1 }, memoryBytes: 64n * MIB, ...more },
   });
 const everything = async () => (await rig.run(rig.api.store.list(''))).value;
+/** A dry run and a refusal leave an audit record, a moment later. */
+const unaudited = async () => (await everything()).filter(({ key }) => !key.startsWith(`${ROOT}audit/`));
 
 /** Replaces a method of the store until disposed. */
 function bend<K extends keyof ClusterStore>(key: K, make: (original: ClusterStore[K]) => ClusterStore[K]): Disposable {
@@ -63,8 +65,6 @@ describe('request ids', () => {
   });
 
   it('many repeats at once make one resource', async () => {
-    const { services } = rig;
-    expect(services.length).toBe(7);
     const all = await Promise.all(
       Array.from({ length: 10 }, () => createNetwork(network('plant', { requestId: 'r1' }))),
     );
@@ -156,7 +156,7 @@ describe('mutate', () => {
     });
   });
 
-  it('with validate_only writes nothing at all, and refuses all the same', async () => {
+  it('with validate_only writes nothing but an audit record, and refuses all the same', async () => {
     await createNetwork(network('plant'));
     await rig.call('VmService', 'createVm', vm());
     await rig.call(
@@ -165,7 +165,7 @@ describe('mutate', () => {
       CreateVolumeRequest.fromPartial({ name: 'v', spec: { sizeBytes: MIB } }),
     );
     await rig.finish();
-    const before = await everything();
+    const before = await unaudited();
     const dry = { validateOnly: true, requestId: 'dry' };
     const calls: [string, string, object][] = [
       ['NetworkService', 'createNetwork', network('n2', dry)],
@@ -190,9 +190,9 @@ describe('mutate', () => {
       ],
     ];
     for (const [service, method, request] of calls) await rig.call(service, method, request);
-    expect(await everything()).toEqual(before);
+    expect(await unaudited()).toEqual(before);
     await expect(createNetwork(network('plant', dry))).rejects.toMatchObject({ reason: 'NETWORK_NAME_TAKEN' });
-    expect(await everything()).toEqual(before);
+    expect(await unaudited()).toEqual(before);
   });
 });
 

@@ -2,15 +2,18 @@
 import { createHash } from 'node:crypto';
 import { BusbarError } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
+import type { RequestRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { audited } from '../audit/change.ts';
 import { decodeRequest, encodeRequest, requestKey } from '../records/kinds.ts';
-import type { Compare, KeyValue, LeaseId, TransactionResult, Write } from '../store/cluster-store.ts';
+import type { Compare, KeyValue, LeaseId, Transaction, TransactionResult, Write } from '../store/cluster-store.ts';
 import { absent } from '../view/table.ts';
 import type { Api, Call } from './call.ts';
 
 /**
- * Every mutating call goes through here: fresh view → plan (pure, from the view) → one transaction that
+ * Every mutating call goes through here: view → plan (pure, from the view) → one transaction that
  * compares everything the plan relied on → answer. A lost race plans again on the newer view; a repeated request id
- * gets the first answer; validate_only stops after the plan.
+ * gets the first answer; validate_only stops after the plan. The transaction also holds the call's audit record and the
+ * events of the change: one transaction, or nothing.
  */
 export interface Mutation<Ids, Response> {
   readonly method: string;
@@ -38,50 +41,64 @@ export interface Plan<Ids> {
   readonly extra: Ids;
 }
 
-/** A race lost five times in a row means that something writes this record all the time. */
-const RACES_MAX = 5;
+/** The hopeful attempt, and five more: a race lost that often in a row means that something writes this record all the time. */
+const ATTEMPTS_MAX = 6;
 
 export async function mutate<Ids, Response>(
   api: Api,
   call: Call,
   mutation: Mutation<Ids, Response>,
 ): Promise<Response> {
-  await api.view.fresh();
   const key = mutation.requestId === '' ? null : requestKey(call.caller.name, mutation.requestId);
-  const digest = createHash('sha256').update(mutation.method).update('\0').update(mutation.content).digest('hex');
-  if (key !== null && !mutation.validateOnly) {
-    const former = (await api.store.get(key)).value;
-    if (former !== null) return replay(api, mutation, former, digest);
-  }
-  for (let race = 0; race < RACES_MAX; race++) {
-    const plan = mutation.plan();
+  const hash = createHash('sha256').update(mutation.method).update('\0').update(mutation.content).digest();
+  // Requests hold passwords (user data): a plain hash in etcd would let anybody with a copy of it try guesses.
+  const digest = key === null ? '' : api.seal.seal(hash, key);
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+    // The first attempt trusts the view as it is while the store is known to work: it saves two round trips, and a view
+    // that lags costs a lost race. Whatever is refused on its ground is looked at again on a fresh one.
+    const hopeful = attempt === 0 && !mutation.validateOnly && api.view.followsStore();
+    if (!hopeful) {
+      await api.view.fresh();
+      const former = key === null || mutation.validateOnly ? null : (await api.store.get(key)).value;
+      if (former !== null) return replay(api, call, mutation, former, digest);
+    }
+    let plan: Plan<Ids>;
+    try {
+      plan = mutation.plan();
+    } catch (error) {
+      if (hopeful && error instanceof BusbarError) continue;
+      throw error;
+    }
     if (mutation.validateOnly) return mutation.preview(plan);
-    const result = key === null ? await api.store.txn(plan) : await withRequest(api, plan, key, digest);
+    const change = audited(api, call, { ...plan, requestId: mutation.requestId });
+    const result =
+      key === null ? await api.commit(change) : await withRequest(api, change, key, { digest, ...plan.ids });
     if (result.succeeded) {
+      call.audit.settled = true;
       await caughtUp(api, result.revision, plan.ids);
       return mutation.respond(plan.ids);
     }
-    if (key !== null) {
-      const former = (await api.store.get(key)).value;
-      if (former !== null) return replay(api, mutation, former, digest);
-    }
-    await api.view.fresh();
   }
   throw new BusbarError({
     kind: 'conflict',
     reason: 'TOO_MANY_RACES',
-    message: `what this request relies on changed ${RACES_MAX} times while it was being written`,
+    message: `what this request relies on changed ${ATTEMPTS_MAX} times while it was being written`,
     hint: 'send it again',
   });
 }
 
-/** The plan's transaction, and in it the answer to the request id. */
-async function withRequest(api: Api, plan: Plan<unknown>, key: string, digest: string): Promise<TransactionResult> {
-  const value = encodeRequest({ digest, ...plan.ids });
+/** The change's transaction, and in it the answer to the request id. */
+async function withRequest(
+  api: Api,
+  change: Transaction,
+  key: string,
+  answer: RequestRecord,
+): Promise<TransactionResult> {
+  const value = encodeRequest(answer);
   return withRequestLease(api, (lease) =>
-    api.store.txn({
-      compare: [...plan.compare, absent(key)],
-      writes: [...plan.writes, { kind: 'put', key, value, lease }],
+    api.commit({
+      compare: [...change.compare, absent(key)],
+      writes: [...change.writes, { kind: 'put', key, value, lease }],
     }),
   );
 }
@@ -131,6 +148,7 @@ function ordered(value: unknown): unknown {
 
 async function replay<Ids, Response>(
   api: Api,
+  call: Call,
   mutation: Mutation<Ids, Response>,
   kept: KeyValue,
   digest: string,
@@ -144,6 +162,8 @@ async function replay<Ids, Response>(
       hint: 'use a new request id (a UUID) for each request, and the same one only to repeat it',
     });
   }
+  // Its change has a record already.
+  call.audit.settled = true;
   // It may have been written, by another controller, after this one's view was brought up to date.
   await caughtUp(api, kept.modRevision, former);
   return mutation.respond(former);

@@ -33,6 +33,11 @@ export function page<T>(
   return { items: slice, nextPageToken: more ? Buffer.from(`k:${keyOf(last)}`).toString('base64url') : '' };
 }
 
+/** For what is listed by age. Create revisions only grow; padded so that text order is number order. */
+export function creationKey(entry: { readonly id: string; readonly createRevision: bigint }): string {
+  return `${String(entry.createRevision).padStart(20, '0')}/${entry.id}`;
+}
+
 function decodeToken(token: string): string {
   const text = Buffer.from(token, 'base64url').toString();
   if (!text.startsWith('k:')) {

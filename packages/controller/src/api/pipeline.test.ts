@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import type { Role } from '@busbar/pki/role';
 import { CreateVmRequest } from '@busbar/proto/gen/busbar/v1/vm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
+import type { Noted } from '../audit/trail.ts';
+import { ADMIT_ALL, testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
+import type { Caller } from './call.ts';
 import { pipeline } from './pipeline.ts';
-import type { MethodDefinition } from './service.ts';
+import type { Access, MethodDefinition } from './service.ts';
 
 const services = new Rig().services;
 const rpcs = services.flatMap(({ definition, methods }) =>
@@ -22,29 +26,40 @@ const signal = new AbortController().signal;
 
 let lines: { level: string; fields: Record<string, unknown>; message: string }[];
 let logger: Logger;
+let noted: Noted[];
+const trail = { note: (entry: Noted) => void noted.push(entry) };
+const gate = () => pipeline({ logger, trail, admission: ADMIT_ALL });
 beforeEach(() => {
   lines = [];
+  noted = [];
   const write = (level: string) => (fields: object, message: string) =>
     void lines.push({ level, fields: fields as Record<string, unknown>, message });
   logger = { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };
 });
 
-async function invoke(
-  entry: (typeof rpcs)[number],
-  role: 'viewer' | 'admin' | null,
-  request: unknown = {},
-): Promise<unknown> {
-  const caller = role === null ? null : { name: `client/${role}`, role };
+async function invoke(entry: (typeof rpcs)[number], by: Role | Caller | null, request: unknown = {}): Promise<unknown> {
+  const caller = typeof by === 'string' ? testCaller(by, `client/${by}`) : by;
   if (entry.method === undefined) throw new Error(`${entry.name} is not served`);
   if (!entry.rpc.requestStream && !entry.rpc.responseStream)
-    return pipeline(logger).unary(entry.definition.fullName, entry.rpc, entry.method)(request, caller, signal);
-  const stream = pipeline(logger).stream(entry.definition.fullName, entry.rpc, entry.method);
+    return gate().unary(entry.definition.fullName, entry.rpc, entry.method)(request, caller, signal);
+  const stream = gate().stream(entry.definition.fullName, entry.rpc, entry.method);
   async function* one() {
     yield request;
   }
   for await (const message of stream(entry.rpc.requestStream ? one() : request, caller, signal)) return message;
   return undefined;
 }
+
+/** What is not to be told from the method's name. */
+const ACCESS: Readonly<Record<string, Access>> = {
+  'CertificateService/issueCertificate': 'administer',
+  'CertificateService/revokeCertificate': 'administer',
+  'CertificateService/renewCertificate': 'renew',
+  'JoinTokenService/createJoinToken': 'administer',
+  'JoinTokenService/deleteJoinToken': 'administer',
+  'JoinService/join': 'join',
+};
+const MACHINE: Caller = { ...testCaller(), name: 'host/host1', role: null };
 
 describe('every RPC of every service', () => {
   it('is served', () => {
@@ -54,16 +69,37 @@ describe('every RPC of every service', () => {
 
   it.each(rpcs.map((entry) => [entry.name, entry] as const))(
     '%s: nobody and, if it changes something, viewers are refused',
-    async (_name, entry) => {
+    async (name, entry) => {
+      const wanted = ACCESS[name] ?? (/^(get|list|watch|wait)/.test(entry.key) ? 'read' : 'write');
+      expect(entry.method?.access).toBe(wanted);
+      if (wanted === 'join') {
+        // The token is the proof: refused for what is in the request, not for the certificate.
+        await expect(invoke(entry, null)).rejects.toMatchObject({ kind: 'invalid' });
+        return;
+      }
       await expect(invoke(entry, null)).rejects.toMatchObject({ kind: 'unauthenticated' });
       expect(lines.at(-1)).toMatchObject({
         level: 'warn',
         fields: { audit: true, caller: 'nobody', result: 'CLIENT_CERTIFICATE_REQUIRED' },
       });
-      const reads = /^(get|list|watch|wait)/.test(entry.key);
-      expect(entry.method?.access).toBe(reads ? 'read' : 'write');
-      if (!reads)
-        await expect(invoke(entry, 'viewer')).rejects.toMatchObject({ kind: 'forbidden', reason: 'ROLE_TOO_LOW' });
+      const tooLow = { kind: 'forbidden', reason: 'ROLE_TOO_LOW' };
+      if (wanted === 'write' || wanted === 'administer')
+        await expect(invoke(entry, 'viewer')).rejects.toMatchObject(tooLow);
+      if (wanted === 'administer') await expect(invoke(entry, 'operator')).rejects.toMatchObject(tooLow);
+      await expect(invoke(entry, MACHINE)).rejects.toMatchObject({
+        kind: wanted === 'renew' ? 'invalid' : 'unauthenticated',
+      });
+      // Who tried to change something is on record; who only looked is not.
+      const method = `${entry.definition.fullName}/${entry.rpc.name}`;
+      const refused = [
+        ['nobody', 'CLIENT_CERTIFICATE_REQUIRED'],
+        ...(wanted === 'write' || wanted === 'administer' ? [['client/viewer', 'ROLE_TOO_LOW']] : []),
+        ...(wanted === 'administer' ? [['client/operator', 'ROLE_TOO_LOW']] : []),
+        [MACHINE.name, wanted === 'renew' ? 'INVALID_REQUEST' : 'CLIENT_CERTIFICATE_REQUIRED'],
+      ];
+      expect(noted.map(({ caller, method: of, details }) => [of, caller?.name ?? 'nobody', details.reason])).toEqual(
+        wanted === 'read' ? [] : refused.map(([caller, reason]) => [method, caller, reason]),
+      );
     },
   );
 
@@ -92,8 +128,8 @@ describe('audit', () => {
     const rpc = bound?.definition.methods.createVm;
     const method = bound?.methods.createVm;
     if (bound === undefined || rpc === undefined || method === undefined) throw new Error('no CreateVm');
-    const run = pipeline(logger).unary(bound.definition.fullName, rpc, method);
-    const caller = { name: 'client/anna', role: 'admin' } as const;
+    const run = gate().unary(bound.definition.fullName, rpc, method);
+    const caller = testCaller('admin', 'client/anna');
     const request = (name: string, memoryBytes: bigint) =>
       CreateVmRequest.fromPartial({
         name,
@@ -111,7 +147,7 @@ describe('audit', () => {
   });
 
   const definition = { name: 'Import', requestStream: true, responseStream: true } as unknown as MethodDefinition;
-  const caller = { name: 'client/anna', role: 'admin' } as const;
+  const caller = testCaller('admin', 'client/anna');
   async function* part() {
     yield { part: { $case: 'header', value: { name: 'debian' } } };
   }
@@ -142,7 +178,7 @@ describe('audit', () => {
   ])('a stream that %s is told at its beginning and at its end', async (_name, result, handle) => {
     const method = { access: 'write', schema: z.unknown(), handle: handle as never } as const;
     try {
-      for await (const _ of pipeline(logger).stream('s', definition, method)(part(), caller, signal))
+      for await (const _ of gate().stream('s', definition, method)(part(), caller, signal))
         if (result === 'CALLER_GONE') break;
     } catch {}
     expect(lines.map(({ fields }) => [fields.target, fields.result])).toEqual([

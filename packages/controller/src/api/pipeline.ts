@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-import { BusbarError, errorChain } from '@busbar/core/errors';
+import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { includesRole, type Role } from '@busbar/pki/role';
 import type { z } from 'zod';
-import { includesRole, type Role } from '../pki/role.ts';
-import type { Call, Caller } from './call.ts';
+import { labelsOf, refusalOf, targetOf } from '../audit/record.ts';
+import type { AuditTrail } from '../audit/trail.ts';
+import type { Admission } from '../certificate/admission.ts';
+import { type Call, type CallAudit, type Caller, NOBODY } from './call.ts';
 import type { Access, MethodDefinition } from './service.ts';
+import { untilRevoked } from './until-revoked.ts';
 import { parse } from './validation.ts';
 
 /**
  * The one way from a transport to a handler: authenticate (the transport proves the caller) → authorise → validate →
  * handle → audit. A transport gets only these wrapped functions, never the handlers.
+ *
+ * The audit record of a change is written in its transaction (mutate.ts and the image import say so by `settled`). Of every
+ * other mutating call – refused, dry run, failed, opened console – the trail takes note here, so that no method can be
+ * forgotten.
  */
 export interface AnyMethod {
   readonly access: Access;
@@ -30,13 +38,40 @@ export interface Pipeline {
   ): (request: unknown, caller: Caller | null, signal: AbortSignal) => AsyncIterable<unknown>;
 }
 
-/** The lowest role that may call a method of this access. */
-const REQUIRED_ROLE: Readonly<Record<Access, Role>> = { read: 'viewer', write: 'operator', administer: 'admin' };
+/** Who may call a method of this access: the lowest role, any certificate of the cluster, or anybody. */
+const ADMITS: Readonly<Record<Access, Role | 'certificate' | 'anybody'>> = {
+  read: 'viewer',
+  write: 'operator',
+  administer: 'admin',
+  renew: 'certificate',
+  join: 'anybody',
+};
 
-export function pipeline(logger: Logger): Pipeline {
-  function audit(
+/** Whether a method wants to know who calls. A transport need not read the body of a call that is refused anyway. */
+export function needsCaller(access: Access): boolean {
+  return ADMITS[access] !== 'anybody';
+}
+
+/** What the pipeline stands on. */
+export interface Gate {
+  readonly logger: Logger;
+  readonly trail: Pick<AuditTrail, 'note'>;
+  readonly admission: Admission;
+}
+
+export function pipeline({ logger, trail, admission }: Gate): Pipeline {
+  function authorise(caller: Caller | null, access: Access, definition: MethodDefinition): Caller {
+    const admits = ADMITS[access];
+    if (admits === 'anybody') return NOBODY;
+    if (caller?.certificate == null || (caller.role === null && admits !== 'certificate')) throw noCertificate();
+    admission.check(caller.certificate);
+    if (admits !== 'certificate' && caller.role !== null) assertRole(caller.name, caller.role, admits, definition);
+    return caller;
+  }
+
+  function log(
     service: string,
-    definition: MethodDefinition,
+    { method: name }: CallAudit,
     method: AnyMethod,
     caller: Caller | null,
     request: unknown,
@@ -45,28 +80,57 @@ export function pipeline(logger: Logger): Pipeline {
     const entry = {
       audit: true,
       caller: caller?.name ?? 'nobody',
-      method: `${service}/${definition.name}`,
-      target: targetOf(request),
+      method: name,
+      target: targetOf(service, request)?.name ?? '',
       result: error === null ? 'ok' : error instanceof BusbarError ? error.reason : 'INTERNAL',
     };
     const refused = error instanceof BusbarError && (error.kind === 'unauthenticated' || error.kind === 'forbidden');
-    if (error !== null && !(error instanceof BusbarError))
-      logger.error({ ...entry, err: errorChain(error), stack: stackOf(error) }, 'call failed');
+    if (error !== null && !(error instanceof BusbarError)) logger.error({ ...entry, err: error }, 'call failed');
     else if (refused) logger.warn(entry, 'call without the right to it');
     else if (method.access !== 'read') logger.info(entry, 'mutating call');
     else if (error !== null) logger.debug(entry, 'call refused');
   }
 
+  function note(service: string, audit: CallAudit, caller: Caller | null, request: unknown, error: unknown): void {
+    if (audit.settled) return;
+    audit.settled = true;
+    const details = { target: targetOf(service, request), ...labelsOf(request), ...refusalOf(error) };
+    trail.note({ method: audit.method, caller, id: audit.id, details });
+  }
+
+  function ended(
+    service: string,
+    audit: CallAudit,
+    method: AnyMethod,
+    caller: Caller | null,
+    request: unknown,
+    error: unknown,
+  ): void {
+    log(service, audit, method, caller, request, error);
+    if (method.access !== 'read') note(service, audit, caller, request, error);
+  }
+
+  function begin(service: string, definition: MethodDefinition, caller: Caller | null, subject: () => unknown) {
+    const audit: CallAudit = {
+      method: `${service}/${definition.name}`,
+      id: null,
+      settled: false,
+      accepted: () => note(service, audit, caller, subject(), null),
+    };
+    return audit;
+  }
+
   return {
     unary: (service, definition, method) => async (request, caller, signal) => {
+      const audit = begin(service, definition, caller, () => request);
       try {
-        const call = { caller: authorise(caller, method.access, definition), signal };
+        const call = { caller: authorise(caller, method.access, definition), audit, signal };
         parse(method.schema, request);
         const response = await (method.handle(request as never, call) as Promise<unknown>);
-        audit(service, definition, method, caller, request, null);
+        ended(service, audit, method, caller, request, null);
         return response;
       } catch (error) {
-        audit(service, definition, method, caller, request, error);
+        ended(service, audit, method, caller, request, error);
         throw error;
       }
     },
@@ -76,23 +140,28 @@ export function pipeline(logger: Logger): Pipeline {
         let subject = definition.requestStream ? undefined : request;
         // Whoever stops listening ends the stream without an error and without an end: the usual end of a console.
         let outcome: unknown = HUNG_UP;
+        const audit = begin(service, definition, caller, () => subject);
         try {
-          const call = { caller: authorise(caller, method.access, definition), signal };
+          const call = { caller: authorise(caller, method.access, definition), audit, signal };
           let input = request;
           if (definition.requestStream) {
             input = validated(request as AsyncIterable<unknown>, method.schema, (first) => {
               subject = first;
               // A console may be open for days: who opened it must be known before it ends.
-              if (method.access !== 'read') audit(service, definition, method, caller, first, BEGUN);
+              if (method.access !== 'read') log(service, audit, method, caller, first, BEGUN);
             });
           } else parse(method.schema, request);
-          yield* method.handle(input as never, call) as AsyncIterable<unknown>;
+          const open = (until: AbortSignal) =>
+            method.handle(input as never, { ...call, signal: until }) as AsyncIterable<unknown>;
+          yield* call.caller.certificate === null
+            ? open(signal)
+            : untilRevoked(admission, call.caller.certificate, signal, open);
           outcome = null;
         } catch (error) {
           outcome = error;
           throw error;
         } finally {
-          audit(service, definition, method, caller, subject, outcome);
+          ended(service, audit, method, caller, subject, outcome);
         }
       },
   };
@@ -115,39 +184,21 @@ async function* validated(
   }
 }
 
-function authorise(caller: Caller | null, access: Access, definition: MethodDefinition): Caller {
-  if (caller === null) {
-    throw new BusbarError({
-      kind: 'unauthenticated',
-      reason: 'CLIENT_CERTIFICATE_REQUIRED',
-      message: 'the connection carries no client certificate of this cluster with a role',
-      hint: 'use a client certificate issued by the cluster (a context of the busbar command names one)',
-    });
-  }
-  const needed = REQUIRED_ROLE[access];
-  if (!includesRole(caller.role, needed)) {
-    throw new BusbarError({
-      kind: 'forbidden',
-      reason: 'ROLE_TOO_LOW',
-      message: `"${caller.name}" has role ${caller.role}, ${definition.name} needs ${needed}`,
-      hint: needed === 'admin' ? 'use a certificate with role admin' : 'use a certificate with role operator or admin',
-    });
-  }
-  return caller;
+function noCertificate(): BusbarError {
+  return new BusbarError({
+    kind: 'unauthenticated',
+    reason: 'CLIENT_CERTIFICATE_REQUIRED',
+    message: 'the connection carries no client certificate of this cluster with a role',
+    hint: 'use a client certificate issued by the cluster (a context of the busbar command names one)',
+  });
 }
 
-/** What a request is about, for the audit record: never the whole request, which may hold secrets such as cloud-init data. */
-function targetOf(request: unknown): string {
-  if (request === null || typeof request !== 'object') return '';
-  const fields = request as Record<string, unknown>;
-  const part = fields.part as { readonly $case?: string; readonly value?: unknown } | undefined;
-  if (part?.$case === 'header') return targetOf(part.value);
-  for (const key of ['vm', 'volume', 'image', 'network', 'host', 'operation', 'name']) {
-    if (typeof fields[key] === 'string') return fields[key].slice(0, 253);
-  }
-  return '';
-}
-
-function stackOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? '') : '';
+function assertRole(name: string, held: Role, needed: Role, definition: MethodDefinition): void {
+  if (includesRole(held, needed)) return;
+  throw new BusbarError({
+    kind: 'forbidden',
+    reason: 'ROLE_TOO_LOW',
+    message: `"${name}" has role ${held}, ${definition.name} needs ${needed}`,
+    hint: needed === 'admin' ? 'use a certificate with role admin' : 'use a certificate with role operator or admin',
+  });
 }

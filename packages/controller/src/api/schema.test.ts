@@ -137,7 +137,8 @@ describe('status', () => {
       }),
       { numRuns: 60 },
     );
-  });
+    // Megabytes of text: seconds on a quiet machine. A limit for hanging, not a measure.
+  }, 60_000);
 });
 
 describe('pages', () => {

@@ -9,9 +9,13 @@ import type { Call } from './call.ts';
  */
 export interface MethodDefinition {
   readonly name: string;
-  readonly requestType: { decode(bytes: Uint8Array): unknown; encode(value: never): { finish(): Uint8Array } };
+  readonly requestType: {
+    decode(bytes: Uint8Array): unknown;
+    encode(value: never): { finish(): Uint8Array };
+    fromJSON(json: unknown): unknown;
+  };
   readonly requestStream: boolean;
-  readonly responseType: { decode(bytes: Uint8Array): unknown };
+  readonly responseType: { decode(bytes: Uint8Array): unknown; toJSON(message: never): unknown };
   readonly responseStream: boolean;
 }
 
@@ -30,10 +34,11 @@ type Outgoing<M extends MethodDefinition> = M['responseStream'] extends true
   : Promise<Response<M>>;
 
 /**
- * What a method does, and thereby which role may call it: see REQUIRED_ROLE in pipeline.ts.
+ * What a method does, and thereby who may call it: see ADMITS in pipeline.ts.
  * read: changes nothing. write: changes what runs. administer: changes who may do what.
+ * renew: renews the certificate it is called with. join: takes a token instead of a certificate.
  */
-export type Access = 'read' | 'write' | 'administer';
+export type Access = 'read' | 'write' | 'administer' | 'renew' | 'join';
 
 export interface Method<M extends MethodDefinition> {
   readonly access: Access;

@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
+import { AuditServiceDefinition } from '@busbar/proto/gen/busbar/v1/audit';
+import { CertificateServiceDefinition } from '@busbar/proto/gen/busbar/v1/certificate';
 import { ClusterServiceDefinition } from '@busbar/proto/gen/busbar/v1/cluster';
+import { EventServiceDefinition } from '@busbar/proto/gen/busbar/v1/event';
 import { HostServiceDefinition } from '@busbar/proto/gen/busbar/v1/host';
 import { ImageServiceDefinition } from '@busbar/proto/gen/busbar/v1/image';
+import { JoinServiceDefinition, JoinTokenServiceDefinition } from '@busbar/proto/gen/busbar/v1/join';
 import { NetworkServiceDefinition } from '@busbar/proto/gen/busbar/v1/network';
 import { OperationServiceDefinition } from '@busbar/proto/gen/busbar/v1/operation';
 import { VmServiceDefinition } from '@busbar/proto/gen/busbar/v1/vm';
 import { VolumeServiceDefinition } from '@busbar/proto/gen/busbar/v1/volume';
+import { auditService } from '../audit/rpc.ts';
+import { certificateService } from '../certificate/rpc.ts';
 import { clusterService } from '../cluster/rpc.ts';
+import { eventService } from '../event/rpc.ts';
 import { hostService } from '../host/rpc.ts';
 import { imageService } from '../image/rpc.ts';
+import { joinService, joinTokenService } from '../join/rpc.ts';
 import { networkService } from '../network/rpc.ts';
 import { operationService } from '../operation/rpc.ts';
 import { vmService } from '../vm/rpc.ts';
@@ -36,5 +44,10 @@ export function publicServices(api: Api): readonly BoundService[] {
     bind(VolumeServiceDefinition, volumeService(api)),
     bind(NetworkServiceDefinition, networkService(api)),
     bind(OperationServiceDefinition, operationService(api)),
+    bind(EventServiceDefinition, eventService(api)),
+    bind(AuditServiceDefinition, auditService(api)),
+    bind(CertificateServiceDefinition, certificateService(api)),
+    bind(JoinTokenServiceDefinition, joinTokenService(api)),
+    bind(JoinServiceDefinition, joinService(api)),
   ];
 }

@@ -5,21 +5,25 @@ import { Status } from 'nice-grpc-common';
 import { toErrorInfo } from './error-info.ts';
 import { cut } from './validation.ts';
 
-/** The one place where an error becomes a gRPC status. */
-const STATUS: Readonly<Record<ErrorKind, Status>> = {
-  invalid: Status.INVALID_ARGUMENT,
-  'not-found': Status.NOT_FOUND,
-  'already-exists': Status.ALREADY_EXISTS,
-  precondition: Status.FAILED_PRECONDITION,
-  conflict: Status.ABORTED,
-  exhausted: Status.RESOURCE_EXHAUSTED,
-  unavailable: Status.UNAVAILABLE,
-  timeout: Status.DEADLINE_EXCEEDED,
-  unauthenticated: Status.UNAUTHENTICATED,
-  forbidden: Status.PERMISSION_DENIED,
-  cancelled: Status.CANCELLED,
-  internal: Status.INTERNAL,
+/** The one place where an error becomes a status: gRPC's, and HTTP's by the mapping of google.rpc.Code. */
+const STATUS: Readonly<Record<ErrorKind, { readonly grpc: Status; readonly http: number }>> = {
+  invalid: { grpc: Status.INVALID_ARGUMENT, http: 400 },
+  'not-found': { grpc: Status.NOT_FOUND, http: 404 },
+  'already-exists': { grpc: Status.ALREADY_EXISTS, http: 409 },
+  precondition: { grpc: Status.FAILED_PRECONDITION, http: 400 },
+  conflict: { grpc: Status.ABORTED, http: 409 },
+  exhausted: { grpc: Status.RESOURCE_EXHAUSTED, http: 429 },
+  unavailable: { grpc: Status.UNAVAILABLE, http: 503 },
+  timeout: { grpc: Status.DEADLINE_EXCEEDED, http: 504 },
+  unauthenticated: { grpc: Status.UNAUTHENTICATED, http: 401 },
+  forbidden: { grpc: Status.PERMISSION_DENIED, http: 403 },
+  cancelled: { grpc: Status.CANCELLED, http: 499 },
+  internal: { grpc: Status.INTERNAL, http: 500 },
 };
+
+function kindOf(error: unknown): ErrorKind {
+  return error instanceof BusbarError ? error.kind : 'internal';
+}
 
 /** Trailer with the encoded busbar.v1.ErrorInfo. */
 export const ERROR_TRAILER = 'busbar-error-bin';
@@ -30,8 +34,19 @@ export function statusOf(error: unknown): {
   readonly info: Uint8Array;
 } {
   const info = toErrorInfo(error);
-  const code = error instanceof BusbarError ? STATUS[error.kind] : Status.INTERNAL;
+  const code = STATUS[kindOf(error)].grpc;
   return { code, message: cut(`${info.reason}: ${info.message}`, MESSAGE_MAX), info: encodeBounded(info) };
+}
+
+/** An error as the JSON edge answers it: the same words as over gRPC, not cut, since a body has room. */
+export interface ErrorAnswer {
+  readonly httpStatus: number;
+  readonly body: { readonly code: string } & Required<ErrorInfo>;
+}
+
+export function errorAnswerOf(error: unknown): ErrorAnswer {
+  const { grpc, http } = STATUS[kindOf(error)];
+  return { httpStatus: http, body: { code: Status[grpc] ?? 'INTERNAL', ...toErrorInfo(error) } };
 }
 
 /**

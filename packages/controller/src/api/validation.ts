@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError, type FieldViolation } from '@busbar/core/errors';
+import type { JoinRequest } from '@busbar/proto/gen/busbar/v1/join';
+import type { CloudInit } from '@busbar/proto/gen/busbar/v1/vm';
 import { z } from 'zod';
 
 /**
@@ -19,8 +21,17 @@ function violation(issue: z.core.$ZodIssue, input: unknown): FieldViolation {
   const field = fieldPath(issue.path);
   if (issue.code === 'invalid_key')
     return { field, problem: `has the key ${show(issue.path.at(-1))}`, expected: issue.issues[0]?.message ?? '' };
-  return { field, problem: `is ${show(valueAt(input, issue.path))}`, expected: issue.message };
+  const hidden = issue.path.some((part) => typeof part === 'string' && SECRET_FIELDS.has(part));
+  const value = valueAt(input, issue.path);
+  return { field, problem: `is ${hidden ? HIDDEN : show(value)}`, expected: issue.message };
 }
+
+/** Fields that may hold a password: errors travel to terminals, tickets and logs, so their values are never shown. */
+const SECRET_FIELDS: ReadonlySet<string> = new Set(['userData', 'networkConfig', 'secret'] satisfies (
+  | keyof CloudInit
+  | keyof JoinRequest
+)[]);
+const HIDDEN = 'not shown here';
 
 export function invalid(fields: readonly FieldViolation[]): BusbarError {
   const list = fields.map((f) => `${f.field} ${f.problem}, expected ${f.expected}`).join('; ');
@@ -56,7 +67,9 @@ export function show(value: unknown): string {
   if (value === undefined) return 'missing';
   if (value instanceof Uint8Array) return `${value.length} bytes`;
   try {
-    const text = JSON.stringify(value, (_, item: unknown) => (typeof item === 'bigint' ? String(item) : item));
+    const text = JSON.stringify(value, (key, item: unknown) =>
+      SECRET_FIELDS.has(key) ? HIDDEN : typeof item === 'bigint' ? String(item) : item,
+    );
     return cut(typeof value === 'bigint' ? String(value) : (text ?? typeof value), 80);
   } catch {
     return `an unreadable ${typeof value}`;
@@ -96,5 +109,7 @@ export const labels = z
 export const requestId = z
   .string()
   .regex(/^[-A-Za-z0-9_.:]{0,128}$/, "up to 128 letters, digits, '-', '_', '.', ':' (a UUID is best)");
+
+export const time = z.date('a time such as 2026-05-01T12:00:00Z').optional();
 
 export const revision = z.bigint().min(0n, '0 or the revision read before');

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Revision } from '@busbar/core/ids';
-import { silentLogger } from '@busbar/core/log';
 import { NetworkRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
 import type { WatchNetworksResponse } from '@busbar/proto/gen/busbar/v1/network';
@@ -8,8 +7,8 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { deleteRecord, putRecord } from '../records/kinds.ts';
 import type { Write } from '../store/cluster-store.ts';
+import { testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
-import { pipeline } from './pipeline.ts';
 
 const { PUT, DELETE, PROGRESS, RESYNC } = ChangeKind;
 const put = (name: string, label = ''): Write =>
@@ -29,8 +28,8 @@ function watch(of: Rig, revision: bigint, hangUp = new AbortController()) {
   const rpc = bound?.definition.methods.watchNetworks;
   const method = bound?.methods.watchNetworks;
   if (bound === undefined || rpc === undefined || method === undefined) throw new Error('no WatchNetworks');
-  const run = pipeline(silentLogger).stream(bound.definition.fullName, rpc, method);
-  const stream = run({ revision }, { name: 'client/test', role: 'viewer' }, hangUp.signal)[Symbol.asyncIterator]();
+  const run = of.gate().stream(bound.definition.fullName, rpc, method);
+  const stream = run({ revision }, testCaller('viewer'), hangUp.signal)[Symbol.asyncIterator]();
   return {
     hangUp,
     next: async () => (await of.run(stream.next())).value as WatchNetworksResponse | undefined,

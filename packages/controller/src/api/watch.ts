@@ -15,7 +15,8 @@ export interface WatchSource<Resource, Message> {
   readonly ids: () => Iterable<string>;
   readonly present: (id: string) => Resource | null;
   readonly put: (resource: Resource) => Omit<Message, 'progress'>;
-  readonly gone: (id: string, name: string) => Omit<Message, 'progress'>;
+  /** Null when that is nothing to tell. */
+  readonly gone: (id: string, name: string) => Omit<Message, 'progress'> | null;
   readonly mark: (change: ChangeKind, progress: { readonly revision: bigint }) => Message;
 }
 
@@ -58,20 +59,22 @@ export async function* watchTable<Resource, Message>(
           touched.set(change.id, goneName);
         }
       }
-      let left = touched.size;
+      // "Everything up to here has been sent" is true of the last message of a round alone, so one is held back.
+      let last: Omit<Message, 'progress'> | null = null;
       for (const [id, goneName] of touched) {
         const resource = source.present(id);
-        // "Everything up to here has been sent" is true of the last message of a round alone.
-        const progress = --left === 0 ? upTo : sent;
-        if (resource !== null) yield message(source.put(resource), progress);
-        else yield message(source.gone(id, goneName ?? ''), progress);
+        const next = resource !== null ? source.put(resource) : source.gone(id, goneName ?? '');
+        if (next === null) continue;
+        if (last !== null) yield message(last, sent);
+        last = next;
       }
+      if (last !== null) yield message(last, upTo);
       sent = upTo;
       const now = api.clock.nowMs();
-      if (touched.size === 0 && now - toldMs >= PROGRESS_EVERY_MS) {
+      if (last === null && now - toldMs >= PROGRESS_EVERY_MS) {
         yield source.mark(ChangeKind.PROGRESS, { revision: sent });
         toldMs = now;
-      } else if (touched.size > 0) toldMs = now;
+      } else if (last !== null) toldMs = now;
       await bell.rung(PROGRESS_EVERY_MS - (now - toldMs));
     }
   } finally {

@@ -33,6 +33,8 @@ function messageOf(value: unknown): string {
 describe('controller file', () => {
   it('takes a good one', () => {
     expect(parse(good)).toMatchObject({ cluster: 'plant-7', storage: { driver: 'dir' } });
+    const edge = { listen: '10.0.0.1:7801' };
+    expect(parse({ ...good, edge }).edge).toEqual(edge);
   });
 
   it.each([
@@ -40,6 +42,12 @@ describe('controller file', () => {
     ['host missing', { ...good, host: undefined }, 'host is missing, expected a lower-case host name (DNS label)'],
     ['listen', { ...good, listen: '10.0.0.1' }, 'listen is "10.0.0.1", expected an address host:port'],
     ['port', { ...good, listen: '10.0.0.1:99999' }, 'listen is "10.0.0.1:99999", expected a port up to 65535'],
+    [
+      'etcd’s own',
+      { ...good, etcd: { ...good.etcd, memberTls: {} } },
+      'etcd.memberTls.ca is missing, expected an absolute path',
+    ],
+    ['edge', { ...good, edge: { listen: '7801' } }, 'edge.listen is "7801", expected an address host:port'],
     ['tls', { ...good, tls: { ...tls, key: 'c.key' } }, 'tls.key is "c.key", expected an absolute path'],
     ['etcd', { ...good, etcd: { endpoints: [], tls } }, 'etcd.endpoints is [], expected at least one endpoint'],
     [
@@ -47,6 +55,8 @@ describe('controller file', () => {
       { ...good, etcd: { endpoints: ['http://h:2379'], tls } },
       'etcd.endpoints.0 is "http://h:2379", expected an address https://host:port',
     ],
+    ['metrics', { ...good, metrics: { listen: '7802' } }, 'metrics.listen is "7802", expected an address host:port'],
+    ['log', { ...good, log: { level: 'loud' } }, 'log.level is "loud", expected debug, info, warn, error'],
     ['typo', { ...good, sotrage: {} }, 'sotrage is unknown, expected no such field'],
     ['inner typo', { ...good, tls: { ...tls, cert: '/x' } }, 'tls.cert is unknown, expected no such field'],
     ['driver', { ...good, storage: { driver: 'nfs' } }, 'storage.driver is "nfs", expected "rbd" or "dir"'],

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
 import { StorageConfig } from '@busbar/storage/config';
+import { LOG_LEVELS } from '@busbar/telemetry/logger';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { cut, show } from '../api/validation.ts';
@@ -23,20 +24,36 @@ const schema = z.strictObject({
   cluster: hostName,
   host: hostName,
   listen: address,
+  /** The API as JSON over HTTPS, with the same certificate; without it there is none. */
+  edge: z.strictObject({ listen: address }, 'listen').optional(),
   tls,
   etcd: z.strictObject({
     endpoints: z
       .array(z.string().regex(/^https:\/\/\S+:\d{1,5}$/, 'an address https://host:port'))
       .min(1, 'at least one endpoint'),
     tls,
+    /** The pair of the member on this host, which etcd reads at each handshake: kept renewed like our own. */
+    memberTls: tls.optional(),
   }),
   controllers: z.array(z.strictObject({ host: hostName, address })).min(1, 'every controller of the cluster'),
   /** spoolDir of rbd defaults to a folder below stateDir. */
   storage: z.looseObject({ driver: z.enum(['rbd', 'dir'], '"rbd" or "dir"') }),
   /** 32 random bytes, the same on every controller and nowhere else (mode 0600, or a systemd credential). */
   sealKeyFile: absolutePath,
+  /** Written by `busbar cluster init`; read at every start, and needed once, by one controller. */
+  authoritiesFile: absolutePath.optional(),
   stateDir: absolutePath,
-  nats: z.strictObject({ servers: z.array(z.string()) }).optional(),
+  /** Metrics and health over HTTPS; without it there is no such listener. */
+  metrics: z.strictObject({ listen: address }, 'listen, such as 10.77.0.11:7802').optional(),
+  log: z.strictObject({ level: z.enum(LOG_LEVELS, LOG_LEVELS.join(', ')) }, 'level').optional(),
+  /** Events go out to one of these, with the certificate of `tls`; the nearest first. Without it, they are only in the API. */
+  nats: z
+    .strictObject({
+      servers: z
+        .array(z.string().regex(/^tls:\/\/\S+:\d{1,5}$/, 'an address tls://host:port'))
+        .min(1, 'at least one server'),
+    })
+    .optional(),
 });
 
 export interface ControllerFile extends Omit<z.infer<typeof schema>, 'storage'> {

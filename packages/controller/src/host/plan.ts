@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { HostReport } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { HostStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
-import { HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
+import { type HostInventory, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import { cut } from '../api/validation.ts';
 import type { HostObservation } from '../session/registry.ts';
 
@@ -103,19 +103,28 @@ function disobedience(seen: HostObservation, report: HostReport, nowMs: number):
 }
 
 function sameStatus(a: HostStatusRecord, b: HostStatusRecord): boolean {
-  return comparable(a) === comparable(b);
+  const words = (status: HostStatusRecord) => asText({ ...status, inventory: undefined });
+  return words(a) === words(b) && comparable(a.inventory) === comparable(b.inventory);
 }
 
+/** Compared in every round, and the same object in almost all of them. */
+const compared = new WeakMap<HostInventory, string>();
+
 /** Free hugepages change with every VM and are live data, no reason to write a record. */
-function comparable(status: HostStatusRecord): string {
-  const inventory = status.inventory && {
-    ...status.inventory,
-    numaNodes: status.inventory.numaNodes.map((numaNode) => ({
+function comparable(inventory: HostInventory | undefined): string {
+  if (inventory === undefined) return '';
+  let text = compared.get(inventory);
+  if (text === undefined) {
+    const numaNodes = inventory.numaNodes.map((numaNode) => ({
       ...numaNode,
       hugepages: numaNode.hugepages.map((pool) => ({ ...pool, free: 0n })),
-    })),
-  };
-  return JSON.stringify({ ...status, inventory }, (_, value: unknown) =>
-    typeof value === 'bigint' ? String(value) : value,
-  );
+    }));
+    text = asText({ ...inventory, numaNodes });
+    compared.set(inventory, text);
+  }
+  return text;
+}
+
+function asText(value: object): string {
+  return JSON.stringify(value, (_, item: unknown) => (typeof item === 'bigint' ? String(item) : item));
 }

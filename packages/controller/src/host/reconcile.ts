@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { HostStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { HostState } from '@busbar/proto/gen/busbar/v1/host';
@@ -53,7 +52,7 @@ export class HostReconciler {
       } catch (error) {
         // One host's strange record must not keep the leader from the others, nor from the VMs.
         if (isTransient(error)) throw error;
-        this.#log.error({ host: id, err: errorChain(error) }, 'host cannot be recorded');
+        this.#log.error({ host: id, err: error }, 'host cannot be recorded');
       }
     }
   }

@@ -10,10 +10,10 @@ import {
   type ImportImageResponse,
 } from '@busbar/proto/gen/busbar/v1/image';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { pipeline } from '../api/pipeline.ts';
 import { CleanUp } from '../leader/clean-up.ts';
 import type { Leader } from '../leader/leader.ts';
 import { importKey, ROOT, recordKey } from '../records/kinds.ts';
+import { testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
 
 const SIZE = 1024 ** 2;
@@ -53,8 +53,8 @@ function open(messages: readonly Message[], signal = new AbortController().signa
   const rpc = bound?.definition.methods.importImage;
   const method = bound?.methods.importImage;
   if (bound === undefined || rpc === undefined || method === undefined) throw new Error('no ImportImage');
-  const run = pipeline(silentLogger).stream(bound.definition.fullName, rpc, method);
-  const stream = run(sending(messages), { name: 'client/test', role: 'admin' }, signal);
+  const run = rig.gate().stream(bound.definition.fullName, rpc, method);
+  const stream = run(sending(messages), testCaller(), signal);
   return stream[Symbol.asyncIterator]() as AsyncIterator<ImportImageResponse>;
 }
 
@@ -277,7 +277,7 @@ describe('the leader’s clean-up', () => {
     );
 
   it('removes noted imports without a record in the second round, and nothing that nobody noted', async () => {
-    const { store, storage, sessions, policy } = rig.api;
+    const { store, storage } = rig.api;
     const told: object[] = [];
     const logger = { ...silentLogger, warn: (fields: object) => void told.push(fields) };
     const leader: Leader = {
@@ -285,7 +285,7 @@ describe('the leader’s clean-up', () => {
       signal: new AbortController().signal,
       txn: (transaction) => store.txn(transaction),
     };
-    const cleanUp = new CleanUp({ store, view: rig.view, sessions, storage, policy, clock: rig.clock, logger }, leader);
+    const cleanUp = new CleanUp({ store, view: rig.view, storage, clock: rig.clock, logger }, leader);
     const [noted, unknown, unreadable] = [
       '11111111-1111-4111-8111-111111111111',
       '22222222-2222-4222-8222-222222222222',

@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { sleep, withDeadline } from '@busbar/core/clock/clock';
-import { BusbarError, errorChain } from '@busbar/core/errors';
+import { BusbarError } from '@busbar/core/errors';
 import type { ImageId, Revision } from '@busbar/core/ids';
 import type { ImageRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import {
@@ -17,6 +17,9 @@ import type { Api, Call } from '../api/call.ts';
 import { contentOf, withRequestLease } from '../api/mutate.ts';
 import { nameTaken } from '../api/refusals.ts';
 import { invalid, parse } from '../api/validation.ts';
+import { auditWrite } from '../audit/change.ts';
+import { eventsOf } from '../event/derive.ts';
+import { putEvent } from '../event/outbox.ts';
 import {
   decodeRequest,
   deleteRecord,
@@ -28,7 +31,7 @@ import {
   recordKey,
   requestKey,
 } from '../records/kinds.ts';
-import type { StoreLease, Transaction } from '../store/cluster-store.ts';
+import type { StoreLease, Transaction, Write } from '../store/cluster-store.ts';
 import { absent } from '../view/table.ts';
 import { presentImage, presentRecord } from './present.ts';
 import { headerSchema } from './schema.ts';
@@ -81,6 +84,8 @@ export async function* importImage(
           hint: 'use a new request id',
         });
       }
+      // Its change has a record already.
+      call.audit.settled = true;
       yield {
         phase: 'seal',
         doneBytes: header.spec?.fileSizeBytes ?? 0n,
@@ -140,12 +145,22 @@ export async function* importImage(
           sha256: found.sha256,
         },
       };
+      const writes: Write[] = [
+        putRecord('image', id, ready),
+        { kind: 'put', key: nameKey('image', header.name), value: id },
+        { kind: 'delete', key: importKey(id) },
+      ];
       const transaction: Transaction = {
         compare: [{ target: 'create', key: recordKey('image', id), revision: claimed.revision }],
         writes: [
-          putRecord('image', id, ready),
-          { kind: 'put', key: nameKey('image', header.name), value: id },
-          { kind: 'delete', key: importKey(id) },
+          ...writes,
+          auditWrite(api, call, {
+            compare: [],
+            writes,
+            ids: { operationId: '', resourceId: id },
+            requestId: header.requestId,
+          }),
+          ...eventsOf('image', id, record, ready, () => '').map((event) => putEvent(api, event)),
         ],
       };
       const answer = encodeRequest({ digest, operationId: '', resourceId: id });
@@ -166,6 +181,7 @@ export async function* importImage(
           hint: 'import it again',
         });
       ended = true;
+      call.audit.settled = true;
       // The image is there, whatever happens to this answer.
       await api.view.waitFor(sealed.revision).catch(() => {});
       const image = presentImage(id, api.view) ?? presentRecord(ready, sealed.revision);
@@ -247,7 +263,7 @@ async function forget(api: Api, id: string, name: string): Promise<void> {
     await api.storage.deleteImage(id as ImageId);
     await api.store.txn({ compare: [absent(key)], writes: [{ kind: 'delete', key: importKey(id) }] });
   } catch (error) {
-    api.logger.warn({ imageId: id, err: errorChain(error) }, 'a failed import is left to the clean-up');
+    api.logger.warn({ imageId: id, err: error }, 'a failed import is left to the clean-up');
   }
 }
 

@@ -1,38 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-import { errorChain } from '@busbar/core/errors';
 import type { ImageId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
+import { expiredAuditRecords } from '../audit/retention.ts';
+import { forgotten } from '../certificate/plan.ts';
+import { expiredEvents } from '../event/retention.ts';
 import { expired } from '../operation/create.ts';
 import { importKey, recordKey } from '../records/kinds.ts';
 import { absent } from '../view/table.ts';
 import type { Leader } from './leader.ts';
 import type { TermDeps } from './term.ts';
 
+type CleanUpDeps = Pick<TermDeps, 'store' | 'view' | 'storage' | 'clock' | 'logger'>;
+
 /** etcd's limit of operations per transaction is 128. */
 const BATCH = 100;
 
 /**
- * Removes ended operations that are no longer kept, and the bytes of imports whose controller died.
+ * Removes ended operations, audit records, events and expired certificates that are no longer kept, and the bytes of
+ * imports whose controller died.
  *
  * Bytes are removed only where a note in the store says that an import was writing them (importKey) and the store itself says,
  * a round ago and now, that no record names them. Whatever else is in the pool without a record is only
  * told: a store restored from an old backup, or a record that this version cannot read, must not cost anybody's data.
  */
 export class CleanUp {
-  readonly #deps: TermDeps;
+  readonly #deps: CleanUpDeps;
   readonly #leader: Leader;
   /** Imports without a record, a round ago. */
   #suspects: ReadonlySet<string> = new Set();
   /** Unknown things in the pool that were told already. */
   readonly #told = new Set<string>();
 
-  constructor(deps: TermDeps, leader: Leader) {
+  constructor(deps: CleanUpDeps, leader: Leader) {
     this.#deps = deps;
     this.#leader = leader;
   }
 
   async round(): Promise<void> {
-    const old = expired(this.#deps);
+    const { clock, view } = this.#deps;
+    const old = [
+      ...expired(this.#deps),
+      ...expiredAuditRecords(view, clock.wallTime()),
+      ...expiredEvents(view, clock.wallTime()),
+      ...forgotten(view, clock.wallTime()),
+    ];
     for (let i = 0; i < old.length; i += BATCH)
       await this.#leader.txn({ compare: [], writes: old.slice(i, i + BATCH) });
     const notes = await this.#removeImports();
@@ -56,7 +67,7 @@ export class CleanUp {
         await storage.deleteImage(id as ImageId);
       } catch (error) {
         // One image that does not let go (a watcher, a snapshot) must not keep the others' bytes.
-        logger.warn({ imageId: id, err: errorChain(error) }, 'cannot remove it; tried again in a minute');
+        logger.warn({ imageId: id, err: error }, 'cannot remove it; tried again in a minute');
         continue;
       }
       await this.#leader.txn({ compare: [noRecord], writes: [{ kind: 'delete', key: importKey(id) }] });

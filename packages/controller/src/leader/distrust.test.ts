@@ -4,6 +4,7 @@ import { HostReport, type SessionRequest, SessionRequest as Up } from '@busbar/p
 import { HostInventory, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import { CreateVmRequest, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { NO_BUS } from '../event/bus.ts';
 import { REPORT_GRACE_MS, REPORT_STALE_MS } from '../host/plan.ts';
 import { Rig } from '../testing/rig.ts';
 import type { Leader } from './leader.ts';
@@ -21,7 +22,7 @@ beforeEach(async () => {
   await rig.start();
   over = new AbortController();
   written = [];
-  const { store, sessions, storage, policy } = rig.api;
+  const { host, store, sessions, storage, policy, seal, random } = rig.api;
   const leader: Leader = {
     term: 5n,
     signal: over.signal,
@@ -30,7 +31,23 @@ beforeEach(async () => {
       return store.txn(transaction);
     },
   };
-  leading = lead({ store, sessions, storage, policy, view: rig.view, clock: rig.clock, logger: silentLogger }, leader);
+  leading = lead(
+    {
+      cluster: 'test',
+      host,
+      store,
+      sessions,
+      storage,
+      policy,
+      seal,
+      bus: NO_BUS,
+      view: rig.view,
+      clock: rig.clock,
+      random,
+      logger: silentLogger,
+    },
+    leader,
+  );
 });
 afterEach(async () => {
   over.abort();

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
+import { type OutboxDeps, withEvents } from '../event/outbox.ts';
 import type { LeaderTerm } from '../leadership/term.ts';
 import type { ClusterStore, Transaction, TransactionResult } from '../store/cluster-store.ts';
 
 /**
  * The right to write as leader, for one term. Every transaction also compares the leader key's
- * create revision, so that a deposed leader's write fails however late it arrives.
+ * create revision, so that a deposed leader's write fails however late it arrives, and tells the events of what it changes.
  */
 export interface Leader {
   /** The term's number: the store revision at which it began. */
@@ -16,13 +17,18 @@ export interface Leader {
   txn(transaction: Transaction): Promise<TransactionResult>;
 }
 
-export function leaderFor(store: ClusterStore, term: LeaderTerm, signal: AbortSignal): Leader {
+export function leaderFor(
+  deps: OutboxDeps & { readonly store: ClusterStore },
+  term: LeaderTerm,
+  signal: AbortSignal,
+): Leader {
   return {
     term: term.createRevision,
     signal,
     async txn(transaction) {
       if (signal.aborted || !term.isValid()) throw lost();
-      return store.txn({ compare: [term.fence(), ...transaction.compare], writes: transaction.writes });
+      const { compare, writes } = withEvents(deps, transaction);
+      return deps.store.txn({ compare: [term.fence(), ...compare], writes });
     },
   };
 }

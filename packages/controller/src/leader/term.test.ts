@@ -13,6 +13,7 @@ import { OperationState } from '@busbar/proto/gen/busbar/v1/operation';
 import { CreateVmRequest } from '@busbar/proto/gen/busbar/v1/vm';
 import { CreateVolumeRequest } from '@busbar/proto/gen/busbar/v1/volume';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { NO_BUS } from '../event/bus.ts';
 import { putRecord } from '../records/kinds.ts';
 import { Rig } from '../testing/rig.ts';
 import type { Leader } from './leader.ts';
@@ -41,7 +42,7 @@ afterEach(async () => {
 });
 
 function begin(): void {
-  const { store, sessions, storage, policy } = rig.api;
+  const { host, store, sessions, storage, policy, seal, random } = rig.api;
   const leader: Leader = {
     term: 5n,
     signal: over.signal,
@@ -52,7 +53,23 @@ function begin(): void {
       return store.txn(transaction);
     },
   };
-  leading = lead({ store, sessions, storage, policy, view: rig.view, clock: rig.clock, logger: silentLogger }, leader);
+  leading = lead(
+    {
+      cluster: 'test',
+      host,
+      store,
+      sessions,
+      storage,
+      policy,
+      seal,
+      bus: NO_BUS,
+      view: rig.view,
+      clock: rig.clock,
+      random,
+      logger: silentLogger,
+    },
+    leader,
+  );
 }
 
 /** An agent that says hello, sends its inventory and beats. */

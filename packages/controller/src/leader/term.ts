@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import { type Metrics, noMetrics } from '@busbar/core/metrics';
+import { Pulse } from '@busbar/core/pulse';
+import type { Random } from '@busbar/core/random';
+import type { Seal } from '@busbar/pki/seal';
 import { DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
+import type { EventBus } from '../event/bus.ts';
+import { putEvent } from '../event/outbox.ts';
+import { publishEvents } from '../event/publish.ts';
 import { HostReconciler } from '../host/reconcile.ts';
 import { DELETE_IMAGE } from '../image/sagas.ts';
 import { SagaRunner } from '../operation/runner.ts';
@@ -12,12 +18,16 @@ import type { Saga } from '../operation/saga.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import type { ClusterView } from '../view/view.ts';
+import { type CloudInitOpened, cloudInitReader } from '../vm/cloud-init.ts';
 import { desiredFor } from '../vm/desired.ts';
 import { VmReconciler } from '../vm/reconcile.ts';
 import { CREATE_VM, DELETE_VM, RESTART_VM, START_VM, STOP_VM } from '../vm/sagas.ts';
 import { CREATE_VOLUME, DELETE_VOLUME, RESIZE_VOLUME } from '../volume/sagas.ts';
 import { CleanUp } from './clean-up.ts';
+import { leaderChanged, leaderEventId } from './events.ts';
 import type { Leader } from './leader.ts';
+import { newPace } from './pace.ts';
+import { roundMeter } from './rounds.ts';
 
 /**
  * Everything that the controller does alone, and only the leader: this list is the table of contents.
@@ -43,26 +53,40 @@ const CLEAN_UP_EVERY_MS = 60_000;
 const TERM_END_MS = 5_000;
 
 export interface TermDeps {
+  readonly cluster: string;
+  readonly host: string;
   readonly store: ClusterStore;
   readonly view: ClusterView;
   readonly sessions: SessionRegistry;
   readonly storage: StorageDriver;
   readonly policy: PlacementPolicy;
+  readonly bus: EventBus;
+  readonly seal: Seal;
   readonly clock: Clock;
+  readonly random: Random;
   readonly logger: Logger;
+  /** Default: nothing is counted. */
+  readonly metrics?: Metrics;
+  /** Beats with each round. */
+  readonly rounds?: Pulse;
 }
 
 /** Leads until the leader's signal aborts. */
 export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
-  const { view, sessions, clock, logger } = deps;
+  const { view, sessions, clock, logger, metrics = noMetrics, rounds = new Pulse(clock) } = deps;
+  const meter = roundMeter(metrics, clock);
   const runner = new SagaRunner({ ...deps, sagas: SAGAS, leader });
   const hosts = new HostReconciler({ ...deps, leader });
   const vms = new VmReconciler({ ...deps, leader });
+  const pace = newPace();
+  let announced = false;
+  const cloudInitOf = cloudInitReader(deps.seal, logger);
   let bell: { pending: boolean; ring: () => void } = { pending: true, ring: () => {} };
   const wake = () => {
     bell.pending = true;
     bell.ring();
   };
+  using _events = publishEvents(deps);
   using _changes = view.changes.onFlush(wake);
   using _reports = sessions.onChange(wake);
   leader.signal.addEventListener('abort', wake, { once: true });
@@ -70,15 +94,24 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   try {
     while (!leader.signal.aborted) {
       bell.pending = false;
+      const beganMs = clock.nowMs();
+      rounds.beat();
       try {
-        await hosts.reconcile();
-        await vms.reconcile();
-        publish(deps, leader);
-        runner.tick(wake);
+        if (!announced) announced = await announce(deps, leader);
+        await meter.time('all', async () => {
+          await meter.time('hosts', () => hosts.reconcile());
+          await meter.time('vms', () => vms.reconcile());
+          await meter.time('publish', () => publish(deps, leader, cloudInitOf));
+          await meter.time('sagas', () => runner.tick(wake));
+        });
       } catch (error) {
-        if (!leader.signal.aborted)
-          logger.warn({ err: errorChain(error) }, 'leader round failed; the next one tries again');
+        if (!leader.signal.aborted) {
+          meter.failed();
+          logger.warn({ err: error }, 'leader round failed; the next one tries again');
+        }
       }
+      const restMs = pace.rest(beganMs, clock.nowMs());
+      if (restMs > 0) await sleep(clock, restMs, leader.signal).catch(() => {});
       if (!bell.pending) {
         await new Promise<void>((resolve) => {
           const timer = clock.timer(TICK_MS, resolve);
@@ -93,22 +126,29 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
       }
     }
   } finally {
+    rounds.rest();
     sessions.clearDesired();
     // So that this controller's next term does not repeat what is still running. What hangs in the pool is not worth a
     // cluster without a leader: it is idempotent, and its writes are fenced.
     const last = () => Promise.all([cleaning, runner.settled()]);
     await withDeadline(clock, TERM_END_MS, "the term's last work", last).catch((error: unknown) => {
-      logger.warn({ err: errorChain(error) }, 'leadership ended while work on the pool is still under way');
+      logger.warn({ err: error }, 'leadership ended while work on the pool is still under way');
     });
   }
 }
 
+async function announce(deps: TermDeps, leader: Leader): Promise<boolean> {
+  const event = leaderChanged(deps.cluster, deps.host, leader.term);
+  const write = putEvent(deps, event, leaderEventId(leader.term));
+  return (await leader.txn({ compare: [], writes: [write] })).succeeded;
+}
+
 /** Tells each connected host what it shall run, when that changed or the host has not been told in this term. */
-function publish(deps: TermDeps, leader: Leader): void {
+function publish(deps: TermDeps, leader: Leader, cloudInitOf: CloudInitOpened): void {
   const { view, sessions, storage } = deps;
   const position = { term: leader.term, generation: view.revision };
   for (const host of sessions.hosts()) {
-    const desired = desiredFor(host, position, view, sessions.observed(host)?.report ?? null, storage);
+    const desired = desiredFor(host, position, view, sessions.observed(host)?.report ?? null, storage, cloudInitOf);
     const former = sessions.published(host);
     if (former !== null && contentOf(former) === contentOf(desired)) continue;
     sessions.publish(host, desired);
@@ -125,7 +165,7 @@ async function cleanUpRegularly(deps: TermDeps, leader: Leader): Promise<void> {
     await sleep(deps.clock, CLEAN_UP_EVERY_MS, leader.signal).catch(() => {});
     if (leader.signal.aborted) return;
     await cleanUp.round().catch((error: unknown) => {
-      deps.logger.warn({ err: errorChain(error) }, 'clean-up failed; tried again in a minute');
+      deps.logger.warn({ err: error }, 'clean-up failed; tried again in a minute');
     });
   }
 }

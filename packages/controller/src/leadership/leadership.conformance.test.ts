@@ -2,6 +2,7 @@
 import { systemClock } from '@busbar/core/clock/clock';
 import { silentLogger } from '@busbar/core/log';
 import { systemRandom } from '@busbar/core/random';
+import { fixedTls } from '@busbar/pki/tls/source';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { EtcdTestCluster } from '../store/etcd/test-cluster.ts';
 import { EtcdStore } from '../store/etcd.ts';
@@ -28,7 +29,7 @@ describe('leadership on etcd, one controller beside each of three members', () =
     controllers = [0, 1, 2].map((index) => {
       const store = new EtcdStore({
         members: etcd.addressesFrom(index),
-        tls: etcd.tls,
+        tls: fixedTls(etcd.tls),
         clock: systemClock,
         log: silentLogger,
       });

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
-import { BusbarError, errorChain } from '@busbar/core/errors';
+import { BusbarError } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
+import { Pulse } from '@busbar/core/pulse';
 import type { Random } from '@busbar/core/random';
 import { z } from 'zod';
 import type { ClusterStore, KeyValue, Read, StoreLease } from '../store/cluster-store.ts';
@@ -41,6 +42,8 @@ type Listener = (term: LeaderTerm | null) => void;
 
 /** One controller's part in choosing the leader. Nothing happens before `run`. */
 export class Leadership {
+  /** Beats with each step of the loop. */
+  readonly pulse: Pulse;
   readonly #options: LeadershipOptions;
   readonly #store: ClusterStore;
   readonly #clock: Clock;
@@ -61,6 +64,7 @@ export class Leadership {
 
   constructor(options: LeadershipOptions) {
     this.#options = options;
+    this.pulse = new Pulse(options.clock);
     this.#store = options.store;
     this.#clock = options.clock;
     this.#log = options.log;
@@ -71,6 +75,11 @@ export class Leadership {
   /** The term, while it is certainly ours. */
   isLeader(): LeaderTerm | null {
     return this.#term?.isValid() ? this.#term : null;
+  }
+
+  /** Until when this controller may rely on its term; 0 while it does not lead. */
+  remainingMs(): number {
+    return Math.max(0, (this.#term?.validUntilMs() ?? 0) - this.#clock.nowMs());
   }
 
   /** Who leads, as far as this controller has heard; null while nobody does. */
@@ -93,12 +102,14 @@ export class Leadership {
     this.#running = true;
     try {
       while (!signal.aborted) {
+        this.pulse.beat();
         const step = this.#step();
         if (step !== undefined) await settledOrAborted(step, signal);
       }
     } finally {
       signal.removeEventListener('abort', wake);
       this.#running = false;
+      this.pulse.rest();
       following.abort();
       await this.resign();
       await followed;
@@ -194,7 +205,7 @@ export class Leadership {
       () => answered('acknowledged'),
       (error: unknown) => {
         if (error instanceof BusbarError && error.kind === 'precondition') term.lost = true;
-        this.#log.warn({ err: errorChain(error) }, 'leader lease not renewed');
+        this.#log.warn({ err: error }, 'leader lease not renewed');
         answered('failed');
       },
     );
@@ -205,7 +216,7 @@ export class Leadership {
     this.#observedMs = this.#clock.nowMs();
     this.#store.get(this.#key).then(
       (read) => this.#learn(read.value?.createRevision ?? NONE, read),
-      (error: unknown) => this.#log.debug({ err: errorChain(error) }, 'leader key not readable'),
+      (error: unknown) => this.#log.debug({ err: error }, 'leader key not readable'),
     );
   }
 
@@ -230,7 +241,7 @@ export class Leadership {
         this.#learn('held', { value: null, revision: result.revision });
       }
     } catch (error) {
-      this.#log.info({ err: errorChain(error) }, 'campaign for leadership failed');
+      this.#log.info({ err: error }, 'campaign for leadership failed');
       // Unequal waits, so that two candidates with a slow store do not run in step.
       this.#notBeforeMs = Math.max(this.#notBeforeMs, this.#clock.nowMs() + 100 + this.#options.random.next() * 400);
       this.#keyCreated = 'unknown';
@@ -270,7 +281,7 @@ export class Leadership {
     try {
       await withDeadline(this.#clock, RESIGN_DEADLINE_MS, 'revoking the leader lease', () => lease.revoke());
     } catch (error) {
-      this.#log.debug({ err: errorChain(error) }, 'leader lease not revoked; it will expire');
+      this.#log.debug({ err: error }, 'leader lease not revoked; it will expire');
     }
   }
 
@@ -292,7 +303,7 @@ export class Leadership {
           }
         }
       } catch (error) {
-        this.#log.debug({ err: errorChain(error) }, 'watch of the leader key failed');
+        this.#log.debug({ err: error }, 'watch of the leader key failed');
         await sleep(this.#clock, 500, signal).catch(() => {});
       }
     }

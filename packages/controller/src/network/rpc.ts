@@ -118,10 +118,15 @@ export function networkService(api: Api): Service<typeof NetworkServiceDefinitio
       access: 'write',
       schema: z.object({ network: reference, revision, ...flags }),
       async handle(request, call) {
-        // Read before the view is brought up to date: a VM that takes the network from now on rewrites the guard.
         await api.view.fresh();
         const known = api.view.tables.network.find(request.network);
-        const guard = known === undefined ? null : (await api.store.get(guardKey('network', known.id))).value;
+        let guard: KeyValue | null = null;
+        if (known !== undefined) {
+          // A VM that takes the network after this read rewrites the guard; the view must show those that took it before.
+          const read = await api.store.get(guardKey('network', known.id));
+          guard = read.value;
+          await api.view.waitFor(read.revision);
+        }
         return mutate(api, call, {
           method: 'DeleteNetwork',
           content: contentOf(DeleteNetworkRequest, request),

@@ -7,11 +7,12 @@ import { type Operation, type OperationServiceDefinition, OperationState } from 
 import { z } from 'zod';
 import type { Api, Call } from '../api/call.ts';
 import { caughtUp } from '../api/mutate.ts';
-import { page, pageFields } from '../api/pages.ts';
+import { creationKey, page, pageFields } from '../api/pages.ts';
 import { notFound } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
 import { reference, revision } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
+import { audited } from '../audit/change.ts';
 import { putRecord } from '../records/kinds.ts';
 import { unchanged } from '../view/table.ts';
 import { operationById, presentOperation } from './present.ts';
@@ -37,11 +38,11 @@ export function operationService(api: Api): Service<typeof OperationServiceDefin
       async handle(request) {
         await api.view.fresh();
         const wanted = api.view.tables.operation
-          .sorted()
+          .oldestFirst()
           .filter((entry) => !request.activeOnly || !ENDED.has(operationOf(entry.record).state))
           .filter((entry) => request.targetId === '' || operationOf(entry.record).target?.id === request.targetId)
-          .toSorted((a, b) => (orderKey(a) < orderKey(b) ? 1 : -1));
-        const { items, nextPageToken } = page(wanted, orderKey, request, true);
+          .toReversed();
+        const { items, nextPageToken } = page(wanted, creationKey, request, true);
         return { operations: items.map(presentOperation), nextPageToken };
       },
     },
@@ -56,7 +57,7 @@ export function operationService(api: Api): Service<typeof OperationServiceDefin
     cancelOperation: {
       access: 'write',
       schema: z.object({ operation: reference }),
-      handle: (request) => cancelOperation(api, request.operation),
+      handle: (request, call) => cancelOperation(api, request.operation, call),
     },
     watchOperations: {
       access: 'read',
@@ -73,11 +74,6 @@ export function operationService(api: Api): Service<typeof OperationServiceDefin
         }),
     },
   };
-}
-
-/** Create revisions are unique per transaction and only grow; padded so that text order is number order. */
-function orderKey(entry: { readonly id: string; readonly createRevision: bigint }): string {
-  return `${String(entry.createRevision).padStart(20, '0')}/${entry.id}`;
 }
 
 function existing(api: Api, id: string): Operation {
@@ -109,7 +105,7 @@ async function waitOperation(api: Api, id: string, timeoutMs: number, call: Call
   return { operation: last };
 }
 
-async function cancelOperation(api: Api, id: string): Promise<{ operation: Operation | undefined }> {
+async function cancelOperation(api: Api, id: string, call: Call): Promise<{ operation: Operation | undefined }> {
   // A step may be recorded between reading and writing; three rounds outlast any saga's pace.
   for (let round = 0; round < 3; round++) {
     await api.view.fresh();
@@ -124,13 +120,21 @@ async function cancelOperation(api: Api, id: string): Promise<{ operation: Opera
         hint: 'to take back what it did, ask for the opposite',
       });
     }
-    if (operation.cancelRequested) return { operation: presentOperation(entry) };
+    if (operation.cancelRequested) {
+      // Asked for already: a repeat.
+      call.audit.settled = true;
+      return { operation: presentOperation(entry) };
+    }
     const next = { ...entry.record, operation: { ...operation, cancelRequested: true } };
-    const result = await api.store.txn({
+    const change = audited(api, call, {
       compare: [unchanged('operation', entry)],
       writes: [putRecord('operation', id, next)],
+      ids: { operationId: '', resourceId: id },
+      requestId: '',
     });
+    const result = await api.store.txn(change);
     if (result.succeeded) {
+      call.audit.settled = true;
       await caughtUp(api, result.revision, { operationId: id, resourceId: '' });
       return { operation: operationById(id, api.view) };
     }

@@ -2,7 +2,7 @@
 
 import type { Clock } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
-import type { Logger } from '@busbar/core/log';
+import { type Logger, withFields } from '@busbar/core/log';
 import type { OperationRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import type { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
 import { OperationState } from '@busbar/proto/gen/busbar/v1/operation';
@@ -12,6 +12,7 @@ import { isTransient, type Leader } from '../leader/leader.ts';
 import { putRecord } from '../records/kinds.ts';
 import { type Entry, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
+import { operationFields } from './log-fields.ts';
 import * as progress from './progress.ts';
 import { NO_WRITES, type Saga, type SagaContext, type SagaStep, type StepOutcome, type StepWrites } from './saga.ts';
 import { ENDED } from './state.ts';
@@ -87,7 +88,7 @@ export class SagaRunner {
       if (busy >= MAX_PARALLEL) continue;
       const ended = this.#advance(entry)
         .catch((error: unknown) => {
-          this.#log.warn({ operationId: entry.id, err: errorChain(error) }, 'saga step could not be recorded');
+          this.#logOf(entry).warn({ err: error }, 'saga step could not be recorded');
           this.#backOff(entry);
         })
         .finally(() => {
@@ -126,7 +127,7 @@ export class SagaRunner {
     const now = this.#clock.wallTime();
     if (saga === undefined) {
       // Written by a newer version: leave it to a controller that knows it.
-      this.#log.error({ operationId: entry.id, saga: entry.record.saga }, 'unknown saga');
+      this.#logOf(entry).error({}, 'unknown saga');
       return this.#backOff(entry);
     }
     if (operation.state === OperationState.PENDING)
@@ -181,7 +182,7 @@ export class SagaRunner {
     // Only failures in a row count: a step may wait for hours before its first one.
     const tooLong = now - attempt.failingSinceMs > RETRY_LIMIT_MS;
     if (!isTransient(error) || tooLong) return this.#turnAround(entry, saga, toErrorInfo(error));
-    this.#log.warn({ operationId: entry.id, step: step.name, err: errorChain(error) }, 'saga step failed; will retry');
+    this.#logOf(entry).warn({ step: step.name, err: error }, 'saga step failed; will retry');
     this.#backOff(entry);
     const message = `${step.name}: ${errorChain(error)}; retrying`;
     if (message !== progress.operationOf(entry.record).message)
@@ -195,17 +196,14 @@ export class SagaRunner {
     } catch (error) {
       if (this.#leader.signal.aborted) return;
       // Giving up would leave half a change behind: an undo is retried until it succeeds.
-      this.#log.warn({ operationId: entry.id, step: step.name, err: errorChain(error) }, 'undo failed; will retry');
+      this.#logOf(entry).warn({ step: step.name, err: error }, 'undo failed; will retry');
       this.#backOff(entry);
     }
   }
 
   #turnAround(entry: Entry<OperationRecord>, saga: Saga, error: ErrorInfo): Promise<void> {
     const stays = saga.steps.slice(0, entry.record.step + 1).some((step) => step.pointOfNoReturn);
-    this.#log.warn(
-      { operationId: entry.id, reason: error.reason, message: error.message, undo: !stays },
-      'operation fails',
-    );
+    this.#logOf(entry).warn({ reason: error.reason, problem: error.message, undo: !stays }, 'operation fails');
     const change = stays ? progress.stopped : progress.turnedAround;
     return this.#commit(entry, NO_WRITES, change(entry.record, error, this.#clock.wallTime()));
   }
@@ -215,8 +213,21 @@ export class SagaRunner {
       compare: [unchanged('operation', entry), ...writes.compare],
       writes: [putRecord('operation', entry.id, next), ...writes.writes],
     });
-    if (result.succeeded) await this.#view.waitFor(result.revision);
-    else this.#backOff(entry);
+    if (!result.succeeded) return this.#backOff(entry);
+    this.#tellChange(entry, next);
+    await this.#view.waitFor(result.revision);
+  }
+
+  /** Where an operation begins, turns around and ends: with the lines about its steps, the story of its id. */
+  #tellChange(entry: Entry<OperationRecord>, next: OperationRecord): void {
+    const [from, to] = [progress.operationOf(entry.record).state, progress.operationOf(next).state];
+    if (from === to) return;
+    const { method, createdBy, requestId } = progress.operationOf(next);
+    this.#logOf(entry).info({ method, caller: createdBy, requestId, from, to }, 'operation changes state');
+  }
+
+  #logOf(entry: Entry<OperationRecord>): Logger {
+    return withFields(this.#log, operationFields(entry.id, entry.record));
   }
 
   #attempt(entry: Entry<OperationRecord>, undoing: boolean): Attempt {
@@ -254,7 +265,7 @@ export class SagaRunner {
         return storage();
       },
       clock: this.#clock,
-      logger: this.#log,
+      logger: this.#logOf(entry),
       stepAgeMs: this.#clock.nowMs() - attempt.firstTryMs,
       signal: this.#leader.signal,
     };

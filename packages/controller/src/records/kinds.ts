@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { AuthorityRecord, CertificateRecord, JoinTokenRecord } from '@busbar/proto/gen/busbar/store/v1/pki';
 import {
   HostRecord,
   HostStatusRecord,
@@ -10,7 +11,9 @@ import {
   VmStatusRecord,
   VolumeRecord,
 } from '@busbar/proto/gen/busbar/store/v1/store';
-import type { Write } from '../store/cluster-store.ts';
+import { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
+import { Event } from '@busbar/proto/gen/busbar/v1/event';
+import type { LeaseId, Write } from '../store/cluster-store.ts';
 
 /**
  * The key space: `busbar/KIND/ID` holds a record as proto3 JSON; `busbar/name/KIND/NAME` holds the id that
@@ -32,6 +35,11 @@ export const CODECS = {
   host: HostRecord as Codec<HostRecord>,
   'host-status': HostStatusRecord as Codec<HostStatusRecord>,
   operation: OperationRecord as Codec<OperationRecord>,
+  audit: AuditRecord as Codec<AuditRecord>,
+  event: Event as Codec<Event>,
+  authority: AuthorityRecord as Codec<AuthorityRecord>,
+  certificate: CertificateRecord as Codec<CertificateRecord>,
+  'join-token': JoinTokenRecord as Codec<JoinTokenRecord>,
 } as const;
 
 export type Kind = keyof typeof CODECS;
@@ -88,8 +96,20 @@ export function parseRecordKey(key: string): { readonly kind: Kind; readonly id:
   return Object.hasOwn(CODECS, kind) ? { kind: kind as Kind, id: key.slice(slash + 1) } : null;
 }
 
-export function putRecord<K extends Kind>(kind: K, id: string, record: RecordOf<K>): Write {
-  return { kind: 'put', key: recordKey(kind, id), value: encodeRecord(kind, record) };
+/** What was encoded a moment ago need not be decoded by whoever looks into a transaction. */
+const ENCODED = new WeakMap<Write, unknown>();
+
+export function putRecord<K extends Kind>(kind: K, id: string, record: RecordOf<K>, lease?: LeaseId): Write {
+  const put = { kind: 'put', key: recordKey(kind, id), value: encodeRecord(kind, record) } as const;
+  const write: Write = lease === undefined ? put : { ...put, lease };
+  ENCODED.set(write, record);
+  return write;
+}
+
+/** The record that a write leaves behind; undefined for a deletion. */
+export function recordIn<K extends Kind>(kind: K, write: Write): RecordOf<K> | undefined {
+  if (write.kind === 'delete') return undefined;
+  return (ENCODED.get(write) as RecordOf<K> | undefined) ?? decodeRecord(kind, write.value);
 }
 
 export function deleteRecord(kind: Kind, id: string): Write {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
-import { BusbarError, errorChain } from '@busbar/core/errors';
+import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
 import type {
@@ -179,7 +179,7 @@ export class SessionRegistry {
     try {
       yield* outbox.messages();
       if (refusal !== null) {
-        this.#log.error({ host, err: errorChain(refusal) }, 'session of an agent ended');
+        this.#log.error({ host, err: refusal }, 'session of an agent ended');
         throw refusal;
       }
     } finally {

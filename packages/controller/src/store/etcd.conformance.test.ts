@@ -3,6 +3,7 @@ import { systemClock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
 import { silentLogger } from '@busbar/core/log';
+import { fixedTls } from '@busbar/pki/tls/source';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { LeaseId, TransactionResult, WatchBatch } from './cluster-store.ts';
 import { clusterStoreConformance } from './conformance.ts';
@@ -18,7 +19,7 @@ function client(
   members = etcd.addresses,
   more: { maxBufferedEvents?: number; callDeadlineMs?: number } = {},
 ): EtcdStore {
-  return new EtcdStore({ members, tls: etcd.tls, clock: systemClock, log: silentLogger, ...more });
+  return new EtcdStore({ members, tls: fixedTls(etcd.tls), clock: systemClock, log: silentLogger, ...more });
 }
 
 for (const size of [1, 3]) {
@@ -348,7 +349,7 @@ describe('etcd, 3 members, some of them failing', () => {
     const stranger = await makeCertificates();
     const store = new EtcdStore({
       members: etcd.addresses,
-      tls: { ...stranger, ca: etcd.tls.ca },
+      tls: fixedTls({ ...stranger, ca: etcd.tls.ca }),
       clock: systemClock,
       log: silentLogger,
       callDeadlineMs: 2_000,

@@ -2,6 +2,7 @@
 import type { Clock } from '@busbar/core/clock/clock';
 import type { Revision } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
+import type { TlsFeed } from '@busbar/pki/tls/source';
 import { BatchQueue } from './batch-queue.ts';
 import type {
   ClusterStore,
@@ -17,7 +18,7 @@ import { outcomeUnknown, storeClosed, storeUnavailable } from './errors.ts';
 import { type Answered, Caller, type CallOptions, toStoreError } from './etcd/call.ts';
 import { CallFailure, mayRepeat } from './etcd/failure.ts';
 import { EtcdLease } from './etcd/lease.ts';
-import type { Cancellable, EtcdTls, Member } from './etcd/member.ts';
+import type { Cancellable, Member } from './etcd/member.ts';
 import {
   CompareTarget,
   type KeyValue as EtcdKeyValue,
@@ -35,8 +36,8 @@ import { checkKey, checkLeaseTtl, checkPrefix, checkTransaction, compareKeys } f
 export interface EtcdStoreOptions {
   /** `host:port` of every member's client address; the first is preferred (the one on this host). */
   readonly members: readonly [string, ...string[]];
-  /** null: plain text, for tests. */
-  readonly tls: EtcdTls | null;
+  /** Etcd's authority and this controller's client certificate. null: plain text, for tests. */
+  readonly tls: TlsFeed | null;
   readonly clock: Clock;
   readonly log: Logger;
   /** Below the 4 s within which an API call without quorum is to be refused. */

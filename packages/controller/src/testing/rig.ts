@@ -4,52 +4,64 @@ import type { HostId } from '@busbar/core/ids';
 import { silentLogger } from '@busbar/core/log';
 import { seededRandom } from '@busbar/core/random';
 import { ok } from '@busbar/core/result';
+import { openSeal, SEAL_KEY_BYTES } from '@busbar/pki/seal';
 import { DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { BridgeKind, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import { VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import { DEFAULT_POLICY } from '@busbar/scheduler/model';
 import { newSimPool, type SimPool, simDriver } from '@busbar/storage/sim/driver';
-import type { Api, Call } from '../api/call.ts';
-import { pipeline } from '../api/pipeline.ts';
+import type { Api, Caller } from '../api/call.ts';
+import { type Pipeline, pipeline } from '../api/pipeline.ts';
 import { RequestLeases } from '../api/request-leases.ts';
 import { type BoundService, publicServices } from '../api/services.ts';
+import { AuditTrail } from '../audit/trail.ts';
+import { type Admission, admission } from '../certificate/admission.ts';
+import { withEvents } from '../event/outbox.ts';
 import type { Leader } from '../leader/leader.ts';
 import { SAGAS } from '../leader/term.ts';
 import { operationOf } from '../operation/progress.ts';
 import { SagaRunner } from '../operation/runner.ts';
 import type { Saga } from '../operation/saga.ts';
 import { ENDED } from '../operation/state.ts';
-import { openSeal, SEAL_KEY_BYTES } from '../pki/seal.ts';
 import { putRecord, ROOT } from '../records/kinds.ts';
 import { SessionRegistry } from '../session/registry.ts';
+import { groupCommit } from '../store/group-commit.ts';
 import { MemoryStoreServer } from '../store/memory.ts';
 import { ClusterView } from '../view/view.ts';
 import { hardwareDigest } from '../vm/domain.ts';
 import { planVm } from '../vm/plan.ts';
+import { testCaller } from './callers.ts';
 
-const CALL: Call = { caller: { name: 'client/test', role: 'admin' }, signal: new AbortController().signal };
+const SIGNAL = new AbortController().signal;
 
 /**
  * The API and the sagas on a memory store and a simulated pool, with one host that does at once what it is told.
  * No sessions, no leadership: those are tried in the whole-cluster simulation.
  */
 export class Rig {
-  readonly clock = new VirtualClock();
-  readonly truth = new MemoryStoreServer({ clock: this.clock });
+  readonly clock: VirtualClock;
+  readonly truth: MemoryStoreServer;
   readonly pool: SimPool = newSimPool();
   readonly view: ClusterView;
   readonly api: Api;
   readonly services: readonly BoundService[];
+  readonly trail: AuditTrail;
+  readonly admission: Admission;
   readonly #stop = new AbortController();
   readonly #leader: Leader;
   #runner: SagaRunner;
   /** What the host says when a VM starts: null lets it run. */
   startFailure: string | null = null;
+  /** WebCrypto works in threads of its own: virtual time must not run ahead of it. */
+  usesCrypto = false;
 
-  constructor(seed = 1) {
+  /** `startWall`: for tests with certificates, which TLS judges by the machine's clock. */
+  constructor(seed = 1, startWall?: Date, sealKey: Uint8Array = Buffer.alloc(SEAL_KEY_BYTES)) {
     const random = seededRandom(seed);
-    const { clock } = this;
+    const clock = new VirtualClock(startWall);
+    this.clock = clock;
+    this.truth = new MemoryStoreServer({ clock });
     const store = this.truth.client({ clock, random });
     const logger = silentLogger;
     this.view = new ClusterView({ store, clock, logger });
@@ -67,17 +79,31 @@ export class Rig {
       clock,
       random,
       logger,
+      commit: groupCommit(store),
       requestLeases: new RequestLeases(store, clock),
-      seal: openSeal(Buffer.alloc(SEAL_KEY_BYTES)),
+      seal: openSeal(sealKey),
+      forVoters: { sealKey, etcdEndpoints: ['https://10.0.0.1:2379'] },
       leadership: { leader: () => ({ host: 'host1' }) },
     };
     this.services = publicServices(this.api);
-    this.#leader = { term: 1n, signal: this.#stop.signal, txn: (transaction) => store.txn(transaction) };
+    this.trail = new AuditTrail({ ...this.api });
+    this.admission = admission(this.view, clock);
+    this.#leader = {
+      term: 1n,
+      signal: this.#stop.signal,
+      txn: (transaction) => store.txn(withEvents(this.api, transaction)),
+    };
     this.#runner = this.#newRunner(SAGAS);
+  }
+
+  /** What every transport puts in front of the handlers. */
+  gate(): Pipeline {
+    return pipeline({ logger: silentLogger, trail: this.trail, admission: this.admission });
   }
 
   async start(): Promise<void> {
     void this.view.run(this.#stop.signal);
+    void this.trail.run(this.#stop.signal);
     const inventory = {
       managementAddress: '10.0.0.1',
       storageAddress: '10.0.1.1',
@@ -147,19 +173,31 @@ export class Rig {
       settled = true;
     };
     promise.then(mark, mark);
+    if (this.usesCrypto) {
+      // Four virtual milliseconds to a real one: what it does takes a real one or two, and no deadline is below 2 s.
+      for (const endMs = this.clock.nowMs() + limitMs; !settled && this.clock.nowMs() < endMs; ) {
+        await this.clock.advance(4);
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    }
     if (!(await this.clock.advanceUntil(() => settled, limitMs)))
       throw new Error(`not settled within ${limitMs} virtual ms`);
     return promise;
   }
 
   /** One RPC through the pipeline. */
-  call<Response>(service: string, method: string, request: unknown): Promise<Response> {
+  call<Response>(
+    service: string,
+    method: string,
+    request: unknown,
+    caller: Caller | null = testCaller(),
+  ): Promise<Response> {
     const bound = this.services.find((each) => each.definition.name === service);
     const rpc = bound?.definition.methods[method];
     const handler = bound?.methods[method];
     if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${service}/${method}`);
-    const handle = pipeline(silentLogger).unary(bound.definition.fullName, rpc, handler);
-    return this.run(handle(request, CALL.caller, CALL.signal) as Promise<Response>);
+    const handle = this.gate().unary(bound.definition.fullName, rpc, handler);
+    return this.run(handle(request, caller, SIGNAL) as Promise<Response>);
   }
 
   /** Ticks the runner and the host until every operation has ended. */
@@ -178,16 +216,14 @@ export class Rig {
     throw new Error(`operations did not end: ${open.map((o) => `${o.method} ${o.state} ${o.message}`).join('; ')}`);
   }
 
-  /** Everything in the store but operations and request ids, for "nothing is left behind". */
+  /** Everything in the store but operations, request ids and what tells of the past, for "nothing is left behind". */
   async stored(): Promise<ReadonlyMap<string, string>> {
     const { value } = await this.run(this.api.store.list(ROOT));
     return new Map(
       value
         .filter(
           (kv) =>
-            !kv.key.startsWith(`${ROOT}operation/`) &&
-            !kv.key.startsWith(`${ROOT}request/`) &&
-            !kv.key.startsWith(`${ROOT}guard/`),
+            !['operation', 'request', 'guard', 'audit', 'event'].some((kind) => kv.key.startsWith(`${ROOT}${kind}/`)),
         )
         .map((kv) => [kv.key, kv.value]),
     );
@@ -210,7 +246,7 @@ export class Rig {
       });
       if (plan.status === null) continue;
       const result = await this.run(
-        this.api.store.txn({
+        this.#leader.txn({
           compare: [{ target: 'mod', key: `${ROOT}vm-status/${vm.id}`, revision: status.modRevision }],
           writes: [putRecord('vm-status', vm.id, plan.status)],
         }),

@@ -55,6 +55,22 @@ async function settled<T>(promise: Promise<T>, limitMs = 20_000): Promise<T> {
 }
 
 describe('ClusterView', () => {
+  it('catches up with a revision that only keys of others have raised', async () => {
+    truth = new MemoryStoreServer({ clock });
+    // As etcd: watchers of our keys are not told of the others' for ten minutes.
+    store = truth.client({ clock, random: seededRandom(1), latencyMs: 1, progressIntervalMs: 600_000 });
+    view = newView(store);
+    void view.run(stop.signal);
+    await settled(view.fresh());
+    const foreign = truth.txn({ compare: [], writes: [{ kind: 'put', key: 'other/key', value: 'x' }] }).revision;
+    expect(await settled(Promise.all([view.fresh(), view.fresh(), view.fresh()]), 1_000)).toEqual([
+      foreign,
+      foreign,
+      foreign,
+    ]);
+    expect(truth.revision - foreign).toBe(1n);
+  });
+
   it('lists, then watches', async () => {
     write(put('a'), put('b'));
     void view.run(stop.signal);

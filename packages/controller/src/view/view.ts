@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
-import { BusbarError, errorChain } from '@busbar/core/errors';
+import { BusbarError } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { decodeRecord, KINDS, type Kind, parseRecordKey, ROOT } from '../records/kinds.ts';
@@ -10,6 +10,14 @@ import { Table } from './table.ts';
 
 /** A read of the store takes milliseconds; within this time all callers share one. */
 const FRESH_JOIN_MS = 250;
+/**
+ * The store's revision also rises by keys that are not ours, and etcd tells a watcher of those every ten minutes only. A
+ * view that has not caught up after this time, which is long for a watch, writes this key and learns of it.
+ */
+const PULSE_AFTER_MS = 200;
+const PULSE_KEY = `${ROOT}pulse`;
+/** Shorter than an etcd election, so that a quorum lost before this is noticed by a read and not by a write. */
+const FOLLOWS_MS = 1_000;
 
 /**
  * The whole store in memory, kept current by list-then-watch. A controller never decides on a
@@ -29,13 +37,23 @@ export class ClusterView {
     host: new Table('host'),
     'host-status': new Table('host-status'),
     operation: new Table('operation'),
+    audit: new Table('audit'),
+    event: new Table('event'),
+    authority: new Table('authority'),
+    certificate: new Table('certificate'),
+    'join-token': new Table('join-token'),
   };
   readonly changes = new ChangeLog();
   readonly #store: ClusterStore;
   readonly #clock: Clock;
   readonly #log: Logger;
   #revision = 0n as Revision;
+  #filled = false;
+  #relists = 0;
   #waiters: { readonly revision: Revision; readonly resolve: () => void }[] = [];
+  #pulsing = false;
+  /** When the store last showed that it has a quorum: a commit that we were told of, or a linearizable read. */
+  #quorumMs = Number.NEGATIVE_INFINITY;
   #fresh: { readonly promise: Promise<Revision>; started: boolean } | null = null;
 
   constructor(deps: { readonly store: ClusterStore; readonly clock: Clock; readonly logger: Logger }) {
@@ -48,6 +66,16 @@ export class ClusterView {
     return this.#revision;
   }
 
+  /** Whether the store was ever read whole: before, nothing is known, also not what is forbidden. */
+  get filled(): boolean {
+    return this.#filled;
+  }
+
+  /** How often the whole store was listed. */
+  get relists(): number {
+    return this.#relists;
+  }
+
   /** Lists and watches until the signal aborts; survives every outage of the store. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
@@ -56,11 +84,19 @@ export class ClusterView {
         await this.#follow(signal);
       } catch (error) {
         if (signal.aborted) return;
-        this.#log.warn({ err: errorChain(error) }, 'cluster view lost the store; listing again');
+        this.#log.warn({ err: error }, 'cluster view lost the store; listing again');
         // A store without quorum answers within seconds; half a second keeps the retry from being a load.
         await sleep(this.#clock, 500, signal).catch(() => {});
       }
     }
+  }
+
+  /**
+   * True when the store worked a moment ago. A write may then be tried on the view as it is; otherwise ask `fresh` first: without
+   * a quorum a read is refused plainly, while the outcome of a write would be unknown.
+   */
+  followsStore(): boolean {
+    return this.#clock.nowMs() - this.#quorumMs < FOLLOWS_MS;
   }
 
   /** Waits until the view holds everything up to `revision`. */
@@ -94,8 +130,19 @@ export class ClusterView {
     // A read that is already under way may have been answered before this call began: only join one that has not started.
     const joined = this.#fresh !== null && !this.#fresh.started ? this.#fresh : this.#startFresh(this.#fresh);
     const revision = await joined.promise;
+    if (this.#revision >= revision) return revision;
+    using _ = this.#clock.timer(PULSE_AFTER_MS, () => void this.#pulse());
     await this.waitFor(revision);
     return revision;
+  }
+
+  /** One at a time, however many wait. A failure needs no telling: who waits is told that the view is behind. */
+  async #pulse(): Promise<void> {
+    if (this.#pulsing) return;
+    this.#pulsing = true;
+    const writes = [{ kind: 'put' as const, key: PULSE_KEY, value: '' }];
+    await this.#store.txn({ compare: [], writes }).catch(() => {});
+    this.#pulsing = false;
   }
 
   #startFresh(running: { readonly promise: Promise<Revision> } | null) {
@@ -110,7 +157,9 @@ export class ClusterView {
       else await withDeadline(this.#clock, FRESH_JOIN_MS, 'the read before', () => before).catch(() => {});
       mine.started = true;
       try {
-        return (await this.#store.get(`${ROOT}leader`)).revision;
+        const { revision } = await this.#store.get(`${ROOT}leader`);
+        this.#quorumMs = this.#clock.nowMs();
+        return revision;
       } finally {
         if (this.#fresh === mine) this.#fresh = null;
       }
@@ -121,6 +170,7 @@ export class ClusterView {
 
   async #relist(): Promise<void> {
     const { value: items, revision } = await this.#store.list(ROOT);
+    this.#relists++;
     if (revision < this.#revision) {
       const [from, to] = [String(this.#revision), String(revision)];
       this.#log.error({ from, to }, 'the cluster store went back in time: was it restored from a backup?');
@@ -140,6 +190,7 @@ export class ClusterView {
         if (!seen.get(kind)?.has(id)) this.#remove(kind, id, revision);
       }
     }
+    this.#filled = true;
     this.#advance(revision);
   }
 
@@ -147,6 +198,7 @@ export class ClusterView {
     for await (const batch of this.#store.watch(ROOT, this.#revision, signal)) {
       if (batch.kind === 'compacted') return;
       if (batch.kind === 'events') {
+        this.#quorumMs = this.#clock.nowMs();
         for (const event of batch.events) {
           if (event.kind === 'put') this.#put(event.kv);
           else {
@@ -169,7 +221,7 @@ export class ClusterView {
       this.changes.add({ kind: parsed.kind, id: parsed.id, revision: kv.modRevision, gone: null });
     } catch (error) {
       // A record that this version cannot read must not stop the rest of the cluster.
-      this.#log.error({ key: kv.key, err: errorChain(error) }, 'unreadable record in the cluster store');
+      this.#log.error({ key: kv.key, err: error }, 'unreadable record in the cluster store');
     }
   }
 

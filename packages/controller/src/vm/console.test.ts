@@ -2,6 +2,7 @@
 import type { OpenConsoleRequest } from '@busbar/proto/gen/busbar/v1/vm';
 import { expect, it } from 'vitest';
 import { FIRST_MESSAGE_DEADLINE_MS } from '../session/first-message.ts';
+import { testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
 import { openConsole } from './console.ts';
 
@@ -18,7 +19,11 @@ it('a console that nobody names a VM for is given up', async () => {
       },
     }),
   };
-  const call = { caller: { name: 'client/test', role: 'admin' as const }, signal: new AbortController().signal };
+  const call = {
+    caller: testCaller(),
+    audit: { method: 'busbar.v1.VmService/OpenConsole', id: null, settled: false, accepted() {} },
+    signal: new AbortController().signal,
+  };
   const first = openConsole(rig.api, silent, call)[Symbol.asyncIterator]().next();
   first.catch(() => {});
   await rig.clock.advance(FIRST_MESSAGE_DEADLINE_MS);

@@ -38,6 +38,7 @@ export async function* openConsole(
     input(),
     call.signal,
   );
+  call.audit.accepted();
   yield { output: Buffer.alloc(0) };
   for await (const chunk of output) yield { output: Buffer.from(chunk) };
 }

@@ -14,6 +14,7 @@ import { newOperation } from '../operation/create.ts';
 import { guardKey, nameKey, putRecord } from '../records/kinds.ts';
 import type { Compare, Write } from '../store/cluster-store.ts';
 import { absent, exists, unchanged } from '../view/table.ts';
+import { assertNotRedacted, sealCloudInit } from './cloud-init.ts';
 import { assertPlaceable } from './placement.ts';
 import { CREATE_VM } from './sagas.ts';
 import { withDefaults } from './spec.ts';
@@ -27,6 +28,8 @@ export function planCreate(api: Api, request: CreateVmRequest, call: Call): Plan
   const { vm } = api.view.tables;
   if (vm.find(request.name) !== undefined) throw nameTaken('vm', request.name);
   if (request.spec === undefined) throw invalid([{ field: 'spec', problem: 'is missing', expected: 'the VM' }]);
+  const { cloudInit } = request.spec;
+  assertNotRedacted(cloudInit);
   const id = api.random.uuid();
   const now = api.clock.wallTime();
   const compare: Compare[] = [absent(nameKey('vm', request.name))];
@@ -50,10 +53,11 @@ export function planCreate(api: Api, request: CreateVmRequest, call: Call): Plan
   }
   const record: VmRecord = {
     meta: { id, name: request.name, labels: request.labels, createTime: now, updateTime: now, deleting: false },
-    spec: resolved,
+    spec: { ...resolved, cloudInit: undefined },
     stopByForce: false,
     stopTimeoutMs: 0,
     diskVolumes,
+    sealedCloudInit: sealCloudInit(api.seal, id, cloudInit),
   };
   assertPlaceable(api, record);
   const target = { kind: 'vm', id, name: request.name };

@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Rig } from '../testing/rig.ts';
 import type { ClusterView } from '../view/view.ts';
+import type { CloudInitOpened } from './cloud-init.ts';
 import { desiredFor } from './desired.ts';
 import { ON_HOST } from './state.ts';
 
@@ -29,8 +30,12 @@ const stopped = { spec: { ...running.spec, runPolicy: RunPolicy.STOPPED } };
 const here = { phase: VmPhase.RUNNING, host: 'host1', epoch: 5n };
 const report = (...epochs: bigint[]) =>
   HostReport.fromPartial({ domains: epochs.map((epoch) => ({ vmId: 'v', epoch, state: DomainState.RUNNING })) });
-const told = (view: ClusterView, host = 'host1', seen: HostReport | null = null) =>
-  desiredFor(host, position, view, seen, storage);
+const told = (
+  view: ClusterView,
+  host = 'host1',
+  seen: HostReport | null = null,
+  cloudInitOf: CloudInitOpened = () => undefined,
+) => desiredFor(host, position, view, seen, storage, cloudInitOf);
 
 describe('desired state', () => {
   it.each<[string, Parameters<typeof viewOf>[0], Parameters<typeof viewOf>[1], DesiredRun, number]>([
@@ -102,5 +107,14 @@ describe('desired state', () => {
       }),
       { numRuns: 100 },
     );
+  });
+
+  it('of a VM whose cloud-init data do not open: no start, but an end', () => {
+    const starting = { ...here, phase: VmPhase.STARTING };
+    const broken: CloudInitOpened = () => null;
+    expect(told(viewOf(running, starting), 'host1', null, broken).vms).toEqual([]);
+    expect(told(viewOf(running, starting)).vms).toHaveLength(1);
+    const stopping = told(viewOf(stopped, { ...here, phase: VmPhase.STOPPING }), 'host1', null, broken);
+    expect(stopping.vms).toMatchObject([{ run: DesiredRun.SHUTDOWN, domain: { cloudInit: undefined } }]);
   });
 });

@@ -3,9 +3,10 @@
 import type { DesiredState, DesiredVm, DestroyOrder, HostReport } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { DesiredRun, DomainState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
-import { IsolationPolicy } from '@busbar/proto/gen/busbar/v1/vm';
+import { IsolationPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import type { StorageDriver } from '@busbar/storage/driver';
 import type { ClusterView } from '../view/view.ts';
+import type { CloudInitOpened } from './cloud-init.ts';
 import { domainOf } from './domain.ts';
 import { isOnHost, shallRun, shallStop } from './plan.ts';
 
@@ -20,12 +21,16 @@ export function desiredFor(
   view: ClusterView,
   report: HostReport | null,
   storage: Pick<StorageDriver, 'diskSource'>,
+  cloudInitOf: CloudInitOpened,
 ): DesiredState {
   const vms: DesiredVm[] = [];
   for (const entry of view.tables.vm.sorted()) {
     const status = view.tables['vm-status'].get(entry.id)?.record;
     if (status === undefined || status.host !== host || !isOnHost(status)) continue;
-    const domain = domainOf(entry.record, entry.modRevision, view, storage);
+    const cloudInit = cloudInitOf(entry.record);
+    // A guest that comes up without its data is configured wrongly for good. Once it runs, only its end is still asked for.
+    if (cloudInit === null && status.phase === VmPhase.STARTING) continue;
+    const domain = domainOf(entry.record, entry.modRevision, view, storage, cloudInit ?? undefined);
     if (domain === null) continue;
     vms.push({
       vmId: entry.id,

@@ -5,7 +5,7 @@ import type { VolumeId } from '@busbar/core/ids';
 import type { DomainDisk, DomainNic, DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
-import { IsolationPolicy, RunPolicy, VmSpec } from '@busbar/proto/gen/busbar/v1/vm';
+import { type CloudInit, IsolationPolicy, RunPolicy, VmSpec } from '@busbar/proto/gen/busbar/v1/vm';
 import type { StorageDriver } from '@busbar/storage/driver';
 import type { ClusterView } from '../view/view.ts';
 
@@ -15,6 +15,7 @@ export function domainOf(
   revision: bigint,
   view: ClusterView,
   storage: Pick<StorageDriver, 'diskSource'>,
+  cloudInit: CloudInit | undefined,
 ): DomainSpec | null {
   const { spec, meta } = vm;
   if (spec?.cpu === undefined || meta === undefined) return null;
@@ -59,28 +60,38 @@ export function domainOf(
     guestAgent: !spec.guestAgentDisabled,
     watchdog: spec.watchdog,
     cloudInit:
-      spec.cloudInit === undefined
+      cloudInit === undefined
         ? undefined
         : {
             instanceId: meta.id,
             hostname: meta.name,
-            userData: spec.cloudInit.userData,
-            networkConfig: spec.cloudInit.networkConfig,
+            userData: cloudInit.userData,
+            networkConfig: cloudInit.networkConfig,
           },
     specRevision: revision,
   };
 }
 
+/** Records are never changed in place, and every round asks for every VM's. */
+const digests = new WeakMap<VmRecord, string>();
+
 /** Digest of what a running guest would only get by a restart. Policies act at once and are left out. */
 export function hardwareDigest(vm: VmRecord): string {
   if (vm.spec === undefined) return '';
-  const hardware: VmSpec = {
-    ...vm.spec,
-    runPolicy: RunPolicy.UNSPECIFIED,
-    isolationPolicy: IsolationPolicy.UNSPECIFIED,
-    ha: undefined,
-    placement: undefined,
-    shutdownTimeoutMs: 0,
-  };
-  return createHash('sha256').update(VmSpec.encode(hardware).finish()).digest('hex').slice(0, 16);
+  let digest = digests.get(vm);
+  if (digest === undefined) {
+    const hardware: VmSpec = {
+      ...vm.spec,
+      runPolicy: RunPolicy.UNSPECIFIED,
+      isolationPolicy: IsolationPolicy.UNSPECIFIED,
+      ha: undefined,
+      placement: undefined,
+      shutdownTimeoutMs: 0,
+    };
+    // The sealed text changes with the data, and without the seal key nobody can try guesses against the digest.
+    const hash = createHash('sha256').update(VmSpec.encode(hardware).finish()).update(vm.sealedCloudInit);
+    digest = hash.digest('hex').slice(0, 16);
+    digests.set(vm, digest);
+  }
+  return digest;
 }

@@ -5,6 +5,7 @@ import type { ResourceMeta } from '@busbar/proto/gen/busbar/v1/common';
 import type { Vm } from '@busbar/proto/gen/busbar/v1/vm';
 import { VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import type { ClusterView } from '../view/view.ts';
+import type { CloudInitShown } from './cloud-init.ts';
 import { hardwareDigest } from './domain.ts';
 import { isOnHost } from './plan.ts';
 
@@ -26,11 +27,12 @@ export function presentVm(
   revision: bigint,
   status: VmStatusRecord | undefined,
   view: ClusterView,
+  cloudInit: CloudInitShown,
 ): Vm {
   const running = status !== undefined && isOnHost(status);
   return {
     meta: presentMeta(record.meta, revision),
-    spec: record.spec,
+    spec: record.spec === undefined ? undefined : { ...record.spec, cloudInit: cloudInit(record) },
     status: {
       phase: status?.phase ?? VmPhase.CREATING,
       message: status?.message ?? '',
@@ -51,8 +53,8 @@ export function presentVm(
   };
 }
 
-export function presentVmById(id: string, view: ClusterView): Vm | null {
+export function presentVmById(id: string, view: ClusterView, cloudInit: CloudInitShown): Vm | null {
   const entry = view.tables.vm.get(id);
   if (entry === undefined) return null;
-  return presentVm(entry.record, entry.modRevision, view.tables['vm-status'].get(id)?.record, view);
+  return presentVm(entry.record, entry.modRevision, view.tables['vm-status'].get(id)?.record, view, cloudInit);
 }

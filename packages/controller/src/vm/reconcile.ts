@@ -2,7 +2,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { assert } from '@busbar/core/assert';
 import type { Clock } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { HostId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { ok, type Result, refuse } from '@busbar/core/result';
@@ -13,6 +12,7 @@ import type { PlacementPolicy } from '@busbar/scheduler/model';
 import { describeRefusal, place } from '@busbar/scheduler/place';
 import { isStale, reports, withinReportGrace } from '../host/plan.ts';
 import { isTransient, type Leader } from '../leader/leader.ts';
+import { operationOn } from '../operation/log-fields.ts';
 import { putRecord } from '../records/kinds.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import { type Entry, unchanged } from '../view/table.ts';
@@ -67,10 +67,7 @@ export class VmReconciler {
       } catch (error) {
         // The store is everybody's: the round is over. Anything else is this VM's own trouble, and the others go on.
         if (isTransient(error)) throw error;
-        this.#log.error(
-          { vmId: entry.id, vm: entry.record.meta?.name, err: errorChain(error) },
-          'VM cannot be planned',
-        );
+        this.#log.error({ vmId: entry.id, vm: entry.record.meta?.name, err: error }, 'VM cannot be planned');
       }
     }
     for (const memory of [this.#since, this.#worded])
@@ -97,6 +94,7 @@ export class VmReconciler {
         {
           vmId: vm.id,
           vm: vm.record.meta?.name,
+          ...operationOn(this.#view, vm.id),
           from,
           to,
           host: plan.status.host,

@@ -29,6 +29,7 @@ import { operationById } from '../operation/present.ts';
 import type { Saga } from '../operation/saga.ts';
 import { putRecord } from '../records/kinds.ts';
 import { unchanged } from '../view/table.ts';
+import { cloudInitFor } from './cloud-init.ts';
 import { openConsole, readLog } from './console.ts';
 import { planCreate } from './create.ts';
 import { previewPlacement } from './placement.ts';
@@ -50,16 +51,17 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
     getVm: {
       access: 'read',
       schema: z.object({ vm: reference }),
-      async handle(request) {
+      async handle(request, call) {
         await api.view.fresh();
         const entry = find(api.view.tables.vm, request.vm);
-        return { vm: presentVmById(entry.id, api.view) ?? undefined };
+        return { vm: presentVmById(entry.id, api.view, shownTo(api, call)) ?? undefined };
       },
     },
     listVms: {
       access: 'read',
       schema: z.object({ ...pageFields, host: z.string().max(253, 'a host name') }),
-      async handle(request) {
+      async handle(request, call) {
+        const shown = shownTo(api, call);
         const revisionNow = await api.view.fresh();
         const all = api.view.tables.vm
           .sorted()
@@ -68,7 +70,13 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
           );
         const { items, nextPageToken } = page(all, (entry) => entry.record.meta?.name ?? '', request);
         const vms = items.map((entry) =>
-          presentVm(entry.record, entry.modRevision, api.view.tables['vm-status'].get(entry.id)?.record, api.view),
+          presentVm(
+            entry.record,
+            entry.modRevision,
+            api.view.tables['vm-status'].get(entry.id)?.record,
+            api.view,
+            shown,
+          ),
         );
         return { vms, nextPageToken, revision: revisionNow };
       },
@@ -144,7 +152,7 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
         watchTable<Vm, WatchVmsResponse>(api, call, request.revision, {
           kinds: ['vm', 'vm-status'],
           ids: () => api.view.tables.vm.sorted().map((entry) => entry.id),
-          present: (id) => presentVmById(id, api.view),
+          present: (id) => presentVmById(id, api.view, shownTo(api, call)),
           put: (vm) => ({ change: ChangeKind.PUT, vm }),
           gone: (id, goneName) => ({
             change: ChangeKind.DELETE,
@@ -155,10 +163,12 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
                 stopByForce: false,
                 stopTimeoutMs: 0,
                 diskVolumes: {},
+                sealedCloudInit: '',
               },
               0n,
               undefined,
               api.view,
+              () => undefined,
             ),
           }),
           mark: (change, progress) => ({ change, vm: undefined, progress }),
@@ -187,6 +197,8 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
   };
 }
 
+const shownTo = (api: Api, call: Call) => cloudInitFor(api.seal, call.caller.role);
+
 function createVm(api: Api, request: CreateVmRequest, call: Call): Promise<CreateVmResponse> {
   return mutate<VmRecord, CreateVmResponse>(api, call, {
     method: 'CreateVm',
@@ -196,12 +208,12 @@ function createVm(api: Api, request: CreateVmRequest, call: Call): Promise<Creat
     plan: () => planCreate(api, request, call),
     preview: (plan) => ({
       operation: undefined,
-      vm: presentVm(plan.extra, 0n, undefined, api.view),
+      vm: presentVm(plan.extra, 0n, undefined, api.view, shownTo(api, call)),
       placement: previewPlacement(api, plan.extra),
     }),
     respond: (ids) => ({
       operation: operationById(ids.operationId, api.view),
-      vm: presentVmById(ids.resourceId, api.view) ?? undefined,
+      vm: presentVmById(ids.resourceId, api.view, shownTo(api, call)) ?? undefined,
       placement: undefined,
     }),
   });
@@ -215,9 +227,15 @@ function updateVm(api: Api, request: UpdateVmRequest, call: Call): Promise<Updat
     validateOnly: request.validateOnly,
     plan: () => planUpdate(api, request),
     preview: (plan) => ({
-      vm: presentVm(plan.extra, 0n, api.view.tables['vm-status'].get(plan.ids.resourceId)?.record, api.view),
+      vm: presentVm(
+        plan.extra,
+        0n,
+        api.view.tables['vm-status'].get(plan.ids.resourceId)?.record,
+        api.view,
+        shownTo(api, call),
+      ),
     }),
-    respond: (ids) => ({ vm: presentVmById(ids.resourceId, api.view) ?? undefined }),
+    respond: (ids) => ({ vm: presentVmById(ids.resourceId, api.view, shownTo(api, call)) ?? undefined }),
   });
 }
 

@@ -115,7 +115,7 @@ describe('limits of a VM', () => {
     [
       specOf({ cloudInit: { userData: 'é'.repeat(32_768), networkConfig: 'x' } }),
       'spec.cloudInit',
-      'is {"userData"',
+      'is {"userData":"not shown here"',
       'at most 64 KiB in all',
     ],
     [specOf({ ha: { enabled: true, priority: 1_001 } }), 'spec.ha.priority', 'is 1001', '0 to 1000'],

@@ -116,7 +116,8 @@ const spec = z
     guestAgentDisabled: z.boolean(),
     watchdog: oneOf(WatchdogAction),
     cloudInit: z
-      .object({ userData: z.string(), networkConfig: z.string() })
+      .object({ userData: z.string(), networkConfig: z.string(), redacted: z.boolean() })
+      .refine((v) => !v.redacted || (v.userData === '' && v.networkConfig === ''), 'either data or redacted')
       .refine(
         (v) => Buffer.byteLength(v.userData) + Buffer.byteLength(v.networkConfig) <= CLOUD_INIT_MAX_BYTES,
         'at most 64 KiB in all',

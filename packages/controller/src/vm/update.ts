@@ -9,6 +9,7 @@ import { invalid, parse, show } from '../api/validation.ts';
 import { putRecord } from '../records/kinds.ts';
 import type { Compare, Write } from '../store/cluster-store.ts';
 import { unchanged } from '../view/table.ts';
+import { resealCloudInit } from './cloud-init.ts';
 import { resolveReferences } from './create.ts';
 import { assertSameDisks, vmSpecSchema, withDefaults } from './spec.ts';
 
@@ -43,6 +44,7 @@ export function planUpdate(api: Api, request: UpdateVmRequest): Plan<VmRecord> {
   const compare: Compare[] = [unchanged('vm', entry)];
   const writes: Write[] = [];
   let nextSpec = spec;
+  let { sealedCloudInit } = entry.record;
   if (mask.spec.size > 0) {
     if (request.spec === undefined)
       throw invalid([
@@ -51,13 +53,17 @@ export function planUpdate(api: Api, request: UpdateVmRequest): Plan<VmRecord> {
     const merged: VmSpec = { ...spec };
     for (const field of mask.spec) Object.assign(merged, { [field]: request.spec[field] });
     const { spec: checked } = parse(specHolder, { spec: merged });
-    nextSpec = resolveReferences(api, withDefaults(checked, entry.id), { compare, writes }, entry.id);
+    const resolved = resolveReferences(api, withDefaults(checked, entry.id), { compare, writes }, entry.id);
+    if (mask.spec.has('cloudInit'))
+      sealedCloudInit = resealCloudInit(api.seal, entry.id, checked.cloudInit, sealedCloudInit);
+    nextSpec = { ...resolved, cloudInit: undefined };
     assertSameDisks(spec, nextSpec);
   }
   const next: VmRecord = {
     ...entry.record,
     meta: { ...meta, labels: mask.labels ? request.labels : meta.labels, updateTime: api.clock.wallTime() },
     spec: nextSpec,
+    sealedCloudInit,
     // How the last stop was to be done says nothing about this one.
     ...(nextSpec.runPolicy === spec.runPolicy ? {} : { stopByForce: false, stopTimeoutMs: 0 }),
   };

@@ -3,6 +3,7 @@
 import type { Clock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import type { Metrics } from '@busbar/core/metrics';
 import { NATIVE_REASONS, nativeCode } from '@busbar/native/errors';
 import { NativeHost } from '@busbar/native/host';
 import type { MethodArgs, MethodName, MethodResult } from '@busbar/native/protocol';
@@ -19,6 +20,7 @@ type Lane = 'short' | 'long';
 export interface ClientDeps {
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly metrics?: Metrics | undefined;
 }
 
 /** What the driver needs of a client; a test has its own. */
@@ -53,6 +55,7 @@ export class CephClient {
         ),
       clock: deps.clock,
       logger: deps.logger,
+      metrics: deps.metrics,
     });
   }
 

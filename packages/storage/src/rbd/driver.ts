@@ -13,9 +13,10 @@
  * with watchers).
  */
 import type { Clock } from '@busbar/core/clock/clock';
-import { BusbarError, errorChain } from '@busbar/core/errors';
+import { BusbarError } from '@busbar/core/errors';
 import type { ImageId, VolumeId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
+import type { Metrics } from '@busbar/core/metrics';
 import type { Random } from '@busbar/core/random';
 import { nativeCode } from '@busbar/native/errors';
 import type { RbdConfig } from '../config.ts';
@@ -40,6 +41,7 @@ export interface RbdDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly random: Random;
+  readonly metrics?: Metrics | undefined;
   /** Default: librados in a child process. */
   readonly client?: CephApi;
 }
@@ -140,7 +142,7 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
   /** Only for one that certainly has no other name. The sweep has it if that fails. */
   async function discardMaking(temporary: string): Promise<void> {
     await client.callLong('remove', { name: temporary }).catch((error: unknown) => {
-      logger.warn({ image: temporary, err: errorChain(error) }, 'an unfinished volume is left to the sweep');
+      logger.warn({ image: temporary, err: error }, 'an unfinished volume is left to the sweep');
     });
   }
 

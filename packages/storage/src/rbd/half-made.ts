@@ -2,7 +2,6 @@
 /** Images that are not, or no longer, what their name says; how they are put aside and removed. */
 import { assert } from '@busbar/core/assert';
 import { type Clock, sleep } from '@busbar/core/clock/clock';
-import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
 import { nativeCode } from '@busbar/native/errors';
@@ -170,7 +169,7 @@ export async function sweepAside(deps: AsideDeps, imageNames: readonly string[])
       else await deps.client.callLong('remove', { name: aside });
     } catch (error) {
       if (nativeCode(error) === ERRNO.EBUSY) continue;
-      deps.logger.warn({ image: aside, err: errorChain(error) }, 'what was put aside cannot be removed now');
+      deps.logger.warn({ image: aside, err: error }, 'what was put aside cannot be removed now');
     }
   }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
+import type { TlsFeed } from '@busbar/pki/tls/source';
 import {
+  type ChannelCredentials,
   Client,
   type ClientDuplexStream,
   type ClientOptions,
@@ -8,16 +10,10 @@ import {
   Metadata,
   type ServiceError,
 } from '@grpc/grpc-js';
+import { channelCredentials } from '../../tls/credentials.ts';
 import { CallFailure, failureKind } from './failure.ts';
 import { type Method, STATUS, type StatusResponse } from './messages.ts';
 import type { Draft } from './wire.ts';
-
-/** PEM: the authority of etcd's certificates, and this controller's client certificate. */
-export interface EtcdTls {
-  readonly ca: Buffer;
-  readonly cert: Buffer;
-  readonly key: Buffer;
-}
 
 const CHANNEL_OPTIONS: ClientOptions = {
   // etcd refuses pings more often than every 5 s. The quick detection is the pool's, by probes.
@@ -49,7 +45,7 @@ export interface Cancellable<T> {
 export class Member {
   readonly address: string;
   readonly #clock: Clock;
-  readonly #tls: EtcdTls | null;
+  readonly #credentials: ChannelCredentials;
   #client: Client;
   #servedMs = Number.NEGATIVE_INFINITY;
   #suspected = false;
@@ -57,9 +53,9 @@ export class Member {
   #silentSinceMs: number | undefined;
   #probe: Promise<StatusResponse> | undefined;
 
-  constructor(address: string, tls: EtcdTls | null, clock: Clock) {
+  constructor(address: string, tls: TlsFeed | null, clock: Clock) {
     this.address = address;
-    this.#tls = tls;
+    this.#credentials = tls === null ? credentials.createInsecure() : channelCredentials(tls);
     this.#clock = clock;
     this.#client = this.#connect();
   }
@@ -174,12 +170,7 @@ export class Member {
   }
 
   #connect(): Client {
-    const { ca, cert, key } = this.#tls ?? {};
-    const channel =
-      ca === undefined || cert === undefined || key === undefined
-        ? credentials.createInsecure()
-        : credentials.createSsl(ca, key, cert);
-    return new Client(this.address, channel, CHANNEL_OPTIONS);
+    return new Client(this.address, this.#credentials, CHANNEL_OPTIONS);
   }
 }
 

@@ -2,9 +2,10 @@
 import { type Clock, sleep } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
+import type { TlsFeed } from '@busbar/pki/tls/source';
 import { storeUnavailable } from '../errors.ts';
 import { CallFailure } from './failure.ts';
-import { type EtcdTls, Member } from './member.ts';
+import { Member } from './member.ts';
 
 /** A member heard this recently is used without asking; the window in which it may have frozen unnoticed. */
 const FRESH_MS = 500;
@@ -19,7 +20,7 @@ export class MemberPool {
   readonly #log: Logger;
   #current: Member;
 
-  constructor(addresses: readonly [string, ...string[]], tls: EtcdTls | null, clock: Clock, log: Logger) {
+  constructor(addresses: readonly [string, ...string[]], tls: TlsFeed | null, clock: Clock, log: Logger) {
     const [first, ...rest] = addresses;
     this.#current = new Member(first, tls, clock);
     this.#members = [this.#current, ...rest.map((address) => new Member(address, tls, clock))];

@@ -8,8 +8,10 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '@busbar/core/clock/clock';
-import { createAuthority, issue, openAuthority } from '../../pki/authority.ts';
-import { type EtcdTls, Member } from './member.ts';
+import { createAuthority, issue, openAuthority } from '@busbar/pki/authority';
+import type { TlsText } from '@busbar/pki/tls/material';
+import { fixedTls } from '@busbar/pki/tls/source';
+import { Member } from './member.ts';
 import type { StatusResponse } from './messages.ts';
 import { bool, int64, message } from './wire.ts';
 
@@ -33,11 +35,11 @@ interface Process {
 }
 
 export class EtcdTestCluster {
-  readonly tls: EtcdTls;
+  readonly tls: TlsText;
   readonly #directory: string;
   readonly #processes: readonly Process[];
 
-  private constructor(directory: string, tls: EtcdTls, processes: readonly Process[]) {
+  private constructor(directory: string, tls: TlsText, processes: readonly Process[]) {
     this.#directory = directory;
     this.tls = tls;
     this.#processes = processes;
@@ -57,7 +59,7 @@ export class EtcdTestCluster {
     const directory = await mkdtemp(join(tmpdir(), 'busbar-etcd-'));
     const tls = await makeCertificates();
     await writeFile(join(directory, 'ca.crt'), tls.ca);
-    await writeFile(join(directory, 'etcd.crt'), tls.cert);
+    await writeFile(join(directory, 'etcd.crt'), tls.certificate);
     await writeFile(join(directory, 'etcd.key'), tls.key, { mode: 0o600 });
     const ports = await freePorts(size * 2);
     const names = Array.from({ length: size }, (_, i) => `m${i}`);
@@ -169,7 +171,7 @@ export class EtcdTestCluster {
 
   /** A bare connection to one member. */
   member(index: number): Member {
-    return new Member(this.address(index), this.tls, systemClock);
+    return new Member(this.address(index), fixedTls(this.tls), systemClock);
   }
 
   async stop(): Promise<void> {
@@ -224,7 +226,7 @@ function findProgram(name: string): string | null {
 }
 
 /** A fresh authority and one certificate of it for both ends. */
-export async function makeCertificates(): Promise<EtcdTls> {
+export async function makeCertificates(): Promise<TlsText> {
   const now = new Date();
   const stored = await createAuthority({ commonName: 'etcd test authority', now, validDays: 2 });
   const { certificatePem, keyPem } = await issue(await openAuthority(stored), {
@@ -234,7 +236,7 @@ export async function makeCertificates(): Promise<EtcdTls> {
     ips: ['127.0.0.1'],
     usages: ['serverAuth', 'clientAuth'],
   });
-  return { ca: Buffer.from(stored.certificatePem), cert: Buffer.from(certificatePem), key: Buffer.from(keyPem) };
+  return { ca: Buffer.from(stored.certificatePem), certificate: Buffer.from(certificatePem), key: Buffer.from(keyPem) };
 }
 
 /** Asks the kernel for ports that nobody uses; all are held until the last one is known. */

@@ -844,12 +844,20 @@ export interface Nic {
   bootOrder: number;
 }
 
-/** cloud-init NoCloud data, given to the guest as a small disk labelled "cidata". At most 64 KiB in all. */
+/**
+ * cloud-init NoCloud data, given to the guest as a small disk labelled "cidata". At most 64 KiB in all. It may hold
+ * passwords: it is sealed in the cluster store, and shown to operators and admins only.
+ */
 export interface CloudInit {
   /** user-data, usually beginning with "#cloud-config". */
   userData: string;
   /** network-config, version 2 YAML; empty leaves the network to the guest's defaults. */
   networkConfig: string;
+  /**
+   * There are data, but not for the caller's role (viewer): the other fields are empty. In an update: the VM keeps the
+   * data that it has, so that what a viewer exported can be applied. Refused where there is nothing to keep.
+   */
+  redacted: boolean;
 }
 
 /** High availability of a VM. */
@@ -2162,7 +2170,7 @@ export const Nic: MessageFns<Nic> = {
 };
 
 function createBaseCloudInit(): CloudInit {
-  return { userData: "", networkConfig: "" };
+  return { userData: "", networkConfig: "", redacted: false };
 }
 
 export const CloudInit: MessageFns<CloudInit> = {
@@ -2172,6 +2180,9 @@ export const CloudInit: MessageFns<CloudInit> = {
     }
     if (message.networkConfig !== "") {
       writer.uint32(18).string(message.networkConfig);
+    }
+    if (message.redacted !== false) {
+      writer.uint32(24).bool(message.redacted);
     }
     return writer;
   },
@@ -2205,6 +2216,14 @@ export const CloudInit: MessageFns<CloudInit> = {
             message.networkConfig = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.redacted = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2229,6 +2248,7 @@ export const CloudInit: MessageFns<CloudInit> = {
         : isSet(object.network_config)
         ? globalThis.String(object.network_config)
         : "",
+      redacted: isSet(object.redacted) ? globalThis.Boolean(object.redacted) : false,
     };
   },
 
@@ -2240,6 +2260,9 @@ export const CloudInit: MessageFns<CloudInit> = {
     if (message.networkConfig !== "") {
       obj.networkConfig = message.networkConfig;
     }
+    if (message.redacted !== false) {
+      obj.redacted = message.redacted;
+    }
     return obj;
   },
 
@@ -2250,6 +2273,7 @@ export const CloudInit: MessageFns<CloudInit> = {
     const message = createBaseCloudInit();
     message.userData = object.userData ?? "";
     message.networkConfig = object.networkConfig ?? "";
+    message.redacted = object.redacted ?? false;
     return message;
   },
 };

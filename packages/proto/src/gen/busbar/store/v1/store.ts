@@ -68,7 +68,7 @@ export interface VmRecord {
   meta:
     | RecordMeta
     | undefined;
-  /** Spec, complete with defaults, references as ids. */
+  /** Spec, complete with defaults, references as ids. cloud_init is never set here: see sealed_cloud_init. */
   spec:
     | VmSpec
     | undefined;
@@ -78,6 +78,8 @@ export interface VmRecord {
   stopTimeoutMs: number;
   /** Volume of each disk, by the disk's name. */
   diskVolumes: { [key: string]: string };
+  /** The spec's cloud_init as encoded busbar.v1.CloudInit, sealed (pki/seal.ts) for "vm-user-data/ID"; empty for none. */
+  sealedCloudInit: string;
 }
 
 export interface VmRecord_DiskVolumesEntry {
@@ -477,7 +479,14 @@ export const RecordMeta_LabelsEntry: MessageFns<RecordMeta_LabelsEntry> = {
 };
 
 function createBaseVmRecord(): VmRecord {
-  return { meta: undefined, spec: undefined, stopByForce: false, stopTimeoutMs: 0, diskVolumes: {} };
+  return {
+    meta: undefined,
+    spec: undefined,
+    stopByForce: false,
+    stopTimeoutMs: 0,
+    diskVolumes: {},
+    sealedCloudInit: "",
+  };
 }
 
 export const VmRecord: MessageFns<VmRecord> = {
@@ -497,6 +506,9 @@ export const VmRecord: MessageFns<VmRecord> = {
     globalThis.Object.entries(message.diskVolumes).forEach(([key, value]: [string, string]) => {
       VmRecord_DiskVolumesEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
     });
+    if (message.sealedCloudInit !== "") {
+      writer.uint32(50).string(message.sealedCloudInit);
+    }
     return writer;
   },
 
@@ -556,6 +568,14 @@ export const VmRecord: MessageFns<VmRecord> = {
             }
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.sealedCloudInit = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -609,6 +629,11 @@ export const VmRecord: MessageFns<VmRecord> = {
           {},
         )
         : {},
+      sealedCloudInit: isSet(object.sealedCloudInit)
+        ? globalThis.String(object.sealedCloudInit)
+        : isSet(object.sealed_cloud_init)
+        ? globalThis.String(object.sealed_cloud_init)
+        : "",
     };
   },
 
@@ -635,6 +660,9 @@ export const VmRecord: MessageFns<VmRecord> = {
         });
       }
     }
+    if (message.sealedCloudInit !== "") {
+      obj.sealedCloudInit = message.sealedCloudInit;
+    }
     return obj;
   },
 
@@ -658,6 +686,7 @@ export const VmRecord: MessageFns<VmRecord> = {
       },
       {},
     );
+    message.sealedCloudInit = object.sealedCloudInit ?? "";
     return message;
   },
 };

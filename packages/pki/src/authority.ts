@@ -5,10 +5,10 @@ import type { webcrypto } from 'node:crypto';
 import 'reflect-metadata'; // @peculiar/x509 resolves its parsers through it and fails on import order, so it comes first
 import * as x509 from '@peculiar/x509';
 
-const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
+export const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const DAY_MS = 86_400_000;
 /** Hosts of a cluster may boot with a clock that is behind by this much and still accept a fresh certificate. */
-const CLOCK_SKEW_MS = 3_600_000;
+export const CLOCK_SKEW_MS = 3_600_000;
 
 export interface KeyPairPem {
   readonly certificatePem: string;
@@ -78,6 +78,17 @@ export async function openAuthority(stored: KeyPairPem): Promise<Authority> {
 
 /** Issues a certificate with a new key of its own. */
 export async function issue(authority: Authority, request: CertificateRequest): Promise<KeyPairPem> {
+  const keys = await crypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
+  const certificate = await certify(authority, request, keys.publicKey);
+  return { certificatePem: pem(certificate), keyPem: await exportKey(keys.privateKey) };
+}
+
+/** Issues a certificate for a key that somebody else holds. Everything in it comes from `request`, nothing from the holder. */
+export async function certify(
+  authority: Authority,
+  request: CertificateRequest,
+  publicKey: webcrypto.CryptoKey | x509.PublicKey,
+): Promise<x509.X509Certificate> {
   const names: x509.JsonGeneralNames = [
     ...(request.dns ?? []).map((value) => ({ type: 'dns' as const, value })),
     ...(request.ips ?? []).map((value) => ({ type: 'ip' as const, value })),
@@ -93,14 +104,13 @@ export async function issue(authority: Authority, request: CertificateRequest): 
       `a certificate until ${span.notAfter.toISOString()} would outlive its authority, which ends ${authority.certificate.notAfter.toISOString()}`,
     );
   }
-  const keys = await crypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
-  const certificate = await x509.X509CertificateGenerator.create({
+  return await x509.X509CertificateGenerator.create({
     serialNumber: randomSerial(),
     subject: subject(request.commonName),
     issuer: authority.certificate.subjectName,
     ...span,
     signingAlgorithm: ALGORITHM,
-    publicKey: keys.publicKey,
+    publicKey,
     signingKey: authority.key,
     extensions: [
       new x509.BasicConstraintsExtension(false, undefined, true),
@@ -112,10 +122,9 @@ export async function issue(authority: Authority, request: CertificateRequest): 
       new x509.ExtendedKeyUsageExtension(request.usages.map((usage) => x509.ExtendedKeyUsage[usage])),
       new x509.SubjectAlternativeNameExtension(names),
       await x509.AuthorityKeyIdentifierExtension.create(authority.certificate.publicKey),
-      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
+      await x509.SubjectKeyIdentifierExtension.create(publicKey),
     ],
   });
-  return { certificatePem: pem(certificate), keyPem: await exportKey(keys.privateKey) };
 }
 
 function validity(request: { readonly now: Date; readonly validDays: number }): { notBefore: Date; notAfter: Date } {
@@ -127,7 +136,7 @@ function validity(request: { readonly now: Date; readonly validDays: number }): 
 }
 
 /** As structured data, not as a "CN=…" string: a comma in a name must not become a second attribute. */
-function subject(commonName: string): x509.JsonName {
+export function subject(commonName: string): x509.JsonName {
   return [{ CN: [commonName] }];
 }
 
@@ -138,10 +147,10 @@ function randomSerial(): string {
   return Buffer.from(bytes).toString('hex');
 }
 
-function pem(certificate: x509.X509Certificate): string {
+export function pem(certificate: x509.X509Certificate): string {
   return `${certificate.toString('pem')}\n`;
 }
 
-async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
+export async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
   return `${x509.PemConverter.encode(await crypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY')}\n`;
 }

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type Admission, certificateRevoked } from '../certificate/admission.ts';
+import type { PresentedCertificate } from './authenticate.ts';
+
+/**
+ * A stream that ends as soon as the certificate it was opened with is revoked, whatever its source waits for; the signal
+ * tells the source. Nobody else would: the connection stays as it is.
+ */
+export async function* untilRevoked<T>(
+  admission: Admission,
+  certificate: PresentedCertificate,
+  signal: AbortSignal,
+  open: (signal: AbortSignal) => AsyncIterable<T>,
+): AsyncIterable<T> {
+  const end = new AbortController();
+  let wake = () => {};
+  using _revoked = admission.onRevoked(certificate, () => {
+    end.abort();
+    wake();
+  });
+  const iterator = open(AbortSignal.any([signal, end.signal]))[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      // Not Promise.race with one promise for the whole stream: that would keep a reaction for each message.
+      const next = await new Promise<IteratorResult<T> | null>((resolve, reject) => {
+        wake = () => resolve(null);
+        if (end.signal.aborted) wake();
+        else iterator.next().then(resolve, reject);
+      });
+      if (next === null || end.signal.aborted) throw certificateRevoked(certificate);
+      if (next.done) return;
+      yield next.value;
+    }
+  } finally {
+    const returned = iterator.return?.();
+    // Not awaited when revoked: a source that waits for its caller would not let go.
+    if (end.signal.aborted) returned?.catch(() => {});
+    else await returned;
+  }
+}

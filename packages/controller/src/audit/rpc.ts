@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+import type {
+  AuditFilter,
+  AuditRecord,
+  AuditServiceDefinition,
+  WatchAuditRecordsResponse,
+} from '@busbar/proto/gen/busbar/v1/audit';
+import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
+import { z } from 'zod';
+import type { Api } from '../api/call.ts';
+import { creationKey, page, pageFields } from '../api/pages.ts';
+import type { Service } from '../api/service.ts';
+import { revision, time } from '../api/validation.ts';
+import { watchTable } from '../api/watch.ts';
+import { matchesAudit, presentAuditRecord } from './present.ts';
+
+const filter = z
+  .object({
+    caller: z.string().max(253, 'an identity such as client/admin'),
+    target: z.string().max(253, 'a name or an id'),
+    methodPrefix: z.string().max(253, 'the beginning of a method, e.g. busbar.v1.VmService/ or Delete'),
+    since: time,
+  })
+  .optional();
+
+/** Every role may read: an auditor changes nothing, so a viewer's certificate is what to give one. */
+export function auditService(api: Api): Service<typeof AuditServiceDefinition> {
+  return {
+    listAuditRecords: {
+      access: 'read',
+      schema: z.object({ ...pageFields, filter }),
+      async handle(request) {
+        const revisionNow = await api.view.fresh();
+        const wanted = api.view.tables.audit
+          .oldestFirst()
+          .filter(({ record }) => matchesAudit(record, request.filter))
+          .reverse();
+        const { items, nextPageToken } = page(wanted, creationKey, request, true);
+        return { auditRecords: items.map(presentAuditRecord), nextPageToken, revision: revisionNow };
+      },
+    },
+    watchAuditRecords: {
+      access: 'read',
+      schema: z.object({ revision, filter }),
+      handle: (request, call) =>
+        watchTable<AuditRecord, WatchAuditRecordsResponse>(api, call, request.revision, {
+          kinds: ['audit'],
+          ids: () => api.view.tables.audit.oldestFirst().map((entry) => entry.id),
+          present: (id) => presented(api, id, request.filter),
+          put: (auditRecord) => ({ change: ChangeKind.PUT, auditRecord }),
+          // No longer kept, or not asked for.
+          gone: () => null,
+          mark: (change, progress) => ({ change, auditRecord: undefined, progress }),
+        }),
+    },
+  };
+}
+
+function presented(api: Api, id: string, wanted: AuditFilter | undefined): AuditRecord | null {
+  const entry = api.view.tables.audit.get(id);
+  return entry !== undefined && matchesAudit(entry.record, wanted) ? presentAuditRecord(entry) : null;
+}

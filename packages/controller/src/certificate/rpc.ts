@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+import { BusbarError } from '@busbar/core/errors';
+import { CLOCK_SKEW_MS } from '@busbar/pki/authority';
+import { CERTIFICATE_DAYS } from '@busbar/pki/found';
+import { isIdentityName } from '@busbar/pki/identity';
+import { canonicalSerial, type Holder, PURPOSE, type Purpose } from '@busbar/pki/purpose';
+import {
+  type Certificate,
+  CertificatePurpose,
+  type CertificateServiceDefinition,
+  ClientRole,
+  IssueCertificateRequest,
+  RenewCertificateRequest,
+  RevokeCertificateRequest,
+} from '@busbar/proto/gen/busbar/v1/certificate';
+import { z } from 'zod';
+import type { Api, Call, Caller } from '../api/call.ts';
+import { contentOf, mutate } from '../api/mutate.ts';
+import { page, pageFields } from '../api/pages.ts';
+import type { Service } from '../api/service.ts';
+import { requestId } from '../api/validation.ts';
+import { sign } from './authority.ts';
+import { certificateOf, planIssue, planRevoke, validOf } from './plan.ts';
+import { newCertificate, presentPurpose, purposeOf, roleOf } from './present.ts';
+
+const CLIENT_NAME = 'a lower-case DNS label: up to 63 letters, digits and hyphens';
+export const csrPem = z
+  .string('a certificate request, PEM')
+  .max(8_192, 'a certificate request of at most 4096 characters');
+const { UNRECOGNIZED: _, ...KNOWN_PURPOSES } = CertificatePurpose;
+const PURPOSE_WORDS = Object.values(KNOWN_PURPOSES);
+const ROLES = [ClientRole.VIEWER, ClientRole.OPERATOR, ClientRole.ADMIN] as const;
+
+export function certificateService(api: Api): Service<typeof CertificateServiceDefinition> {
+  return {
+    issueCertificate: {
+      access: 'administer',
+      schema: z.object({
+        csrPem,
+        client: z.string(CLIENT_NAME).refine(isIdentityName, CLIENT_NAME),
+        role: z.enum(ROLES, ROLES.join(', ')),
+        validDays: z
+          .number('1 to 3650 days')
+          .int('1 to 3650 days')
+          .min(0, '1 to 3650 days')
+          .max(3_650, '1 to 3650 days'),
+        validateOnly: z.boolean(),
+        requestId,
+      }),
+      handle: (request, call) => issueCertificate(api, request, call),
+    },
+    listCertificates: {
+      access: 'read',
+      schema: z.object({ ...pageFields, subject: z.string().max(160, 'a subject such as host/host1') }),
+      async handle(request) {
+        const revision = await api.view.fresh();
+        const wanted = api.view.tables.certificate
+          .sorted()
+          .flatMap((entry) => entry.record.certificate ?? [])
+          .filter((each) => request.subject === '' || each.subject === request.subject);
+        const { items, nextPageToken } = page(wanted, (each) => each.serial, request);
+        return { certificates: [...items], nextPageToken, revision };
+      },
+    },
+    revokeCertificate: {
+      access: 'administer',
+      schema: z.object({
+        serial: z.string().regex(/^[0-9a-fA-F:]{1,128}$/, 'a serial number, hexadecimal'),
+        reason: z.string().max(200, 'at most 200 characters'),
+        unrecorded: z.boolean(),
+        validateOnly: z.boolean(),
+        requestId,
+      }),
+      handle: (request, call) => {
+        const revocation = {
+          serial: canonicalSerial(request.serial),
+          reason: request.reason,
+          unrecorded: request.unrecorded,
+          by: call.caller.name,
+          ownSerial: call.caller.certificate?.serial ?? '',
+        };
+        return mutate(api, call, {
+          method: 'RevokeCertificate',
+          content: contentOf(RevokeCertificateRequest, request),
+          requestId: request.requestId,
+          validateOnly: request.validateOnly,
+          plan: () => planRevoke(api.view, revocation, api.clock.wallTime()),
+          preview: (plan) => ({ certificate: plan.extra }),
+          respond: (ids) => ({ certificate: certificateOf(api.view, ids.resourceId) }),
+        });
+      },
+    },
+    renewCertificate: {
+      access: 'renew',
+      schema: z.object({
+        csrPem,
+        purpose: z.enum(PURPOSE_WORDS, PURPOSE_WORDS.join(', ')),
+        validateOnly: z.boolean(),
+        requestId,
+      }),
+      handle: (request, call) => renewCertificate(api, request, call),
+    },
+  };
+}
+
+async function issueCertificate(api: Api, request: IssueCertificateRequest, call: Call) {
+  await api.view.fresh();
+  const role = roleOf(request.role);
+  if (role === undefined) throw new TypeError('the schema lets no other role in');
+  const issued = await sign(
+    api,
+    {
+      purpose: 'client',
+      holder: { kind: 'client', name: request.client, role },
+      validDays: request.validDays || CERTIFICATE_DAYS,
+    },
+    { field: 'csrPem', pem: request.csrPem },
+  );
+  return record(api, call, {
+    method: 'IssueCertificate',
+    content: contentOf(IssueCertificateRequest, request),
+    request,
+    certificate: newCertificate(issued, { name: call.caller.name, time: api.clock.wallTime() }),
+  });
+}
+
+async function renewCertificate(api: Api, request: RenewCertificateRequest, call: Call) {
+  await api.view.fresh();
+  const { holder, purpose } = successor(api, call.caller, purposeOf(request.purpose));
+  const issued = await sign(
+    api,
+    { purpose, holder, validDays: lifetimeDays(call.caller) },
+    { field: 'csrPem', pem: request.csrPem },
+  );
+  return record(api, call, {
+    method: 'RenewCertificate',
+    content: contentOf(RenewCertificateRequest, request),
+    request,
+    certificate: newCertificate(issued, { name: call.caller.name, time: api.clock.wallTime() }),
+  });
+}
+
+/** As long as the one in hand: who was let in for a month does not let himself in for a year. */
+function lifetimeDays({ certificate }: Caller): number {
+  if (certificate === null) return CERTIFICATE_DAYS;
+  return (certificate.notAfter.getTime() - certificate.notBefore.getTime() - CLOCK_SKEW_MS) / 86_400_000;
+}
+
+/** The purpose of the certificate by which a holder of each kind is known. */
+const OWN: Readonly<Record<'client' | 'host' | 'controller', Purpose>> = {
+  client: 'client',
+  host: 'agent',
+  controller: 'controller',
+};
+
+/** Whom a renewal is for: exactly who calls. Nothing of it is taken from the request. */
+function successor(api: Api, caller: Caller, wanted: Purpose | undefined): { holder: Holder; purpose: Purpose } {
+  const [kind, name] = caller.name.split('/') as ['client' | 'host' | 'controller', string];
+  const purpose = wanted ?? OWN[kind];
+  const ownKind = PURPOSE[purpose].kind === kind;
+  if (purpose !== OWN[kind]) {
+    // Another certificate of the same host: a successor needs one to succeed. A witness must not get libvirt's this way.
+    const of = { subject: caller.name, purpose: presentPurpose(purpose) };
+    if (!ownKind || validOf(api.view, of, api.clock.wallTime()).length === 0) {
+      throw new BusbarError({
+        kind: 'forbidden',
+        reason: 'NOTHING_TO_RENEW',
+        message: `"${caller.name}" has no valid certificate of purpose ${purpose} that could be renewed`,
+        hint: 'an agent renews AGENT, LIBVIRT and NATS, a controller CONTROLLER, ETCD and ETCD_CLIENT, a client CLIENT; for anything else, let the host join again',
+      });
+    }
+  }
+  if (caller.role !== null) return { purpose, holder: { kind: 'client', name, role: caller.role } };
+  return { purpose, holder: { kind: 'host', name, addresses: caller.certificate?.ips ?? [] } };
+}
+
+/** Records a signed certificate, and only then hands it out. */
+function record(
+  api: Api,
+  call: Call,
+  what: {
+    readonly method: string;
+    readonly content: Uint8Array;
+    readonly request: { readonly requestId: string; readonly validateOnly: boolean };
+    readonly certificate: Certificate;
+  },
+): Promise<{ certificate: Certificate | undefined }> {
+  return mutate(api, call, {
+    method: what.method,
+    content: what.content,
+    requestId: what.request.requestId,
+    validateOnly: what.request.validateOnly,
+    plan: () => planIssue(api.view, what.certificate, api.clock.wallTime()),
+    // A dry run must not hand out a certificate that nobody has recorded.
+    preview: (plan) => ({ certificate: { ...plan.extra, certificatePem: '' } }),
+    respond: (ids) => ({ certificate: certificateOf(api.view, ids.resourceId) }),
+  });
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { TLSSocket } from 'node:tls';
+import { type Clock, withDeadline } from '@busbar/core/clock/clock';
+import { BusbarError, errorChain } from '@busbar/core/errors';
+import type { Logger } from '@busbar/core/log';
+import type { Caller } from '../api/call.ts';
+import type { Intake } from '../api/intake.ts';
+import { needsCaller } from '../api/pipeline.ts';
+import { type ErrorAnswer, errorAnswerOf } from '../api/status.ts';
+import { invalid, show } from '../api/validation.ts';
+import { parseJson, readBody } from './body.ts';
+import { fail, sendEvents } from './events.ts';
+import { type Peer, peerOf } from './peer.ts';
+import { grpcOnly, noSuchPath, otherOrigin, wrongEncoding, wrongMediaType, wrongMethod } from './refusals.ts';
+import { answerJson, checkRequest } from './request-json.ts';
+import { refuseAndClose, sendError, sendJson } from './respond.ts';
+import type { Route } from './routes.ts';
+
+type Served = Exclude<Route, { readonly kind: 'grpc-only' }>;
+
+interface HandlerDeps {
+  readonly cluster: string;
+  readonly routes: ReadonlyMap<string, Route>;
+  readonly openApi: Buffer;
+  readonly intake: Intake;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** Longer than the longest wait that the API offers (WaitOperation, ten minutes); an hour of a watch is plenty. */
+const TIMEOUT_MAX_MS = 3_600_000;
+/** The second one is curl's for `-d`, when it is told nothing else. */
+const MEDIA_TYPES = ['application/json', 'application/x-www-form-urlencoded'];
+
+/** One request, from its header to its answer. Resolves when the answer is sent; never rejects. */
+export function handlerOf(
+  deps: HandlerDeps,
+): (request: IncomingMessage, response: ServerResponse, onBegin: () => void) => Promise<void> {
+  return async (request, response, onBegin) => {
+    const hungUp = new AbortController();
+    response.once('close', () => {
+      if (!response.writableFinished) hungUp.abort(CALLER_GONE);
+    });
+    try {
+      await answer(deps, request, response, onBegin, hungUp.signal);
+    } catch (error) {
+      if (!(error instanceof BusbarError))
+        deps.logger.error({ err: errorChain(error) }, 'the JSON edge failed at a request');
+      if (response.headersSent) response.destroy();
+      else if (request.complete) sendError(response, errorAnswerOf(error));
+      else await refuseAndClose(request, response, errorAnswerOf(error), deps.clock);
+    }
+    // Until it is sent the next request of this connection has to wait.
+    if (!response.writableFinished && !response.destroyed)
+      await new Promise<void>((resolve) => response.once('finish', resolve).once('close', resolve));
+  };
+}
+
+const CALLER_GONE = new BusbarError({ kind: 'cancelled', reason: 'CALLER_GONE', message: 'the caller hung up' });
+
+async function answer(
+  deps: HandlerDeps,
+  request: IncomingMessage,
+  response: ServerResponse,
+  onBegin: () => void,
+  hungUp: AbortSignal,
+): Promise<void> {
+  const url = new URL(request.url ?? '/', 'https://edge');
+  const peer = peerOf(request.socket as TLSSocket, deps.cluster);
+  const route = deps.routes.get(url.pathname);
+  const refused = refusalOf(request, url.pathname, route);
+  if (refused !== null) return refuseAndClose(request, response, refused, deps.clock);
+  if (url.pathname === OPENAPI_PATH) return sendOpenApi(deps, peer, response);
+  const served = route as Served;
+  const timeoutMs = timeoutOf(request);
+
+  if (peer.caller === null && needsCaller(served.access)) {
+    // Through the pipeline all the same: it says no, and writes down that somebody tried.
+    await first(served, null, hungUp).catch((error: unknown) => {
+      throw peer.refusal ?? error;
+    });
+    throw new Error('the pipeline let nobody in');
+  }
+  let message: unknown;
+  if (request.method === 'GET') message = watchOf(served, url);
+  else {
+    const body = await readBody(request, deps.intake, onBegin);
+    if (!body.ok) return refuseAndClose(request, response, body.error, deps.clock);
+    const json = parseJson(body.value);
+    checkRequest(served.requestType, json);
+    message = served.rpc.requestType.fromJSON(json);
+  }
+  if (served.kind === 'unary') await unary(deps, served, message, peer.caller, response, timeoutMs, hungUp);
+  else await events(deps, served, resumedAt(served, request, message), peer.caller, response, timeoutMs, hungUp);
+}
+
+const OPENAPI_PATH = '/openapi.json';
+
+/** What can be said before the body is read. */
+function refusalOf(request: IncomingMessage, path: string, route: Route | undefined): ErrorAnswer | null {
+  const { method = '', headers } = request;
+  if (headers.origin !== undefined && headers.origin !== `https://${headers.host}`) return otherOrigin(headers.origin);
+  if (path === OPENAPI_PATH) return method === 'GET' ? null : wrongMethod(method, 'GET');
+  if (route === undefined) return noSuchPath(path);
+  if (route.kind === 'grpc-only') return grpcOnly();
+  const watch = route.kind === 'events' && route.resumes;
+  if (method === 'GET' && watch) return null;
+  if (method !== 'POST') return wrongMethod(method, watch ? 'POST or GET' : 'POST');
+  const type = headers['content-type'] ?? 'application/json';
+  if (!MEDIA_TYPES.includes((type.split(';')[0] ?? '').trim().toLowerCase())) return wrongMediaType(type);
+  const encoding = headers['content-encoding'] ?? 'identity';
+  return encoding === 'identity' ? null : wrongEncoding(encoding);
+}
+
+async function first(route: Served, caller: Caller | null, signal: AbortSignal): Promise<void> {
+  if (route.kind === 'unary') await route.run(undefined, caller, signal);
+  else for await (const _ of route.run(undefined, caller, signal)) return;
+}
+
+function sendOpenApi(deps: HandlerDeps, peer: Peer, response: ServerResponse): void {
+  if (peer.caller === null)
+    throw (
+      peer.refusal ??
+      new BusbarError({
+        kind: 'unauthenticated',
+        reason: 'CLIENT_CERTIFICATE_REQUIRED',
+        message: 'the connection carries no client certificate of this cluster with a role',
+        hint: 'use a client certificate issued by the cluster',
+      })
+    );
+  sendJson(response, 200, deps.openApi);
+}
+
+async function unary(
+  deps: HandlerDeps,
+  route: Served & { readonly kind: 'unary' },
+  message: unknown,
+  caller: Caller | null,
+  response: ServerResponse,
+  timeoutMs: number | null,
+  hungUp: AbortSignal,
+): Promise<void> {
+  const result = await (timeoutMs === null
+    ? route.run(message, caller, hungUp)
+    : withDeadline(deps.clock, timeoutMs, 'the call', (signal) => route.run(message, caller, signal), hungUp));
+  sendJson(
+    response,
+    200,
+    JSON.stringify(answerJson(route.responseType, route.rpc.responseType.toJSON(result as never))),
+  );
+}
+
+async function events(
+  deps: HandlerDeps,
+  route: Served & { readonly kind: 'events' },
+  message: unknown,
+  caller: Caller | null,
+  response: ServerResponse,
+  timeoutMs: number | null,
+  hungUp: AbortSignal,
+): Promise<void> {
+  const run = async (signal: AbortSignal) => {
+    async function* json() {
+      for await (const each of route.run(message, caller, signal))
+        yield route.rpc.responseType.toJSON(each as never) as unknown;
+    }
+    await sendEvents(response, json(), deps.clock, signal);
+  };
+  await (timeoutMs === null ? run(hungUp) : withDeadline(deps.clock, timeoutMs, 'the stream', run, hungUp)).catch(
+    (error: unknown) => {
+      if (!response.headersSent) throw error;
+      fail(response, error);
+    },
+  );
+  response.end();
+}
+
+function timeoutOf(request: IncomingMessage): number | null {
+  const text = request.headers['busbar-timeout-ms'];
+  if (text === undefined) return null;
+  const value = /^\d{1,7}$/.test(String(text)) ? Number(text) : 0;
+  if (value >= 1 && value <= TIMEOUT_MAX_MS) return value;
+  throw invalid([
+    { field: 'Busbar-Timeout-Ms', problem: `is ${show(text)}`, expected: `milliseconds, 1 to ${TIMEOUT_MAX_MS}` },
+  ]);
+}
+
+/** The request of a GET: everything, or from `?revision=` on. */
+function watchOf(route: Served, url: URL): unknown {
+  const unknown = [...url.searchParams.keys()].find((key) => key !== 'revision');
+  if (unknown !== undefined)
+    throw invalid([{ field: unknown, problem: 'is unknown', expected: 'revision, or POST for the other fields' }]);
+  const json = { revision: url.searchParams.get('revision') ?? '0' };
+  checkRequest(route.requestType, json);
+  return route.rpc.requestType.fromJSON(json);
+}
+
+/** An EventSource that lost its connection asks the same again, and says in a header what it saw last. */
+function resumedAt(route: Served & { readonly kind: 'events' }, request: IncomingMessage, message: unknown): unknown {
+  const seen = request.headers['last-event-id'];
+  if (seen === undefined || !route.resumes) return message;
+  if (!/^\d{1,19}$/.test(String(seen)))
+    throw invalid([{ field: 'Last-Event-ID', problem: `is ${show(seen)}`, expected: 'the id of an event' }]);
+  return { ...(message as object), revision: BigInt(String(seen)) };
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// Goal: joining transactions must be invisible but for their number. Method: on the memory store, random transactions
+// of many callers at once; every result and the final state must be those of some order one after the other.
+import { VirtualClock } from '@busbar/core/clock/virtual';
+import type { Revision } from '@busbar/core/ids';
+import { seededRandom } from '@busbar/core/random';
+import fc from 'fast-check';
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { ClusterStore, LeaseId, Transaction } from './cluster-store.ts';
+import { outcomeUnknown } from './errors.ts';
+import { type Commit, groupCommit } from './group-commit.ts';
+import { MemoryStoreServer } from './memory.ts';
+
+let clock: VirtualClock;
+let truth: MemoryStoreServer;
+let store: ClusterStore;
+let sent: Transaction[];
+let commit: Commit;
+
+beforeEach(() => {
+  clock = new VirtualClock();
+  truth = new MemoryStoreServer({ clock });
+  const client = truth.client({ clock, random: seededRandom(1), latencyMs: 5 });
+  store = client;
+  sent = [];
+  commit = groupCommit({
+    txn(transaction) {
+      sent.push(transaction);
+      return client.txn(transaction);
+    },
+  });
+});
+
+const put = (key: string, value = 'x', lease?: LeaseId): Transaction => ({
+  compare: [],
+  writes: [{ kind: 'put', key, value, ...(lease === undefined ? {} : { lease }) }],
+});
+const absent = (key: string) => ({ target: 'mod', key, revision: 0n as Revision }) as const;
+
+async function all<T>(promises: readonly Promise<T>[]): Promise<readonly PromiseSettledResult<T>[]> {
+  let done = false;
+  const settled = Promise.allSettled(promises).then((results) => {
+    done = true;
+    return results;
+  });
+  expect(await clock.advanceUntil(() => done, 60_000)).toBe(true);
+  return settled;
+}
+
+describe('group commit', () => {
+  it('sends one alone at once, and what comes meanwhile together', async () => {
+    const calls = Array.from({ length: 60 }, (_, i) => commit(put(`k${i}`)));
+    const results = await all(calls);
+    expect(results.every((result) => result.status === 'fulfilled' && result.value.succeeded)).toBe(true);
+    expect(sent.length).toBe(1);
+    const more = [commit(put('a'))];
+    await Promise.resolve();
+    await Promise.resolve();
+    more.push(commit(put('b')));
+    await Promise.resolve();
+    await Promise.resolve();
+    more.push(commit(put('c')), commit(put('d')), commit(put('e')));
+    await all(more);
+    expect(sent.slice(1).map(({ writes }) => writes.map(({ key }) => key))).toEqual([['a'], ['b'], ['c', 'd', 'e']]);
+  });
+
+  it('keeps the limits of a transaction', async () => {
+    await all(Array.from({ length: 300 }, (_, i) => commit(put(`k${i}`))));
+    expect(Math.max(...sent.map(({ writes }) => writes.length))).toBe(128);
+    expect((await all([store.list('k')]))[0]).toMatchObject({ value: { value: { length: 300 } } });
+    sent.length = 0;
+    const large = 'v'.repeat(200_000);
+    await all(Array.from({ length: 4 }, (_, i) => commit(put(`l${i}`, large))));
+    expect(sent.length).toBe(4);
+  });
+
+  it('gives each its own result when one comparison fails', async () => {
+    truth.txn(put('taken'));
+    const results = await all([
+      commit(put('a')),
+      commit({ compare: [absent('taken')], writes: [{ kind: 'put', key: 'taken', value: 'mine' }] }),
+      commit(put('b')),
+    ]);
+    expect(results.map((result) => result.status === 'fulfilled' && result.value.succeeded)).toEqual([
+      true,
+      false,
+      true,
+    ]);
+  });
+
+  it('gives each its own error when one is refused for itself', async () => {
+    const [lease] = await all([store.grantLease(10_000)]);
+    if (lease?.status !== 'fulfilled') throw new Error('no lease');
+    truth.revokeLease(lease.value.id);
+    const results = await all([commit(put('a')), commit(put('b', 'x', lease.value.id)), commit(put('c'))]);
+    expect(results.map((result) => result.status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);
+    expect(results[1]).toMatchObject({ reason: { reason: 'LEASE_GONE' } });
+  });
+
+  it('tells all that were sent that nobody knows, and those behind them that nothing was changed', async () => {
+    let fail = () => {};
+    const stuck = groupCommit({
+      txn: () =>
+        new Promise((_, reject) => {
+          fail = () => reject(outcomeUnknown('a write'));
+        }),
+    });
+    const calls = [stuck(put('a'))];
+    await Promise.resolve();
+    const failFirst = fail;
+    calls.push(stuck(put('b')));
+    await Promise.resolve();
+    calls.push(stuck(put('c')), stuck(put('d')));
+    await Promise.resolve();
+    failFirst();
+    fail();
+    const results = await Promise.allSettled(calls);
+    expect(
+      results.map((result) => result.status === 'rejected' && (result.reason as { reason: string }).reason),
+    ).toEqual(['STORE_OUTCOME_UNKNOWN', 'STORE_OUTCOME_UNKNOWN', 'STORE_UNAVAILABLE', 'STORE_UNAVAILABLE']);
+  });
+
+  it('does not join two of which each breaks what the other compares', async () => {
+    const skew = (reads: string, writes: string): Transaction => ({
+      compare: [absent(reads)],
+      writes: [{ kind: 'put', key: writes, value: 'x' }],
+    });
+    const results = await all([commit(skew('x', 'y')), commit(skew('y', 'x'))]);
+    expect(results.filter((result) => result.status === 'fulfilled' && result.value.succeeded).length).toBe(1);
+  });
+
+  it('is as if they had come one after the other, in the order of their revisions', async () => {
+    const key = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f');
+    const keys = fc.uniqueArray(key, { minLength: 1, maxLength: 3 });
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.record({ reads: keys, writes: keys }), { maxLength: 40 }), async (plans) => {
+        truth = new MemoryStoreServer({ clock });
+        const client = truth.client({ clock, random: seededRandom(1), latencyMs: 5 });
+        const joined = groupCommit(client);
+        const before = truth.revision;
+        const results = await all(
+          plans.map(({ reads, writes }, index) =>
+            joined({
+              compare: reads.map(absent),
+              writes: writes.map((each) => ({ kind: 'put' as const, key: each, value: String(index) })),
+            }),
+          ),
+        );
+        // Replay: each that succeeded found its keys absent when its turn came; each that failed, one of them written.
+        const done = results.map((result) => (result.status === 'fulfilled' ? result.value : null));
+        const writtenAt = new Map<string, Revision>();
+        plans.forEach(({ writes }, index) => {
+          const result = done[index];
+          if (result?.succeeded) {
+            for (const each of writes)
+              if (result.revision < (writtenAt.get(each) ?? (1_000_000n as Revision)))
+                writtenAt.set(each, result.revision);
+          }
+        });
+        plans.forEach(({ reads }, index) => {
+          const result = done[index];
+          if (result === null || result === undefined) throw new Error('no result');
+          const first = reads.map((each) => writtenAt.get(each)).filter((each) => each !== undefined);
+          if (result.succeeded) for (const revision of first) expect(revision).toBeGreaterThanOrEqual(result.revision);
+          else expect(first.some((revision) => revision <= result.revision)).toBe(true);
+        });
+        expect(truth.revision).toBeGreaterThanOrEqual(before);
+      }),
+      { numRuns: 200 },
+    );
+  });
+});
