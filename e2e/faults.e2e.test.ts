@@ -227,7 +227,7 @@ describe('a Ceph whose placement groups are inactive', () => {
         'HOST_STATE_READY',
         'HOST_STATE_READY',
       ]);
-      await busbarOk(['operation', 'cancel', operation.id]);
+      await busbarOk(['operation', 'cancel', operation.id, '--no-wait']);
       await Promise.all([stop('host1', 'CONT'), stop('host3', 'CONT')]);
       await eventually('the operation to end', 120_000, async () => {
         const now = await json<{ state: string }>(['operation', 'get', operation.id]);

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+import { mkdtemp, readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import { beforeAll, describe, expect, inject, it } from 'vitest';
 import { busbar, busbarOk, eventually, getVm, guestCounter, guestYaml, HOSTS, inside, json, qemuPid } from './lab.ts';
 
@@ -99,6 +103,27 @@ describe('a VM', () => {
       await busbarOk(['apply', '-f', '-'], { input: guestYaml({ name: VM, address, password: PASSWORD }) }),
     ).toContain('unchanged');
     expect((await getVm(VM)).meta.revision).toBe(before.meta.revision);
+  });
+
+  it('is found, compared, waited for and told by the command', async () => {
+    const diff = (input: string) => busbar(['diff', '-f', '-'], { input });
+    expect(await diff(guestYaml({ name: VM, address }))).toMatchObject({ code: 0, stdout: '' });
+    const more = guestYaml({ name: VM, address }).replace(/memoryBytes: .*/, 'memoryBytes: 300MiB');
+    const changed = await diff(more);
+    expect(changed.code).toBe(1);
+    expect(changed.stdout).toMatch(/^-spec\.memoryBytes: \w+\n\+spec\.memoryBytes: 300MiB$/m);
+    const filter = ['--filter', `name=${VM},phase=running,memory>16MiB,spec.disks.bus=virtio,age<1h`];
+    expect(await busbarOk(['vm', 'list', '-o', 'name', ...filter])).toBe(`vm/${VM}\n`);
+    expect(await busbarOk(['wait', `vm/${VM}`, '--for', 'phase=running', '--timeout', '30s'])).toContain(
+      'phase=running',
+    );
+    expect((await busbar(['wait', `vm/${VM}`, '--for', 'phase=stopped', '--timeout', '1s'])).code).toBe(5);
+    const [created] = (await busbarOk(['operation', 'list', '-o', 'name', '--filter', `target=vm/${VM}`])).split('\n');
+    expect(await busbarOk(['operation', 'log', '-f', created ?? ''])).toMatch(/CreateVm.*\n(.*\n)*.*succeeded in/);
+    const file = join(await mkdtemp(join(tmpdir(), 'busbar-e2e-')), 'bundle.tar.gz');
+    expect(await busbarOk(['support-bundle', '--file', file])).toMatch(/^vms\.json +[1-9]/m);
+    expect(gunzipSync(await readFile(file)).toString()).toContain(VM);
+    expect(gunzipSync(await readFile(file)).toString()).not.toMatch(/#cloud-config|PRIVATE KEY/);
   });
 
   it('boots by BIOS, has its name and address from cloud-init, and serves its counter', async () => {

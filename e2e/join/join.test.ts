@@ -203,7 +203,7 @@ describe('a host', () => {
     expect(replayed.stderr).toContain('(JOIN_TOKEN_USED)');
     expect(readdirSync(top)).not.toContain('again');
     const listed = await admin('host', 'token', 'list');
-    expect(listed.stdout).toMatch(/host2 +hypervisor +no +client\/admin +\S+ +20\S+Z/);
+    expect(listed.stdout).toMatch(/[0-9a-f-]{36} +host2 +hypervisor +no +20\S+Z +used/);
   });
 
   it('joins as a voting witness, with what its controller needs', async () => {

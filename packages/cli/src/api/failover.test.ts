@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { Status } from 'nice-grpc';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { startLab, type TestLab } from '../testing/cli.ts';
-import { changes, put } from '../testing/fake-vms.ts';
+import { changes } from '../testing/fake-cluster.ts';
+import { put } from '../testing/fake-vms.ts';
 
 // Whole commands on a machine that may be busy with other tests: a limit for hanging, not a measure.
 vi.setConfig({ testTimeout: 60_000 });
@@ -104,7 +105,7 @@ test('Ctrl-C while waiting detaches and says how to come back', async () => {
   const { code, stderr } = await command.ended;
   expect(code).toBe(130);
   expect(stderr).toMatch(
-    /error: no longer waiting\nwhy: SIGINT received; the cluster goes on with the work\ndo: busbar operation wait op-id-\d+\n$/,
+    /error: no longer waiting: the operation goes on\nwhy: Ctrl-C was pressed\ndo: busbar operation log -f (op-id-\d+) shows it, busbar operation cancel \1 stops it\n$/,
   );
 });
 
@@ -112,7 +113,9 @@ test('--timeout ends the waiting with 5', async () => {
   lab.cluster.hold = true;
   const { code, stderr } = await lab.cli(...CREATE, '--timeout', '500ms');
   expect(code).toBe(5);
-  expect(stderr).toMatch(/error: cannot create VM web in time\n.*\ndo: busbar operation wait op-id/);
+  expect(stderr).toMatch(
+    /error: cannot create VM web in time\nwhy: the time \(500ms\) is over; the operation goes on\ndo: busbar operation log -f op-id/,
+  );
 });
 
 test('a watch goes on at the next controller, as one JSON object per line', async () => {

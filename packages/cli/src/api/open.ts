@@ -5,20 +5,21 @@ import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { ChannelCredentials } from '@grpc/grpc-js';
 import { CliError, EXIT, usageError } from '../cli/exit.ts';
 import type { Session } from '../cli/session.ts';
+import { normaliseEndpoint, splitEndpoints } from '../config/address.ts';
 import { type ChosenContext, chooseContext, readConfig } from '../config/file.ts';
+import { keyWarning } from '../config/key-file.ts';
 import { lastEndpoint } from '../config/last-endpoint.ts';
+import { note } from '../output/print.ts';
 import { Api } from './api.ts';
 import { Endpoint, NO_CONTROLLER } from './endpoint.ts';
 
-/** Port of a controller's API when an endpoint names none. */
-const DEFAULT_PORT = 7800;
-
-export function openApi(session: Session): Api {
+/** `only`: these endpoints, whatever the context or the user says. */
+export function openApi(session: Session, only?: readonly string[]): Api {
   const { io, global } = session;
   const wanted = global.context ?? nonEmpty(io.env['BUSBAR_CONTEXT']);
   const context = chooseContext(readConfig(io), wanted);
-  const given = (global.endpoint ?? []).flatMap((value) => value.split(',')).filter((value) => value !== '');
-  const addresses = (given.length > 0 ? given : context.endpoints).map(normalise);
+  const given = splitEndpoints(global.endpoint ?? []);
+  const addresses = (only ?? (given.length > 0 ? given : context.endpoints)).map(normaliseEndpoint);
   if (addresses.length === 0) {
     throw usageError(
       `context ${context.name} has no endpoints`,
@@ -27,6 +28,8 @@ export function openApi(session: Session): Api {
     );
   }
   const { credentials, probe } = credentialsOf(context);
+  const warning = context.key === undefined ? undefined : keyWarning(context.key);
+  if (warning !== undefined && !session.silent && only === undefined) note(io, `warning: ${warning}`);
   const api = new Api(
     [...new Set(addresses)].map((address) => new Endpoint(address, credentials, probe)),
     session.signal,
@@ -34,20 +37,6 @@ export function openApi(session: Session): Api {
   );
   session.onEnd(() => api.close());
   return api;
-}
-
-function normalise(endpoint: string): string {
-  if (endpoint.startsWith('unix:')) return endpoint;
-  const match = /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?$/.exec(endpoint);
-  const port = Number(match?.[2] ?? DEFAULT_PORT);
-  if (match === null || port < 1 || port > 65535) {
-    throw usageError(
-      `endpoint ${JSON.stringify(endpoint)} is no address`,
-      'an endpoint is HOST:PORT',
-      'write e.g. 10.77.0.11:7800',
-    );
-  }
-  return `${match[1]}:${port}`;
 }
 
 interface Credentials {

@@ -24,7 +24,7 @@ Fields that a document leaves out are left as they are; lists and labels are tak
 
 export function define(noun: Command, session: Session): void {
   noun.option('-f, --file <file>', 'YAML file, "-" for stdin (repeatable)', appendText);
-  examples(changeOptions(noun), [
+  examples(changeOptions(noun, { revision: true }), [
     'busbar apply -f network.yaml -f guest-vm.yaml',
     'busbar apply -f guest-vm.yaml --dry-run',
     'generate-vms | busbar apply -f -',
@@ -36,6 +36,13 @@ export function define(noun: Command, session: Session): void {
     const { parseManifests } = await import('../manifest/parse.ts');
     const manifests = [];
     for (const file of files) manifests.push(...parseManifests(await readInput(session.io, file), file));
+    if (options.ifRevision !== undefined && manifests.length !== 1) {
+      throw usageError(
+        '--if-revision needs one document',
+        `${manifests.length} are given, and each resource has a revision of its own`,
+        'apply them one by one',
+      );
+    }
     const { runApply } = await import('./run.ts');
     await runApply(session, manifests, options);
   });

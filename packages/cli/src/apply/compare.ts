@@ -29,14 +29,22 @@ export function isReference(field: string): field is RefKind {
 
 type Existing = Readonly<Record<string, unknown>>;
 
-/** Paths below `path` where the existing resource is not as wanted. */
+export interface Difference {
+  readonly path: string;
+  readonly shape: Shape;
+  /** As it is in the cluster; undefined when it is not there. */
+  readonly before: unknown;
+  readonly after: Plain;
+}
+
+/** Where below `path` the existing resource is not as wanted. */
 export function differences(
   wanted: PlainObject,
   existing: unknown,
   shape: ObjectShape,
   path: string,
   resolve: Resolve,
-): string[] {
+): Difference[] {
   const other = (existing ?? {}) as Existing;
   // Exported by a viewer, who does not see the data: the document has no opinion on them.
   if (wanted['redacted'] === true) return [];
@@ -53,26 +61,27 @@ function differs(
   field: string,
   path: string,
   resolve: Resolve,
-): string[] {
+): Difference[] {
   if (CHOSEN_BY_CLUSTER.has(field) && (wanted === '' || wanted === 0 || wanted === 0n)) return [];
+  const here = [{ path, shape, before: existing, after: wanted }];
   switch (shape.type) {
     case 'object':
       return differences(wanted as PlainObject, existing, shape, path, resolve);
     case 'list':
       return listDiffers(wanted as readonly Plain[], (existing ?? []) as readonly unknown[], shape, path, resolve);
     case 'map':
-      return sameMap(wanted as PlainObject, (existing ?? {}) as PlainObject) ? [] : [path];
+      return sameMap(wanted as PlainObject, (existing ?? {}) as PlainObject) ? [] : here;
     case 'bytes':
     case 'ms':
     case 'int':
-      return BigInt(wanted as bigint | number) === BigInt((existing ?? 0) as bigint | number) ? [] : [path];
+      return BigInt(wanted as bigint | number) === BigInt((existing ?? 0) as bigint | number) ? [] : here;
     case 'bool':
-      return wanted === (existing ?? false) ? [] : [path];
+      return wanted === (existing ?? false) ? [] : here;
     case 'string':
     case 'enum': {
       if (wanted === (existing ?? '')) return [];
       const same = isReference(field) && typeof wanted === 'string' && resolve(field, wanted) === existing;
-      return same ? [] : [path];
+      return same ? [] : here;
     }
   }
 }
@@ -83,15 +92,18 @@ function listDiffers(
   shape: Extract<Shape, { type: 'list' }>,
   path: string,
   resolve: Resolve,
-): string[] {
-  if (wanted.length !== existing.length) return [path];
+): Difference[] {
+  if (wanted.length !== existing.length) return [{ path, shape, before: existing, after: wanted }];
   const { of, key } = shape;
   return wanted.flatMap((item, index) => {
-    if (of.type !== 'object') return item === existing[index] ? [] : [`${path}[${index}]`];
+    const here = `${path}[${index}]`;
+    if (of.type !== 'object') {
+      return item === existing[index] ? [] : [{ path: here, shape: of, before: existing[index], after: item }];
+    }
     const name = (item as PlainObject)[key];
     const other = existing.find((candidate) => (candidate as Existing)[key] === name);
-    if (other === undefined) return [`${path}[${index}]`];
-    return differences(item as PlainObject, other, of, `${path}[${index}]`, resolve);
+    if (other === undefined) return [{ path: here, shape: of, before: existing[index], after: item }];
+    return differences(item as PlainObject, other, of, here, resolve);
   });
 }
 

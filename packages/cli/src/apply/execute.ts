@@ -91,10 +91,12 @@ async function applyOne(session: Session, api: Api, manifest: Manifest, options:
     const planned = plan(manifest, existing, (kind, name) => ids.get(`${kind}/${name}`));
     if (planned.impossible.length > 0) throw impossible(manifest, planned);
     try {
-      return await carryOut(session, api, manifest, planned, existing?.meta?.revision ?? 0n, options);
+      // The user's revision wins over the one just read: then a change by somebody else is an error, not a new plan.
+      const revision = session.ifRevision(options) || (existing?.meta?.revision ?? 0n);
+      return await carryOut(session, api, manifest, planned, revision, options);
     } catch (error) {
       const stale = error instanceof RpcError && error.code === Status.ABORTED;
-      if (!stale || attempt >= MAX_REPLANS) throw error;
+      if (!stale || attempt >= MAX_REPLANS || options.ifRevision !== undefined) throw error;
       await api.pause(REPLAN_MS);
     }
   }
@@ -126,7 +128,7 @@ async function carryOut(
 }
 
 /** The ids of everything that the document names, to be compared with the ids that the cluster stores. */
-async function resolveReferences(api: Api, manifest: Manifest): Promise<ReadonlyMap<string, string>> {
+export async function resolveReferences(api: Api, manifest: Manifest): Promise<ReadonlyMap<string, string>> {
   const wanted = new Map<string, { kind: RefKind; name: string }>();
   collect(manifest.spec, (kind, name) => wanted.set(`${kind}/${name}`, { kind, name }));
   const found = await Promise.all(

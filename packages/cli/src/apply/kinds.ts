@@ -2,6 +2,7 @@
 /** Reads and calls of each kind that `apply` takes. */
 
 import { unreachable } from '@busbar/core/assert';
+import type { ResourceMeta } from '@busbar/proto/gen/busbar/v1/common';
 import { NetworkServiceDefinition, type NetworkSpec } from '@busbar/proto/gen/busbar/v1/network';
 import type { Operation } from '@busbar/proto/gen/busbar/v1/operation';
 import { type DeepPartial, VmServiceDefinition, type VmSpec } from '@busbar/proto/gen/busbar/v1/vm';
@@ -32,9 +33,18 @@ export async function readExisting(api: Api, kind: Kind, name: string): Promise<
 }
 
 export async function readId(api: Api, kind: RefKind, name: string): Promise<string | undefined> {
+  return (await readMeta(api, kind, name))?.id;
+}
+
+/** The name behind an id. */
+export async function readName(api: Api, kind: RefKind, id: string): Promise<string | undefined> {
+  return (await readMeta(api, kind, id))?.name;
+}
+
+async function readMeta(api: Api, kind: RefKind, reference: string): Promise<ResourceMeta | undefined> {
   const resource = { image: images, volume: volumes, network: networks }[kind];
   try {
-    return resource.id((await resource.get(api, name)) as never);
+    return (await resource.get(api, reference)).meta;
   } catch (error) {
     if (error instanceof RpcError && error.code === Status.NOT_FOUND) return undefined;
     throw error;

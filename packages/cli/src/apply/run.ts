@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Applies checked documents and prints a line for each as it is done. */
 import { Operation } from '@busbar/proto/gen/busbar/v1/operation';
+import { isTable } from '../cli/output.ts';
 import type { ChangeOptions, Session } from '../cli/session.ts';
 import type { Manifest } from '../manifest/parse.ts';
 import { print, write } from '../output/print.ts';
@@ -14,11 +15,16 @@ export async function runApply(
   const api = await session.api();
   const dryRun = options.dryRun === true;
   const line = (result: ApplyResult) => {
-    if (session.output === 'table') write(session.io, `${describe(result, dryRun, options.wait === false)}\n`);
+    if (isTable(session.output)) write(session.io, `${describe(result, dryRun, options.wait === false)}\n`);
   };
   const { results, error } = await applyAll(session, api, manifests, options, line);
-  if (session.output !== 'table') {
-    await print(session, { json: () => ({ dryRun, results: results.map(toJson) }), table: () => '' });
+  if (!isTable(session.output)) {
+    await print(session, {
+      json: () => ({ dryRun, results: results.map(toJson) }),
+      lines: () => results.map(toJson),
+      names: () => results.map(({ kind, name }) => `${kind.toLowerCase()}/${name}`),
+      table: () => '',
+    });
   }
   if (error !== undefined) throw error;
 }

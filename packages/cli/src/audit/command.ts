@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AuditFilter } from '@busbar/proto/gen/busbar/v1/audit';
 import type { Command } from 'commander';
-import { examples, watchOption } from '../cli/options.ts';
+import { examples, listOptions } from '../cli/options.ts';
 import type { Session } from '../cli/session.ts';
 import { sinceFlag } from '../cli/values.ts';
 import { type ListOptions, runList } from '../resource/resource.ts';
@@ -21,7 +21,7 @@ export function define(noun: Command, session: Session): void {
     'busbar audit list --caller client/anna --watch',
   ];
   examples(noun, lines);
-  const list = watchOption(
+  const list = listOptions(
     noun
       .command('list')
       .alias('ls')

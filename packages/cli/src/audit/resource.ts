@@ -6,14 +6,15 @@ import {
   ListAuditRecordsRequest,
   WatchAuditRecordsResponse,
 } from '@busbar/proto/gen/busbar/v1/audit';
-import { formatAge } from '../output/format.ts';
+import { ageColumn } from '../resource/columns.ts';
 import { type Listed, PAGE_SIZE } from '../resource/resource.ts';
 
 export const auditRecords: Listed<AuditRecord, AuditFilter> = {
   singular: 'audit record',
   plural: 'auditRecords',
+  message: 'busbar.v1.AuditRecord',
   columns: [
-    { header: 'AGE', value: (record, now) => formatAge(record.time, now), right: true },
+    ageColumn((record) => record.time),
     { header: 'CALLER', value: (record) => record.caller },
     { header: 'METHOD', value: (record) => record.method.slice(record.method.indexOf('/') + 1) },
     {

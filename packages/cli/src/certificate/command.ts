@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 import {
   Certificate,
+  CertificatePurpose,
   CertificateServiceDefinition,
+  ClientRole,
   RevokeCertificateResponse,
 } from '@busbar/proto/gen/busbar/v1/certificate';
 import { type Command, Option } from 'commander';
-import { changeOptions, examples } from '../cli/options.ts';
+import { changeOptions, examples, rowOptions } from '../cli/options.ts';
 import type { ChangeOptions, Session } from '../cli/session.ts';
 import { runChange } from '../operation/change.ts';
-import { formatEnum } from '../output/format.ts';
-import { print, tableStyle } from '../output/print.ts';
-import { type Column, renderTable } from '../output/table.ts';
-import { PAGE_SIZE } from '../resource/resource.ts';
+import { enumColumn } from '../resource/columns.ts';
+import { type ListOptions, makeListing } from '../resource/listing.ts';
+import { PAGE_SIZE, printList, type Shown } from '../resource/resource.ts';
 import type { IssueOptions } from './issue.ts';
 
 interface RevokeOptions extends ChangeOptions {
@@ -26,13 +27,14 @@ export function define(noun: Command, session: Session): void {
     'busbar certificate revoke 5b3f0c… --reason "laptop lost"',
   ]);
   examples(
-    noun
-      .command('list')
-      .alias('ls')
-      .description('Issued certificates; also revoked ones, and expired ones for a month.')
-      .option('--subject <subject>', 'only of client/NAME, host/NAME or controller/NAME'),
+    rowOptions(
+      noun
+        .command('list')
+        .alias('ls')
+        .description('Issued certificates; also revoked ones, and expired ones for a month.'),
+    ).option('--subject <subject>', 'only of client/NAME, host/NAME or controller/NAME'),
     ['busbar certificate list', 'busbar certificate list --subject host/host2'],
-  ).action((options: { subject?: string }) => list(session, options.subject ?? ''));
+  ).action((options: ListOptions & { subject?: string }) => list(session, options));
   examples(
     changeOptions(noun.command('issue <client>').description('Makes a key here and a certificate for it.'), {
       waits: false,
@@ -63,37 +65,46 @@ export function define(noun: Command, session: Session): void {
   ]).action(async () => (await import('./issue.ts')).renew(session));
 }
 
-const columns: readonly Column<Certificate>[] = [
-  { header: 'SERIAL', value: (each) => each.serial },
-  { header: 'SUBJECT', value: (each) => each.subject || '-' },
-  { header: 'PURPOSE', value: (each) => formatEnum(each.purpose, 'CERTIFICATE_PURPOSE') },
-  { header: 'ROLE', value: (each) => formatEnum(each.role, 'CLIENT_ROLE') },
-  { header: 'ENDS', value: (each) => each.notAfter?.toISOString().slice(0, 10) ?? '-' },
-  {
-    header: 'REVOKED',
-    value: (each) => (each.revokeTime === undefined ? '-' : each.revokeReason || 'yes'),
-    colour: (each) => (each.revokeTime === undefined ? undefined : 'red'),
-    shrinks: true,
-  },
-  { header: 'BY', value: (each) => each.issuedBy || '-', shrinks: true },
-];
+const certificates: Shown<Certificate> = {
+  singular: 'certificate',
+  plural: 'certificates',
+  message: 'busbar.v1.Certificate',
+  name: (each) => each.serial,
+  toJson: (each) => Certificate.toJSON(each),
+  columns: [
+    { header: 'SERIAL', value: (each) => each.serial },
+    { header: 'SUBJECT', value: (each) => each.subject || '-' },
+    enumColumn({
+      header: 'PURPOSE',
+      generated: CertificatePurpose,
+      prefix: 'CERTIFICATE_PURPOSE',
+      of: (each) => each.purpose,
+    }),
+    enumColumn({ header: 'ROLE', generated: ClientRole, prefix: 'CLIENT_ROLE', of: (each) => each.role }),
+    { header: 'ENDS', value: (each) => each.notAfter?.toISOString().slice(0, 10) ?? '-' },
+    {
+      header: 'REVOKED',
+      value: (each) => (each.revokeTime === undefined ? '-' : each.revokeReason || 'yes'),
+      colour: (each) => (each.revokeTime === undefined ? undefined : 'red'),
+      shrinks: true,
+    },
+    { header: 'BY', value: (each) => each.issuedBy || '-', shrinks: true },
+  ],
+};
 
-async function list(session: Session, subject: string): Promise<void> {
+async function list(session: Session, options: ListOptions & { readonly subject?: string }): Promise<void> {
   session.doing = 'list certificates';
+  const listing = await makeListing(session, certificates, options);
   const api = await session.api();
-  const certificates: Certificate[] = [];
+  const items: Certificate[] = [];
   let pageToken = '';
   do {
-    const request = { pageSize: PAGE_SIZE, pageToken, subject };
+    const request = { pageSize: PAGE_SIZE, pageToken, subject: options.subject ?? '' };
     const page = await api.call(CertificateServiceDefinition, (client, call) => client.listCertificates(request, call));
-    certificates.push(...page.certificates);
+    items.push(...page.certificates);
     pageToken = page.nextPageToken;
   } while (pageToken !== '');
-  await print(session, {
-    json: () => ({ certificates: certificates.map((each) => Certificate.toJSON(each)) }),
-    table: () =>
-      certificates.length === 0 ? 'no certificates\n' : renderTable(columns, certificates, tableStyle(session.io)),
-  });
+  await printList(session, certificates, listing, { items, revision: 0n });
 }
 
 function revoke(session: Session, serial: string, options: RevokeOptions): Promise<void> {

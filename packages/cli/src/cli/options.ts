@@ -2,10 +2,12 @@
 /** Options that mean the same wherever they appear. */
 import type { Command } from 'commander';
 import { usageError } from './exit.ts';
+import { setExamples } from './help.ts';
 
-/** Help begins with examples: most people copy one. */
+/** Every command has them. */
 export function examples(command: Command, lines: readonly string[]): Command {
-  return command.addHelpText('before', `Examples:\n${lines.map((line) => `  ${line}`).join('\n')}\n`);
+  setExamples(command, lines);
+  return command;
 }
 
 interface ChangeFlags {
@@ -21,10 +23,39 @@ export function changeOptions(command: Command, flags: ChangeFlags = {}): Comman
   if (flags.revision === true) {
     command.option('--if-revision <number>', 'only if nobody changed it since (meta.revision of -o json)');
   }
-  return command.option('--request-id <id>', 'repeat a command safely: the same id within an hour is done once');
+  return command.option('--request-id <id>', 'the same id twice within an hour is done once');
 }
 
-export function watchOption(command: Command): Command {
+/** Of every `get`. */
+export function getOptions(command: Command): Command {
+  return columnOptions(watchOption(command));
+}
+
+/** Of every `list`. */
+export function listOptions(command: Command): Command {
+  return rowOptions(watchOption(command));
+}
+
+/** Of commands that are a watch by themselves. */
+export function rowOptions(command: Command): Command {
+  return columnOptions(command)
+    .option('--sort <column>', 'order by a column or a path; -COLUMN for the reverse')
+    .option('--filter <terms>', "only e.g. 'phase=running,labels.plant=north,memory>1GiB'")
+    .addHelpText('after', FILTER);
+}
+
+const FILTER = `
+Columns, order and filter name columns of -o wide, or paths such as spec.cpu.vcpus (busbar explain).
+A filter is one or more terms with commas between them, and all must hold:
+  phase=running   !=   memory>1GiB  >=  <  <=   age>2h   message~disk (contains)   name="a, b"`;
+
+function columnOptions(command: Command): Command {
+  return command
+    .option('--columns <names>', 'columns to show, e.g. name,spec.cpu.vcpus,labels.plant')
+    .option('--no-headers', 'leave the line of headers out');
+}
+
+function watchOption(command: Command): Command {
   return command.option('-w, --watch', 'print every change until interrupted');
 }
 

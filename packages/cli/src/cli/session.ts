@@ -3,10 +3,9 @@
 import { randomUUID } from 'node:crypto';
 import type { Api } from '../api/api.ts';
 import { parseMs } from '../manifest/units.ts';
-import { CliError, EXIT, usageError } from './exit.ts';
+import { CliError, EXIT, type ExitCode, usageError } from './exit.ts';
 import type { Io } from './io.ts';
-
-export type OutputFormat = 'table' | 'json' | 'yaml';
+import { isOutputFormat, OUTPUT_FORMATS, type OutputFormat } from './output.ts';
 
 /** Options of the program, valid for every command. */
 export interface GlobalOptions {
@@ -29,8 +28,14 @@ export class Session {
   output: OutputFormat = 'table';
   /** What the user asked for, e.g. `start VM "web"`: the first line of an error says "cannot" and this. */
   doing = '';
-  /** Set once an operation runs: Ctrl-C then says how to come back to it. */
-  detachHint = '';
+  /** Set while the cluster works for this command: whoever stops waiting is told what goes on, and how to return to it. */
+  goesOn: { readonly what: string; readonly hint: string } | undefined;
+  /** Of what is waited for, as it was last seen: told when the time is over. */
+  lastSeen = '';
+  /** Nothing but the result: the shell that completes a word is no place for hints. */
+  silent = false;
+  /** Of a command that worked; `diff` tells by it whether there are differences. */
+  exitCode: ExitCode = EXIT.ok;
   /** This command goes on until it is interrupted: then that is no error to be told. */
   endless = false;
   #global: GlobalOptions = {};
@@ -51,21 +56,32 @@ export class Session {
   configure(options: GlobalOptions): void {
     this.#global = options;
     const output = options.output ?? 'table';
-    if (output !== 'table' && output !== 'json' && output !== 'yaml') {
-      throw usageError(`unknown output ${JSON.stringify(output)}`, 'outputs are table, json and yaml', 'use -o json');
+    if (!isOutputFormat(output)) {
+      throw usageError(
+        `unknown output ${JSON.stringify(output)}`,
+        `outputs are ${OUTPUT_FORMATS.join(', ')}`,
+        'use -o json',
+      );
     }
     this.output = output;
-    if (options.timeout === undefined) return;
-    const text = /^\d+$/.test(options.timeout) ? `${options.timeout}s` : options.timeout;
-    const timeout = parseMs(text);
+    if (options.timeout !== undefined) this.#limit(options.timeout);
+  }
+
+  /** The longest time that a command takes whose user gave none. */
+  defaultTimeout(text: string): void {
+    if (this.#global.timeout === undefined) this.#limit(text);
+  }
+
+  #limit(given: string): void {
+    const timeout = parseMs(/^\d+$/.test(given) ? `${given}s` : given);
     if (!timeout.ok || timeout.value === 0) {
       throw usageError(
-        `--timeout ${options.timeout} is no duration`,
+        `--timeout ${given} is no duration`,
         'durations are written 30s, 2min or 1h',
         'use --timeout 30s',
       );
     }
-    const timer = setTimeout(() => this.#abort.abort(this.#timedOut(options.timeout ?? '')), timeout.value);
+    const timer = setTimeout(() => this.#abort.abort(this.#timedOut(given)), timeout.value);
     this.onEnd(() => clearTimeout(timer));
   }
 
@@ -104,23 +120,24 @@ export class Session {
   }
 
   #interrupted(signal: NodeJS.Signals): CliError {
-    const detached = this.detachHint !== '';
+    const pressed = signal === 'SIGINT' ? 'Ctrl-C was pressed' : `${signal} was received`;
     return new CliError({
       exit: EXIT.interrupted,
       reason: 'INTERRUPTED',
-      what: detached ? 'no longer waiting' : 'interrupted',
-      why: [detached ? `${signal} received; the cluster goes on with the work` : `${signal} received`],
-      hint: this.detachHint,
+      what: this.goesOn === undefined ? 'interrupted' : `no longer waiting: ${this.goesOn.what}`,
+      why: [pressed],
+      hint: this.goesOn?.hint ?? '',
     });
   }
 
   #timedOut(timeout: string): CliError {
+    const { doing, lastSeen, goesOn } = this;
     return new CliError({
       exit: EXIT.unavailable,
       reason: 'TIMEOUT',
-      what: this.doing === '' ? 'not done in time' : `cannot ${this.doing} in time`,
-      why: [`--timeout ${timeout} is over${this.detachHint === '' ? '' : '; the cluster goes on with the work'}`],
-      hint: this.detachHint === '' ? 'try again with a longer --timeout' : this.detachHint,
+      what: doing === '' ? 'not done in time' : `cannot ${doing} in time`,
+      why: [[`the time (${timeout}) is over`, lastSeen, goesOn?.what ?? ''].filter((part) => part !== '').join('; ')],
+      hint: goesOn?.hint ?? 'try again with a longer --timeout',
     });
   }
 }

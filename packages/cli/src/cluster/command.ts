@@ -50,7 +50,7 @@ export function define(noun: Command, session: Session): void {
     const cluster = await get(session);
     await print(session, {
       json: () => Cluster.toJSON(cluster),
-      table: () => renderTable(columns, [cluster], tableStyle(session.io)),
+      table: () => renderTable(columns, [cluster], tableStyle(session)),
     });
   });
 }

@@ -2,8 +2,12 @@
 /** Changes of the context file that keep the rest of it, comments included. */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, isAbsolute, relative } from 'node:path';
-import { Document, parseDocument } from 'yaml';
+import { Document, isMap, parseDocument } from 'yaml';
 import type { ContextEntry } from './file.ts';
+
+export function setCurrent(path: string, name: string): void {
+  edit(path, (document) => document.set('current', name));
+}
 
 export function addContext(path: string, name: string, entry: ContextEntry, use: boolean): void {
   const base = dirname(path);
@@ -19,6 +23,22 @@ export function addContext(path: string, name: string, entry: ContextEntry, use:
   edit(path, (document) => {
     document.setIn(['contexts', name], document.createNode({ endpoints, ...Object.fromEntries(files) }));
     if (use) document.set('current', name);
+  });
+}
+
+export function removeContext(path: string, name: string): void {
+  edit(path, (document) => {
+    document.deleteIn(['contexts', name]);
+    if (document.get('current') === name) document.delete('current');
+  });
+}
+
+export function renameContext(path: string, from: string, to: string): void {
+  edit(path, (document) => {
+    const contexts = document.get('contexts');
+    const pair = isMap(contexts) ? contexts.items.find((item) => String(item.key) === from) : undefined;
+    if (pair !== undefined) pair.key = document.createNode(to);
+    if (document.get('current') === from) document.set('current', to);
   });
 }
 

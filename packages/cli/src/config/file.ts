@@ -10,7 +10,7 @@
  *       certificate: admin.pem
  *       key: admin.key
  */
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { LineCounter, parseDocument } from 'yaml';
 import { CliError, EXIT } from '../cli/exit.ts';
@@ -18,6 +18,7 @@ import type { Io } from '../cli/io.ts';
 import { Checker, type ManifestProblem } from '../manifest/check.ts';
 import { ManifestError } from '../manifest/parse.ts';
 import { bool, list, object, record, string } from '../manifest/shape.ts';
+import { nearest } from '../manifest/suggest.ts';
 
 export interface ContextEntry {
   readonly endpoints: readonly string[];
@@ -62,7 +63,7 @@ export function readConfig(io: Io): ConfigFile {
       reason: 'CONFIG_MISSING',
       what: 'no cluster is configured',
       why: [missing ? `there is no file ${path}` : `${path} cannot be read: ${(error as Error).message}`],
-      hint: 'write a context into it (see `busbar context --help`), or set BUSBAR_CONFIG to another file',
+      hint: '`busbar context add --help` shows how to add one; or set BUSBAR_CONFIG to another file',
       cause: error,
     });
   }
@@ -94,15 +95,6 @@ export function parseConfig(text: string, path: string): ConfigFile {
   return { path, current: value.current ?? '', contexts: Object.fromEntries(contexts) };
 }
 
-/** Changes `current` and keeps the rest of the file, comments included. */
-export function writeCurrent(config: ConfigFile, name: string): void {
-  const document = parseDocument(readFileSync(config.path, 'utf8'));
-  document.set('current', name);
-  const temporary = `${config.path}.${process.pid}.tmp`;
-  writeFileSync(temporary, String(document), { mode: 0o600 });
-  renameSync(temporary, config.path);
-}
-
 export interface ChosenContext extends ContextEntry {
   readonly name: string;
 }
@@ -118,7 +110,10 @@ export function chooseContext(config: ConfigFile, wanted: string | undefined): C
       reason: 'CONTEXT_UNKNOWN',
       what: name === '' ? 'no context is chosen' : `there is no context ${JSON.stringify(name)}`,
       why: [`${listed} (${config.path})`],
-      hint: known.length === 0 ? 'see `busbar context --help`' : `busbar context use ${known[0]}`,
+      hint:
+        known.length === 0
+          ? '`busbar context add --help` shows how to add one'
+          : `busbar context use ${nearest(name, known) ?? known[0]}`,
     });
   }
   return { name, ...entry };

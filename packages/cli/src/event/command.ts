@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { EventFilter, EventSeverity } from '@busbar/proto/gen/busbar/v1/event';
 import { type Command, Option } from 'commander';
-import { examples, watchOption } from '../cli/options.ts';
+import { examples, listOptions } from '../cli/options.ts';
 import type { Session } from '../cli/session.ts';
 import { sinceFlag } from '../cli/values.ts';
 import { type ListOptions, runList } from '../resource/resource.ts';
@@ -23,7 +23,7 @@ export function define(noun: Command, session: Session): void {
     'busbar event list --severity warning --watch',
   ];
   examples(noun, lines);
-  const list = watchOption(
+  const list = listOptions(
     noun.command('list').alias('ls').description('What happened, newest first; kept for a week.'),
   )
     .option('--subject <kind/name>', 'only what happened to this, e.g. vm/scada-1, host/host1, or to all of a kind: vm')

@@ -7,20 +7,23 @@ import {
   ListEventsRequest,
   WatchEventsResponse,
 } from '@busbar/proto/gen/busbar/v1/event';
-import { formatAge, formatEnum } from '../output/format.ts';
+import { ageColumn, enumColumn } from '../resource/columns.ts';
 import { type Listed, PAGE_SIZE } from '../resource/resource.ts';
 
 export const events: Listed<Event, EventFilter> = {
   singular: 'event',
   plural: 'events',
+  message: 'busbar.v1.Event',
   columns: [
-    { header: 'AGE', value: (event, now) => formatAge(event.time, now), right: true },
-    {
+    ageColumn((event) => event.time),
+    enumColumn({
       header: 'SEVERITY',
-      value: (event) => formatEnum(event.severity, 'EVENT_SEVERITY'),
+      generated: EventSeverity,
+      prefix: 'EVENT_SEVERITY',
+      of: (event) => event.severity,
       colour: (event) =>
         event.severity === EventSeverity.ERROR ? 'red' : event.severity === EventSeverity.WARNING ? 'yellow' : 'dim',
-    },
+    }),
     { header: 'REASON', value: (event) => event.reason },
     {
       header: 'SUBJECT',

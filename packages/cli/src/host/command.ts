@@ -2,7 +2,7 @@
 import { HostServiceDefinition, UpdateHostRequest, UpdateHostResponse } from '@busbar/proto/gen/busbar/v1/host';
 import type { Command } from 'commander';
 import { usageError } from '../cli/exit.ts';
-import { changeOptions, examples, parseLabels, watchOption } from '../cli/options.ts';
+import { changeOptions, examples, getOptions, listOptions, parseLabels } from '../cli/options.ts';
 import type { ChangeOptions, Session } from '../cli/session.ts';
 import { runChange } from '../operation/change.ts';
 import { type ListOptions, runGet, runList } from '../resource/resource.ts';
@@ -14,10 +14,10 @@ import { defineToken } from './token.ts';
 export function define(noun: Command, session: Session): void {
   examples(noun, ['busbar host list', 'busbar host cordon host2', 'busbar host label host2 rack=a3 old-']);
   examples(
-    watchOption(noun.command('list').alias('ls').description('All hosts; CPUS and MEMORY are given to VMs / all.')),
+    listOptions(noun.command('list').alias('ls').description('All hosts; CPUS and MEMORY are given to VMs / all.')),
     ['busbar host list', 'busbar host list -o json', 'busbar host list --watch'],
   ).action((options: ListOptions) => runList(session, hosts, {}, options));
-  examples(watchOption(noun.command('get <host>').description('One host; -o yaml shows its hardware.')), [
+  examples(getOptions(noun.command('get <host>').description('One host; -o yaml shows its hardware.')), [
     'busbar host get host1 -o yaml',
   ]).action((name: string, options: ListOptions) => runGet(session, hosts, name, options));
   const join = noun

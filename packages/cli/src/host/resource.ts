@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import {
   Host,
+  HostRole,
   HostServiceDefinition,
   HostState,
   ListHostsRequest,
@@ -9,6 +10,7 @@ import {
 import { present } from '../operation/resource.ts';
 import { formatBytes, formatEnum } from '../output/format.ts';
 import type { Colour } from '../output/table.ts';
+import { enumColumn, flagColumn, metaColumns, nameColumn, numberColumn, wordsOf } from '../resource/columns.ts';
 import { PAGE_SIZE, type Resource } from '../resource/resource.ts';
 
 const COLOURS: Partial<Record<HostState, Colour>> = {
@@ -18,9 +20,11 @@ const COLOURS: Partial<Record<HostState, Colour>> = {
   [HostState.UNREACHABLE]: 'red',
 };
 
-function state(host: Host): string {
-  const text = formatEnum(host.status?.state, 'HOST_STATE');
-  return host.spec?.unschedulable === true ? `${text},cordoned` : text;
+const STATES = wordsOf(HostState, 'HOST_STATE');
+
+function states(host: Host): readonly string[] {
+  const state = formatEnum(host.status?.state, 'HOST_STATE');
+  return host.spec?.unschedulable === true ? [state, 'cordoned'] : [state];
 }
 
 /** Given to VMs / all there is. */
@@ -31,28 +35,38 @@ function memory(host: Host): string {
 export const hosts: Resource<Host> = {
   singular: 'host',
   plural: 'hosts',
+  message: 'busbar.v1.Host',
   columns: [
-    { header: 'NAME', value: (host) => host.meta?.name ?? '' },
+    nameColumn(),
     {
       header: 'STATE',
-      value: state,
+      value: (host) => states(host).join(','),
       colour: (host) =>
         host.spec?.unschedulable === true ? 'yellow' : COLOURS[host.status?.state ?? HostState.UNSPECIFIED],
+      measure: { kind: 'words', known: [...STATES, 'cordoned'], of: states },
     },
-    { header: 'ROLE', value: (host) => formatEnum(host.status?.role, 'HOST_ROLE') },
-    { header: 'VMS', value: (host) => String(host.status?.runningVms ?? 0), right: true },
+    enumColumn({ header: 'ROLE', generated: HostRole, prefix: 'HOST_ROLE', of: (host) => host.status?.role }),
+    numberColumn('VMS', (host) => host.status?.runningVms ?? 0),
     {
       header: 'CPUS',
       value: (host) => `${host.status?.allocatedVcpus ?? 0}/${host.status?.inventory?.cpu?.onlineCpus ?? 0}`,
       right: true,
+      measure: { kind: 'number', of: (host) => host.status?.allocatedVcpus ?? 0 },
     },
-    { header: 'MEMORY', value: memory, right: true },
-    { header: 'NUMA', value: (host) => String(host.status?.inventory?.numaNodes.length ?? 0), right: true },
-    { header: 'KVM', value: (host) => (host.status?.inventory?.kvmUsable === true ? 'yes' : 'no') },
-    { header: 'LIBVIRT', value: (host) => host.status?.inventory?.versions?.libvirt ?? '' },
-    { header: 'QEMU', value: (host) => host.status?.inventory?.versions?.qemu ?? '' },
+    {
+      header: 'MEMORY',
+      value: memory,
+      right: true,
+      measure: { kind: 'bytes', of: (host) => host.status?.allocatedMemoryBytes ?? 0n },
+    },
+    flagColumn('KVM', (host) => host.status?.inventory?.kvmUsable === true),
+    numberColumn('NUMA', (host) => host.status?.inventory?.numaNodes.length ?? 0, true),
+    { header: 'LIBVIRT', value: (host) => host.status?.inventory?.versions?.libvirt ?? '', wide: true },
+    { header: 'QEMU', value: (host) => host.status?.inventory?.versions?.qemu ?? '', wide: true },
+    { header: 'KERNEL', value: (host) => host.status?.inventory?.versions?.kernel ?? '', wide: true },
     { header: 'AGENT', value: (host) => host.status?.inventory?.versions?.agent ?? '' },
     { header: 'MESSAGE', value: (host) => host.status?.message ?? '', shrinks: true },
+    ...metaColumns<Host>(),
   ],
   id: (item) => item.meta?.id ?? '',
   name: (item) => item.meta?.name ?? '',

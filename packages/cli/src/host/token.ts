@@ -8,14 +8,15 @@ import {
   JoinTokenServiceDefinition,
 } from '@busbar/proto/gen/busbar/v1/join';
 import { type Command, Option } from 'commander';
-import { changeOptions, examples } from '../cli/options.ts';
+import { changeOptions, examples, rowOptions } from '../cli/options.ts';
+import { isTable } from '../cli/output.ts';
 import type { ChangeOptions, Session } from '../cli/session.ts';
 import { msFlag } from '../cli/values.ts';
 import { runChange } from '../operation/change.ts';
-import { formatEnum } from '../output/format.ts';
-import { note, print, tableStyle } from '../output/print.ts';
-import { type Column, renderTable } from '../output/table.ts';
-import { PAGE_SIZE } from '../resource/resource.ts';
+import { note, print } from '../output/print.ts';
+import { enumColumn, flagColumn } from '../resource/columns.ts';
+import { type ListOptions, makeListing } from '../resource/listing.ts';
+import { PAGE_SIZE, printList, type Shown } from '../resource/resource.ts';
 
 export interface CreateOptions extends ChangeOptions {
   readonly role: string;
@@ -40,9 +41,11 @@ export function defineToken(noun: Command, session: Session): void {
     'busbar host token create host4 > host4.token',
     'busbar host token create witness1 --role witness --voter --ttl 15min > w.token',
   ]).action((host: string, options: CreateOptions) => createToken(session, host, options));
-  examples(token.command('list').alias('ls').description('Tokens that are good, used, or ended within the last day.'), [
-    'busbar host token list',
-  ]).action(() => listTokens(session));
+  const list = token
+    .command('list')
+    .alias('ls')
+    .description('Tokens that are good, used, or ended within the last day.');
+  examples(rowOptions(list), ['busbar host token list']).action((options: ListOptions) => listTokens(session, options));
   examples(
     changeOptions(token.command('delete <id>').description('Withdraws a token. What was issued for it stays.'), {
       waits: false,
@@ -70,38 +73,45 @@ async function createToken(session: Session, host: string, options: CreateOption
         ? `a token for host/${host} would be made (dry run: nothing was changed)\n`
         : `${response.text}\n`,
   });
-  if (options.dryRun !== true && session.output === 'table')
+  if (options.dryRun !== true && isTable(session.output))
     note(
       session.io,
       `Whoever has this line can join as ${host}, until ${response.token?.expireTime?.toISOString() ?? '?'}.`,
     );
 }
 
-const columns: readonly Column<JoinTokenInfo>[] = [
-  { header: 'ID', value: (token) => token.id },
-  { header: 'HOST', value: (token) => token.host },
-  { header: 'ROLE', value: (token) => formatEnum(token.role, 'HOST_ROLE') },
-  { header: 'VOTER', value: (token) => (token.voter ? 'yes' : 'no') },
-  { header: 'BY', value: (token) => token.createdBy },
-  { header: 'ENDS', value: (token) => token.expireTime?.toISOString() ?? '-' },
-  { header: 'USED', value: (token) => token.useTime?.toISOString() ?? '-' },
-];
+const tokens: Shown<JoinTokenInfo> = {
+  singular: 'token',
+  plural: 'tokens',
+  message: 'busbar.v1.JoinTokenInfo',
+  name: (token) => token.id,
+  toJson: (token) => JoinTokenInfo.toJSON(token),
+  columns: [
+    { header: 'ID', value: (token) => token.id },
+    { header: 'HOST', value: (token) => token.host },
+    enumColumn({ header: 'ROLE', generated: HostRole, prefix: 'HOST_ROLE', of: (token) => token.role }),
+    flagColumn('VOTER', (token) => token.voter),
+    { header: 'BY', value: (token) => token.createdBy, wide: true },
+    // To the minute: the id, which deletion takes, needs the room.
+    { header: 'ENDS', value: (token) => token.expireTime?.toISOString().replace(/:\d\d\.\d+Z$/, 'Z') ?? '-' },
+    { header: 'USED', value: (token) => token.useTime?.toISOString() ?? '-', wide: true },
+    { header: 'STATE', value: (token) => (token.useTime === undefined ? 'unused' : 'used') },
+  ],
+};
 
-async function listTokens(session: Session): Promise<void> {
+async function listTokens(session: Session, options: ListOptions): Promise<void> {
   session.doing = 'list join tokens';
+  const listing = await makeListing(session, tokens, options);
   const api = await session.api();
-  const tokens: JoinTokenInfo[] = [];
+  const items: JoinTokenInfo[] = [];
   let pageToken = '';
   do {
     const request = { pageSize: PAGE_SIZE, pageToken };
     const page = await api.call(JoinTokenServiceDefinition, (client, call) => client.listJoinTokens(request, call));
-    tokens.push(...page.tokens);
+    items.push(...page.tokens);
     pageToken = page.nextPageToken;
   } while (pageToken !== '');
-  await print(session, {
-    json: () => ({ tokens: tokens.map((token) => JoinTokenInfo.toJSON(token)) }),
-    table: () => (tokens.length === 0 ? 'no tokens\n' : renderTable(columns, tokens, tableStyle(session.io))),
-  });
+  await printList(session, tokens, listing, { items, revision: 0n });
 }
 
 function deleteToken(session: Session, id: string, options: ChangeOptions): Promise<void> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { DeleteImageRequest, DeleteImageResponse, ImageServiceDefinition } from '@busbar/proto/gen/busbar/v1/image';
 import { type Command, Option } from 'commander';
-import { changeOptions, examples, labelOption, watchOption } from '../cli/options.ts';
+import { changeOptions, examples, getOptions, labelOption, listOptions } from '../cli/options.ts';
 import type { ChangeOptions, Session } from '../cli/session.ts';
 import { runChange } from '../operation/change.ts';
 import { type ListOptions, runGet, runList } from '../resource/resource.ts';
@@ -14,7 +14,7 @@ export function define(noun: Command, session: Session): void {
     .command('import <name> <file>')
     .description('Streams a raw or qcow2 file into the cluster.')
     .addOption(
-      new Option('--format <format>', 'format of the file (default: seen from its first bytes)').choices([
+      new Option('--format <format>', 'format of the file, if not the one seen from its first bytes').choices([
         'raw',
         'qcow2',
       ]),
@@ -26,10 +26,10 @@ export function define(noun: Command, session: Session): void {
     const { runImport } = await import('./import.ts');
     await runImport(session, name, file, options);
   });
-  examples(watchOption(noun.command('list').alias('ls').description('All images.')), ['busbar image list']).action(
+  examples(listOptions(noun.command('list').alias('ls').description('All images.')), ['busbar image list']).action(
     (options: ListOptions) => runList(session, images, {}, options),
   );
-  examples(watchOption(noun.command('get <image>').description('One image, by name or id.')), [
+  examples(getOptions(noun.command('get <image>').description('One image, by name or id.')), [
     'busbar image get debian -o yaml',
   ]).action((name: string, options: ListOptions) => runGet(session, images, name, options));
   const remove = noun

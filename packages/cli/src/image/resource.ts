@@ -1,25 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 import {
   Image,
+  ImageFormat,
+  ImagePhase,
   ImageServiceDefinition,
   ListImagesRequest,
   WatchImagesResponse,
 } from '@busbar/proto/gen/busbar/v1/image';
 import { present } from '../operation/resource.ts';
-import { formatAge, formatBytes, formatEnum } from '../output/format.ts';
+import { ageColumn, enumColumn, metaColumns, nameColumn, sizeColumn } from '../resource/columns.ts';
 import { PAGE_SIZE, type Resource } from '../resource/resource.ts';
 
 export const images: Resource<Image> = {
   singular: 'image',
   plural: 'images',
+  message: 'busbar.v1.Image',
   columns: [
-    { header: 'NAME', value: (image) => image.meta?.name ?? '' },
-    { header: 'PHASE', value: (image) => formatEnum(image.status?.phase, 'IMAGE_PHASE') },
-    { header: 'FORMAT', value: (image) => formatEnum(image.spec?.format, 'IMAGE_FORMAT') },
-    { header: 'DISK', value: (image) => formatBytes(image.status?.virtualSizeBytes ?? 0n), right: true },
-    { header: 'ALLOCATED', value: (image) => formatBytes(image.status?.allocatedBytes ?? 0n), right: true },
+    nameColumn(),
+    enumColumn({ header: 'PHASE', generated: ImagePhase, prefix: 'IMAGE_PHASE', of: (image) => image.status?.phase }),
+    enumColumn({
+      header: 'FORMAT',
+      generated: ImageFormat,
+      prefix: 'IMAGE_FORMAT',
+      of: (image) => image.spec?.format,
+    }),
+    sizeColumn('DISK', (image) => image.status?.virtualSizeBytes ?? 0n),
+    sizeColumn('ALLOCATED', (image) => image.status?.allocatedBytes ?? 0n),
     { header: 'SHA256', value: (image) => (image.status?.sha256 || image.spec?.sha256 || '').slice(0, 12) },
-    { header: 'AGE', value: (image, now) => formatAge(image.meta?.createTime, now), right: true },
+    ageColumn((image) => image.meta?.createTime),
+    ...metaColumns<Image>(),
   ],
   id: (item) => item.meta?.id ?? '',
   name: (item) => item.meta?.name ?? '',

@@ -61,9 +61,10 @@ export class Checker {
       case 'int': {
         const value = scalar(resolved);
         const whole = typeof value === 'bigint' || (typeof value === 'number' && Number.isInteger(value));
-        const expected = `a whole number from 0 to ${shape.max}`;
+        const expected = `a whole number from ${shape.min} to ${shape.max}`;
         if (!whole) return this.report(resolved, path, `${show(resolved)} is no whole number`, expected);
         if (value < 0) return this.report(resolved, path, `${show(resolved)} is negative`, expected);
+        if (value < shape.min) return this.report(resolved, path, `${show(resolved)} is too small`, expected);
         if (value > shape.max) return this.report(resolved, path, `${show(resolved)} is too large`, expected);
         return Number(value);
       }

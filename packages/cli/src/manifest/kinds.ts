@@ -25,6 +25,7 @@ import {
   bool,
   bytes,
   enumeration,
+  innerName,
   int,
   list,
   map,
@@ -43,8 +44,8 @@ export const vmSpec: ObjectShape = object<VmSpec>(
     runPolicy: enumeration(RunPolicy),
     cpu: object<CpuSpec>(
       {
-        vcpus: int(512),
-        topology: object<CpuTopology>({ sockets: int(512), cores: int(512), threads: int(512) }),
+        vcpus: int(1, 512),
+        topology: object<CpuTopology>({ sockets: int(0, 512), cores: int(0, 512), threads: int(0, 8) }),
         model: string,
       },
       ['vcpus'],
@@ -55,13 +56,13 @@ export const vmSpec: ObjectShape = object<VmSpec>(
     disks: list(
       object<Disk>(
         {
-          name: resourceName,
+          name: innerName,
           volume: string,
           image: string,
           sizeBytes: bytes,
           bus: enumeration(DiskBus),
           cache: enumeration(DiskCache),
-          bootOrder: int(1000),
+          bootOrder: int(0, 32),
           readOnly: bool,
         },
         ['name'],
@@ -70,7 +71,7 @@ export const vmSpec: ObjectShape = object<VmSpec>(
     ),
     nics: list(
       object<Nic>(
-        { name: resourceName, network: string, macAddress: string, model: enumeration(NicModel), bootOrder: int(1000) },
+        { name: innerName, network: string, macAddress: string, model: enumeration(NicModel), bootOrder: int(0, 32) },
         ['name', 'network'],
       ),
       'name',
@@ -79,7 +80,7 @@ export const vmSpec: ObjectShape = object<VmSpec>(
     guestAgentDisabled: bool,
     watchdog: enumeration(WatchdogAction),
     cloudInit: object<CloudInit>({ userData: string, networkConfig: string, redacted: bool }),
-    ha: object<HaSpec>({ enabled: bool, priority: int(1000) }),
+    ha: object<HaSpec>({ enabled: bool, priority: int(0, 1000) }),
     isolationPolicy: enumeration(IsolationPolicy),
     placement: object<PlacementSpec>({
       hostSelector: map,
@@ -95,7 +96,7 @@ export const vmSpec: ObjectShape = object<VmSpec>(
 export const volumeSpec: ObjectShape = object<VolumeSpec>({ sizeBytes: bytes, image: string });
 
 export const networkSpec: ObjectShape = object<NetworkSpec>(
-  { kind: enumeration(BridgeKind), bridge: string, vlanTag: int(4094) },
+  { kind: enumeration(BridgeKind), bridge: string, vlanTag: int(0, 4094) },
   ['kind', 'bridge'],
 );
 

@@ -76,11 +76,11 @@ describe('a bad file says where and what would be right', () => {
     ],
     [
       VM.replace('vcpus: 2', 'vcpus: -2'),
-      'f.yaml:5:16: spec.cpu.vcpus: -2 is negative, expected a whole number from 0 to 512',
+      'f.yaml:5:16: spec.cpu.vcpus: -2 is negative, expected a whole number from 1 to 512',
     ],
     [
       VM.replace('vcpus: 2', 'vcpus: 2.5'),
-      'f.yaml:5:16: spec.cpu.vcpus: 2.5 is no whole number, expected a whole number from 0 to 512',
+      'f.yaml:5:16: spec.cpu.vcpus: 2.5 is no whole number, expected a whole number from 1 to 512',
     ],
     [VM.replace('{vcpus: 2}', '2'), 'f.yaml:5:8: spec.cpu: 2 is no mapping, expected indented lines of "name: value"'],
     [

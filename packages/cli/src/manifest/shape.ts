@@ -7,7 +7,7 @@
 export type Shape =
   | { readonly type: 'string'; readonly pattern?: RegExp; readonly expected?: string }
   | { readonly type: 'bool' }
-  | { readonly type: 'int'; readonly max: number }
+  | { readonly type: 'int'; readonly min: number; readonly max: number }
   | { readonly type: 'bytes' }
   | { readonly type: 'ms' }
   | { readonly type: 'enum'; readonly values: ReadonlyMap<string, string>; readonly names: readonly string[] }
@@ -47,8 +47,8 @@ export function record(of: Shape): Shape {
   return { type: 'map', of };
 }
 
-export function int(max = 2 ** 31 - 1): Shape {
-  return { type: 'int', max };
+export function int(min: number, max: number): Shape {
+  return { type: 'int', min, max };
 }
 
 /** Elements are told apart by `key`; two with the same are refused. */
@@ -61,6 +61,13 @@ export const resourceName: Shape = {
   type: 'string',
   pattern: /^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$/,
   expected: '1 to 63 lower-case letters, digits and hyphens, beginning with a letter, not ending in a hyphen',
+};
+
+/** The name of a disk or NIC inside a VM: shorter, so that VM and disk names together fit a volume's name. */
+export const innerName: Shape = {
+  type: 'string',
+  pattern: /^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$/,
+  expected: '1 to 20 lower-case letters, digits and hyphens, beginning with a letter, not ending in a hyphen',
 };
 
 /** Accepts `q35`, `Q35` and `MACHINE_TYPE_Q35` for the enum generated with the prefix `MACHINE_TYPE`. */

@@ -10,7 +10,9 @@ export function nearest(word: string, known: readonly string[]): string | undefi
   }
   if (best === undefined) return undefined;
   const tolerance = Math.max(2, Math.floor(Math.max(word.length, best.word.length) / 3));
-  return best.distance <= tolerance ? best.word : undefined;
+  // As far as the word is long: they have nothing in common.
+  const related = best.distance < Math.max(word.length, best.word.length);
+  return related && best.distance <= tolerance ? best.word : undefined;
 }
 
 /** Optimal string alignment: insertions, deletions, replacements and swaps of neighbours count one each. */

@@ -8,7 +8,7 @@ import {
   NetworkServiceDefinition,
 } from '@busbar/proto/gen/busbar/v1/network';
 import { type Command, Option } from 'commander';
-import { changeOptions, examples, labelOption, parseLabels, watchOption } from '../cli/options.ts';
+import { changeOptions, examples, getOptions, labelOption, listOptions, parseLabels } from '../cli/options.ts';
 import type { ChangeOptions, Session } from '../cli/session.ts';
 import { intFlag, nameArgument } from '../cli/values.ts';
 import { runChange } from '../operation/change.ts';
@@ -25,10 +25,10 @@ interface CreateOptions extends ChangeOptions {
 export function define(noun: Command, session: Session): void {
   examples(noun, ['busbar network list', 'busbar network create plant --bridge br-vm']);
   examples(
-    watchOption(noun.command('list').alias('ls').description('All networks and the hosts that have their bridge.')),
+    listOptions(noun.command('list').alias('ls').description('All networks and the hosts that have their bridge.')),
     ['busbar network list'],
   ).action((options: ListOptions) => runList(session, networks, {}, options));
-  examples(watchOption(noun.command('get <network>').description('One network, by name or id.')), [
+  examples(getOptions(noun.command('get <network>').description('One network, by name or id.')), [
     'busbar network get plant -o yaml',
   ]).action((name: string, options: ListOptions) => runGet(session, networks, name, options));
   const create = noun

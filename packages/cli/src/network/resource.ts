@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import {
   ListNetworksRequest,
   Network,
@@ -6,19 +7,26 @@ import {
   WatchNetworksResponse,
 } from '@busbar/proto/gen/busbar/v1/network';
 import { present } from '../operation/resource.ts';
-import { formatAge, formatEnum } from '../output/format.ts';
+import { ageColumn, enumColumn, metaColumns, nameColumn } from '../resource/columns.ts';
 import { PAGE_SIZE, type Resource } from '../resource/resource.ts';
 
 export const networks: Resource<Network> = {
   singular: 'network',
   plural: 'networks',
+  message: 'busbar.v1.Network',
   columns: [
-    { header: 'NAME', value: (network) => network.meta?.name ?? '' },
-    { header: 'KIND', value: (network) => formatEnum(network.spec?.kind, 'BRIDGE_KIND') },
+    nameColumn(),
+    enumColumn({ header: 'KIND', generated: BridgeKind, prefix: 'BRIDGE_KIND', of: (network) => network.spec?.kind }),
     { header: 'BRIDGE', value: (network) => network.spec?.bridge ?? '' },
-    { header: 'VLAN', value: (network) => (network.spec?.vlanTag ? String(network.spec.vlanTag) : ''), right: true },
-    { header: 'AGE', value: (network, now) => formatAge(network.meta?.createTime, now), right: true },
+    {
+      header: 'VLAN',
+      value: (network) => (network.spec?.vlanTag ? String(network.spec.vlanTag) : ''),
+      right: true,
+      measure: { kind: 'number', of: (network) => network.spec?.vlanTag ?? 0 },
+    },
+    ageColumn((network) => network.meta?.createTime),
     { header: 'HOSTS', value: (network) => network.status?.hosts.join(',') ?? '', shrinks: true },
+    ...metaColumns<Network>(),
   ],
   id: (item) => item.meta?.id ?? '',
   name: (item) => item.meta?.name ?? '',

@@ -29,21 +29,30 @@ export async function runChange<R extends object>(
 ): Promise<void> {
   session.doing = spec.doing;
   const api = await session.api();
+  if (options.dryRun !== true) {
+    session.goesOn = {
+      what: 'the cluster may have begun with it',
+      hint: 'busbar operation list --active shows what goes on',
+    };
+  }
   let response = await spec.send(api);
+  session.goesOn = undefined;
+  const json = () => spec.message.toJSON(response);
+  const names = () => [spec.target];
   if (options.dryRun === true) {
     const table = () =>
       `${spec.target} would be ${spec.done} (dry run: nothing was changed)\n${spec.preview?.(response) ?? ''}`;
-    return print(session, { json: () => spec.message.toJSON(response), table });
+    return print(session, { json, names, table });
   }
   const operation = operationOf(response);
   if (operation !== undefined && options.wait === false) {
-    return print(session, { json: () => spec.message.toJSON(response), table: () => `${operation.id}\n` });
+    return print(session, { json, names: () => [`operation/${operation.id}`], table: () => `${operation.id}\n` });
   }
   if (operation !== undefined) {
     const ended = await waitForOperation(session, api, operation);
     response = { ...((await spec.refresh?.(api, response)) ?? response), operation: ended };
   }
-  await print(session, { json: () => spec.message.toJSON(response), table: () => `${spec.target} ${spec.done}\n` });
+  await print(session, { json, names, table: () => `${spec.target} ${spec.done}\n` });
 }
 
 /** Changes that are done at once answer without one. */

@@ -7,9 +7,9 @@ import {
   WatchOperationsResponse,
 } from '@busbar/proto/gen/busbar/v1/operation';
 import { CliError, EXIT } from '../cli/exit.ts';
-import { formatAge, formatEnum } from '../output/format.ts';
+import { ageColumn, enumColumn, numberColumn } from '../resource/columns.ts';
 import { PAGE_SIZE, type Resource } from '../resource/resource.ts';
-import { ENDED } from './wait.ts';
+import { ENDED } from './log-lines.ts';
 
 export interface OperationFilter {
   readonly active?: boolean;
@@ -19,6 +19,7 @@ export interface OperationFilter {
 export const operations: Resource<Operation, OperationFilter> = {
   singular: 'operation',
   plural: 'operations',
+  message: 'busbar.v1.Operation',
   columns: [
     { header: 'ID', value: (op) => op.id },
     { header: 'METHOD', value: (op) => op.method },
@@ -27,14 +28,17 @@ export const operations: Resource<Operation, OperationFilter> = {
       value: (op) => (op.target === undefined ? '-' : `${op.target.kind}/${op.target.name || op.target.id}`),
       shrinks: true,
     },
-    {
+    enumColumn({
       header: 'STATE',
-      value: (op) => formatEnum(op.state, 'OPERATION_STATE'),
+      generated: OperationState,
+      prefix: 'OPERATION_STATE',
+      of: (op) => op.state,
       colour: (op) =>
         op.state === OperationState.SUCCEEDED ? 'green' : op.state === OperationState.FAILED ? 'red' : 'yellow',
-    },
-    { header: '%', value: (op) => String(op.progressPercent), right: true },
-    { header: 'AGE', value: (op, now) => formatAge(op.createTime, now), right: true },
+    }),
+    { ...numberColumn('%', (op) => op.progressPercent), key: 'progress' },
+    ageColumn((op) => op.createTime),
+    { header: 'BY', value: (op) => op.createdBy, wide: true },
     { header: 'MESSAGE', value: (op) => op.error?.message || op.message, shrinks: true },
   ],
   id: (op) => op.id,
@@ -68,7 +72,7 @@ export const operations: Resource<Operation, OperationFilter> = {
     (filter.target === undefined || op.target?.id === filter.target),
 };
 
-async function* changes(stream: AsyncIterable<WatchOperationsResponse>) {
+export async function* changes(stream: AsyncIterable<WatchOperationsResponse>) {
   for await (const message of stream) {
     const { change, operation, progress } = message;
     yield { change, item: operation, progress: progress?.revision, json: WatchOperationsResponse.toJSON(message) };

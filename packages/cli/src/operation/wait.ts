@@ -14,6 +14,7 @@ import { CliError, EXIT } from '../cli/exit.ts';
 import type { Session } from '../cli/session.ts';
 import { formatSeconds, oneLine } from '../output/format.ts';
 import { ProgressLine } from '../output/progress.ts';
+import { duration, ENDED } from './log-lines.ts';
 
 /** How stale the shown progress may be; the end of the operation is reported at once. */
 const POLL_MS = 1000;
@@ -21,12 +22,6 @@ const POLL_MS = 1000;
 const SLACK_MS = 3000;
 /** How long nobody may answer before waiting ends (the operation goes on). */
 const PATIENCE_MS = 120_000;
-
-export const ENDED: ReadonlySet<OperationState> = new Set([
-  OperationState.SUCCEEDED,
-  OperationState.FAILED,
-  OperationState.CANCELLED,
-]);
 
 export async function waitForOperation(session: Session, api: Api, operation: Operation): Promise<Operation> {
   const ended = await follow(session, api, operation);
@@ -36,7 +31,10 @@ export async function waitForOperation(session: Session, api: Api, operation: Op
 
 /** Returns the operation when it has ended, however it ended. */
 export async function follow(session: Session, api: Api, operation: Operation): Promise<Operation> {
-  session.detachHint = `busbar operation wait ${operation.id}`;
+  session.goesOn = {
+    what: 'the operation goes on',
+    hint: `busbar operation log -f ${operation.id} shows it, busbar operation cancel ${operation.id} stops it`,
+  };
   const progress = new ProgressLine(session.io);
   const shownSteps = new Set<string>();
   const begun = performance.now();
@@ -65,7 +63,7 @@ export async function follow(session: Session, api: Api, operation: Operation): 
     show(current);
   }
   progress.clear();
-  session.detachHint = '';
+  session.goesOn = undefined;
   return current;
 }
 
@@ -75,11 +73,6 @@ function progressText(operation: Operation, seconds: number): string {
   const doing = step ?? (operation.state === OperationState.PENDING ? 'waiting to begin' : 'working');
   const message = operation.message === '' ? '' : ` - ${oneLine(operation.message)}`;
   return `  ${undoing}${doing} ${operation.progressPercent}% (${formatSeconds(seconds)})${message}`;
-}
-
-function duration(start: Date | undefined, end: Date | undefined): string {
-  if (start === undefined || end === undefined) return '';
-  return ` in ${((end.getTime() - start.getTime()) / 1000).toFixed(1)} s`;
 }
 
 export function operationError(operation: Operation, doing: string): CliError {

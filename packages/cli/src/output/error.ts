@@ -2,13 +2,13 @@
 /** An error in three lines: what, why, what to do. With -o json the same as JSON, on stderr too. */
 import type { CliError } from '../cli/exit.ts';
 import type { Io } from '../cli/io.ts';
-import type { OutputFormat } from '../cli/session.ts';
+import { isJson, type OutputFormat } from '../cli/output.ts';
 import { oneLine } from './format.ts';
 import { hasColours } from './print.ts';
 import { paint } from './table.ts';
 
 export function renderError(error: CliError, io: Io, format: OutputFormat): string {
-  if (format === 'json') {
+  if (isJson(format)) {
     const { what, why, hint, reason, exit, fields } = error;
     const shape = { error: what, why: why.join('; '), do: hint, reason, exitCode: exit, fields };
     return `${JSON.stringify(shape)}\n`;

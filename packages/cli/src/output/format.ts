@@ -15,6 +15,24 @@ export function formatBytes(bytes: bigint | number): string {
   return `${Number(value.toFixed(digits))}${UNITS[unit]}`;
 }
 
+/** As formatBytes, but so that reading it again gives the same number. */
+export function exactBytes(bytes: bigint): string {
+  let value = bytes;
+  let unit = 0;
+  while (value !== 0n && value % 1024n === 0n && unit < UNITS.length - 1) {
+    value /= 1024n;
+    unit++;
+  }
+  return `${value}${UNITS[unit]}`;
+}
+
+/** 60000 → "1min": the way it is written in YAML, exact. */
+export function exactMs(ms: number): string {
+  if (ms % 3_600_000 === 0 && ms > 0) return `${ms / 3_600_000}h`;
+  if (ms % 60_000 === 0 && ms > 0) return `${ms / 60_000}min`;
+  return ms % 1000 === 0 ? `${ms / 1000}s` : `${ms}ms`;
+}
+
 /** "5s", "3m", "2h", "4d": one unit, as in other tables of this kind. */
 export function formatAge(since: Date | undefined, now: Date): string {
   if (since === undefined) return '-';

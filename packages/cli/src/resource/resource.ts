@@ -7,6 +7,9 @@ import type { Api, Opened } from '../api/api.ts';
 import type { Session } from '../cli/session.ts';
 import { print, tableStyle } from '../output/print.ts';
 import { type Column, renderTable } from '../output/table.ts';
+import { type Listing, type ListOptions, makeListing } from './listing.ts';
+
+export type { ListOptions } from './listing.ts';
 
 export interface Page<T> {
   readonly items: readonly T[];
@@ -32,6 +35,8 @@ export interface WatchStream<T> {
 export interface Listed<T, Filter = object> {
   readonly singular: string;
   readonly plural: string;
+  /** Full name of the API's message, e.g. "busbar.v1.Vm": what paths in --columns, --sort and --filter begin at. */
+  readonly message: string;
   readonly columns: readonly Column<T>[];
   id(item: T): string;
   name(item: T): string;
@@ -63,8 +68,9 @@ export async function listAll<T, F>(api: Api, resource: Listed<T, F>, filter: F)
   return { items, nextPageToken: '', revision };
 }
 
-export interface ListOptions {
-  readonly watch?: boolean;
+/** As -o name prints it and `busbar wait` takes it. */
+export function nameOf<T>(resource: Pick<Listed<T>, 'singular' | 'name'>, item: T): string {
+  return `${resource.singular.replaceAll(' ', '-')}/${resource.name(item)}`;
 }
 
 export async function runList<T, F>(
@@ -73,23 +79,47 @@ export async function runList<T, F>(
   filter: F,
   options: ListOptions,
 ): Promise<void> {
-  const words = resource.plural.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
-  session.doing = `list ${words}`;
+  session.doing = `list ${wordsOf(resource)}`;
+  const listing = await makeListing(session, resource, options);
   const api = await session.api();
   if (options.watch === true) {
     const { runWatch } = await import('./watch.ts');
-    return runWatch(session, api, resource, { filter, only: undefined });
+    return runWatch(session, api, resource, { filter, listing, only: undefined });
   }
-  const page = await listAll(api, resource, filter);
+  await printList(session, resource, listing, await listAll(api, resource, filter));
+}
+
+/** What a list needs to be shown; there may be no way to watch it. */
+export type Shown<T> = Pick<Listed<T>, 'singular' | 'plural' | 'message' | 'columns' | 'name' | 'toJson'>;
+
+export async function printList<T>(
+  session: Session,
+  resource: Shown<T>,
+  listing: Listing<T>,
+  page: Pick<Page<T>, 'items' | 'revision'>,
+): Promise<void> {
+  const kept = page.items.filter((item) => listing.keeps(item));
+  const items = listing.sorted?.(kept) ?? kept;
+  const words = wordsOf(resource);
+  const none = listing.filtered && page.items.length > 0 ? `no ${words} match` : `no ${words}`;
   await print(session, {
     // The API's response; the list itself is there also when empty, so that `.vms[]` always works.
     json: () => ({
-      [resource.plural]: page.items.map((item) => resource.toJson(item)),
+      [resource.plural]: items.map((item) => resource.toJson(item)),
       ...(page.revision === 0n ? {} : { revision: String(page.revision) }),
     }),
-    table: () =>
-      page.items.length === 0 ? `no ${words}\n` : renderTable(resource.columns, page.items, tableStyle(session.io)),
+    lines: () => items.map((item) => resource.toJson(item)),
+    names: () => items.map((item) => nameOf(resource, item)),
+    table() {
+      if (items.length === 0) return listing.headers ? `${none}\n` : '';
+      return renderTable(listing.columns, items, tableStyle(session), listing.headers);
+    },
   });
+}
+
+/** "auditRecords" → "audit records". */
+function wordsOf({ plural }: Pick<Listed<never>, 'plural'>): string {
+  return plural.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 }
 
 export async function runGet<T, F>(
@@ -99,14 +129,16 @@ export async function runGet<T, F>(
   options: ListOptions,
 ): Promise<void> {
   session.doing = `get ${resource.singular} ${name}`;
+  const listing = await makeListing(session, resource, options);
   const api = await session.api();
   const item = await resource.get(api, name);
   if (options.watch === true) {
     const { runWatch } = await import('./watch.ts');
-    return runWatch(session, api, resource, { filter: {} as F, only: resource.id(item) });
+    return runWatch(session, api, resource, { filter: {} as F, listing, only: resource.id(item) });
   }
   await print(session, {
     json: () => resource.toJson(item),
-    table: () => renderTable(resource.columns, [item], tableStyle(session.io)),
+    names: () => [nameOf(resource, item)],
+    table: () => renderTable(listing.columns, [item], tableStyle(session), listing.headers),
   });
 }

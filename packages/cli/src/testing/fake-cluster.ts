@@ -3,6 +3,7 @@
  * A cluster in memory, for tests of the CLI's side of the protocol only: defaults, ids for names, revisions, request
  * ids and operations as the API promises them. What the real controller does is tested against the real one.
  */
+import { EventEmitter } from 'node:events';
 import { ErrorInfo, type ResourceMeta } from '@busbar/proto/gen/busbar/v1/common';
 import { Host, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import type { Image } from '@busbar/proto/gen/busbar/v1/image';
@@ -15,6 +16,9 @@ import { FakeTrail } from './fake-trail.ts';
 
 export const CREATED = new Date('2026-03-01T10:00:00Z');
 export const NOW = new Date('2026-03-01T12:30:00Z');
+
+/** Carries changes to the watches of all controllers. */
+export const changes = new EventEmitter().setMaxListeners(100);
 
 interface Stored {
   meta?: ResourceMeta | undefined;
@@ -42,6 +46,8 @@ export class FakeCluster {
   pageSize = 1000;
   /** Operations stay where they are. */
   hold = false;
+  /** It is too late to cancel operations. */
+  onlyForward = false;
   /** The next operation ends so. */
   failNext: ErrorInfo | undefined;
   readonly #effects = new Map<string, () => void>();
@@ -116,29 +122,45 @@ export class FakeCluster {
     });
     this.operations.set(operation.id, operation);
     this.#effects.set(operation.id, done);
+    changes.emit('operation', this, structuredClone(operation));
     return structuredClone(operation);
   }
 
-  /** One step further; called by each wait. */
+  /** One step further; called by each wait, and by tests that watch. */
   advance(operation: Operation): void {
-    if (this.hold || operation.state !== OperationState.RUNNING) return;
+    if (this.hold || operation.endTime !== undefined) return;
+    if (operation.cancelRequested && !this.onlyForward) {
+      this.#end(operation, OperationState.CANCELLED);
+      return;
+    }
     const step = operation.steps.find(({ state }) => state !== OperationStepState.DONE);
     if (step !== undefined) {
       step.state = OperationStepState.DONE;
       [step.startTime, step.endTime] = [CREATED, new Date(CREATED.getTime() + 1500)];
       operation.progressPercent += 33;
     }
-    operation.revision = this.nextRevision();
     if (this.failNext !== undefined) {
-      operation.state = OperationState.FAILED;
       operation.error = this.failNext;
       if (step !== undefined) step.state = OperationStepState.FAILED;
       this.failNext = undefined;
+      this.#end(operation, OperationState.FAILED);
     } else if (operation.steps.every(({ state }) => state === OperationStepState.DONE)) {
-      operation.state = OperationState.SUCCEEDED;
       operation.progressPercent = 100;
       this.#effects.get(operation.id)?.();
-    }
+      this.#end(operation, OperationState.SUCCEEDED);
+    } else this.touch(operation);
+  }
+
+  #end(operation: Operation, state: OperationState): void {
+    operation.state = state;
+    operation.endTime = new Date(CREATED.getTime() + 4500);
+    this.touch(operation);
+  }
+
+  /** A new revision, which watches see. */
+  touch(operation: Operation): void {
+    operation.revision = this.nextRevision();
+    changes.emit('operation', this, structuredClone(operation));
   }
 
   addHost(name: string, runningVms: number): void {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Controllers in front of a FakeCluster: several at once, each of which can be killed and revived. */
 import { createHash } from 'node:crypto';
+import { on, once } from 'node:events';
 import { AuditServiceDefinition } from '@busbar/proto/gen/busbar/v1/audit';
 import { ClusterServiceDefinition, type ClusterServiceImplementation } from '@busbar/proto/gen/busbar/v1/cluster';
 import type { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
@@ -28,7 +29,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/volume';
 import { ServerCredentials } from '@grpc/grpc-js';
 import { type CallContext, createServer, type Server, ServerError, Status } from 'nice-grpc';
-import { type FakeCluster, refuse } from './fake-cluster.ts';
+import { changes, type FakeCluster, refuse } from './fake-cluster.ts';
 import { vmService } from './fake-vms.ts';
 
 export class FakeController {
@@ -40,6 +41,9 @@ export class FakeController {
   /** Every call is refused so. */
   refuses: { status: Status; info: Partial<ErrorInfo> } | undefined;
 
+  /** As SIGSTOP looks from outside: connections stand, calls are not answered. */
+  frozen = false;
+
   constructor(name: string, cluster: FakeCluster, credentials = ServerCredentials.createInsecure()) {
     this.name = name;
     this.cluster = cluster;
@@ -49,9 +53,11 @@ export class FakeController {
   async start(): Promise<void> {
     const { cluster } = this;
     const refusal = () => this.refuses;
+    const isFrozen = () => this.frozen;
     // What every call meets first: the log, and faults that tests ask for.
     const server = createServer().use(async function* (call, context) {
       cluster.calls.push(call.method.path.split('/')[2] ?? '');
+      if (isFrozen()) await once(context.signal, 'abort');
       const refused = refusal();
       if (refused !== undefined) refuse(context as CallContext, refused.status, refused.info);
       return yield* call.next(call.request, context);
@@ -160,8 +166,9 @@ function volumeService(cluster: FakeCluster): VolumeServiceImplementation {
         }),
       }));
     },
-    async deleteVolume({ volume: name, requestId }, context) {
+    async deleteVolume({ volume: name, revision, requestId }, context) {
       const volume = cluster.find(cluster.volumes, name, 'volume', context);
+      cluster.checkRevision(volume, revision, context);
       return {
         operation: cluster.begin(
           'DeleteVolume',
@@ -203,8 +210,10 @@ function networkService(cluster: FakeCluster): NetworkServiceImplementation {
         Object.assign(network.meta, { labels, revision: cluster.nextRevision() });
       return { network };
     },
-    async deleteNetwork({ network }, context) {
-      cluster.networks.delete(cluster.find(cluster.networks, network, 'network', context).meta?.name ?? '');
+    async deleteNetwork({ network: name, revision }, context) {
+      const network = cluster.find(cluster.networks, name, 'network', context);
+      cluster.checkRevision(network, revision, context);
+      cluster.networks.delete(network.meta?.name ?? '');
       return {};
     },
     async *watchNetworks() {},
@@ -254,8 +263,9 @@ function imageService(cluster: FakeCluster): ImageServiceImplementation {
       cluster.images.set(image.meta.name, image);
       yield { phase: 'seal', doneBytes, image };
     },
-    async deleteImage({ image: name, requestId }, context) {
+    async deleteImage({ image: name, revision, requestId }, context) {
       const image = cluster.find(cluster.images, name, 'image', context);
+      cluster.checkRevision(image, revision, context);
       return {
         operation: cluster.begin(
           'DeleteImage',
@@ -280,8 +290,12 @@ function operationService(cluster: FakeCluster): OperationServiceImplementation 
     async getOperation({ operation }) {
       return { operation: find(operation) };
     },
-    async listOperations() {
-      return { operations: [...cluster.operations.values()].reverse() };
+    async listOperations({ activeOnly, targetId }) {
+      const wanted = [...cluster.operations.values()].filter(
+        (operation) =>
+          (!activeOnly || operation.endTime === undefined) && (targetId === '' || operation.target?.id === targetId),
+      );
+      return { operations: wanted.reverse() };
     },
     async waitOperation({ operation: id, timeoutMs }) {
       const operation = find(id);
@@ -289,9 +303,28 @@ function operationService(cluster: FakeCluster): OperationServiceImplementation 
       cluster.advance(operation);
       return { operation };
     },
-    async cancelOperation({ operation }) {
-      return { operation: Object.assign(find(operation), { cancelRequested: true }) };
+    async cancelOperation({ operation: id }, context) {
+      const operation = find(id);
+      if (operation.endTime !== undefined) {
+        refuse(context, Status.FAILED_PRECONDITION, {
+          reason: 'OPERATION_ENDED',
+          message: `operation ${id} has ended already`,
+          hint: 'to take back what it did, ask for the opposite',
+        });
+      }
+      operation.cancelRequested = true;
+      cluster.touch(operation);
+      return { operation };
     },
-    async *watchOperations() {},
+    async *watchOperations({ revision, operation: only }, context) {
+      const subscription = on(changes, 'operation', { signal: context.signal });
+      const mine = [...cluster.operations.values()].filter(({ id }) => only === '' || id === only);
+      for (const operation of mine) if (operation.revision > revision) yield { change: ChangeKind.PUT, operation };
+      yield { change: ChangeKind.PROGRESS, progress: { revision: cluster.revision } };
+      for await (const [source, operation] of subscription) {
+        if (source !== cluster || (only !== '' && operation.id !== only)) continue;
+        yield { change: ChangeKind.PUT, operation, progress: { revision: operation.revision } };
+      }
+    },
   };
 }

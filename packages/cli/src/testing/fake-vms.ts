@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { EventEmitter, on } from 'node:events';
+import { on } from 'node:events';
 import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
 import {
   DiskBus,
@@ -15,14 +15,11 @@ import {
   type VmSpec,
 } from '@busbar/proto/gen/busbar/v1/vm';
 import { type CallContext, ServerError, Status } from 'nice-grpc';
-import { type FakeCluster, refuse } from './fake-cluster.ts';
+import { changes, type FakeCluster, refuse } from './fake-cluster.ts';
 
 interface Named {
   readonly name: string;
 }
-
-/** Carries changes to the watches of all controllers. */
-export const changes = new EventEmitter().setMaxListeners(100);
 
 export function vmService(cluster: FakeCluster, controller: Named): VmServiceImplementation {
   const find = (name: string, context: CallContext) => cluster.find(cluster.vms, name, 'vm', context);

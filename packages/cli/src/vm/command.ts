@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Command } from 'commander';
-import { appendText, changeOptions, examples, labelOption, watchOption } from '../cli/options.ts';
+import {
+  appendText,
+  changeOptions,
+  examples,
+  getOptions,
+  labelOption,
+  listOptions,
+  rowOptions,
+} from '../cli/options.ts';
 import type { Session } from '../cli/session.ts';
 import { type ListOptions, runGet, runList } from '../resource/resource.ts';
 import type { CreateOptions } from './create.ts';
@@ -10,7 +18,7 @@ import { type PowerOptions, runDelete, runPower } from './verbs.ts';
 export function define(noun: Command, session: Session): void {
   examples(noun, [
     'busbar vm list',
-    'busbar vm create web --vcpus 2 --memory 512MiB --image debian --disk-size 10GiB --network plant',
+    'busbar vm create web --vcpus 2 --memory 512MiB --image debian --network plant',
     'busbar vm stop web',
     'busbar vm console web',
   ]);
@@ -43,21 +51,24 @@ export function define(noun: Command, session: Session): void {
 
 function defineReads(noun: Command, session: Session): void {
   const host = (command: Command) => command.option('--host <host>', 'only VMs on this host');
-  examples(host(watchOption(noun.command('list').alias('ls').description('All VMs.'))), [
+  examples(host(listOptions(noun.command('list').alias('ls').description('All VMs.'))), [
     'busbar vm list',
     'busbar vm list --host host2',
+    "busbar vm list --filter 'phase!=running,labels.plant=north' --sort -memory",
+    'busbar vm list --columns name,host,spec.cpu.vcpus --no-headers',
     "busbar vm list -o json | jq -r '.vms[].meta.name'",
     'busbar vm list --watch',
   ]).action((options: ListOptions & VmFilter) => runList(session, vms, options, options));
-  examples(watchOption(noun.command('get <vm>').description('One VM, by name or id.')), [
+  examples(getOptions(noun.command('get <vm>').description('One VM, by name or id.')), [
     'busbar vm get web',
     'busbar vm get web -o yaml',
   ]).action((name: string, options: ListOptions) => runGet(session, vms, name, options));
-  examples(host(noun.command('watch [vm]').description('Every change of all VMs, or of one, until interrupted.')), [
-    'busbar vm watch',
-    'busbar vm watch web -o json',
-  ]).action((name: string | undefined, options: VmFilter) =>
-    name === undefined ? runList(session, vms, options, { watch: true }) : runGet(session, vms, name, { watch: true }),
+  const watch = noun.command('watch [vm]').description('Every change of all VMs, or of one, until interrupted.');
+  examples(host(rowOptions(watch)), ['busbar vm watch', "busbar vm watch --filter 'host=host2'"]).action(
+    (name: string | undefined, given: ListOptions & VmFilter) => {
+      const options = { ...given, watch: true };
+      return name === undefined ? runList(session, vms, options, options) : runGet(session, vms, name, options);
+    },
   );
 }
 
@@ -79,8 +90,8 @@ function defineCreate(noun: Command, session: Session): void {
     .option('--ha', 'restart it on another host when its host dies')
     .option('--stopped', 'do not start it');
   examples(changeOptions(labelOption(create)), [
-    'busbar vm create web --vcpus 2 --memory 512MiB --image debian --disk-size 10GiB --network plant',
-    'busbar vm create web --vcpus 1 --memory 1GiB --image debian --data-disk 20GiB --label plant=north --dry-run',
+    'busbar vm create web --vcpus 2 --memory 512MiB --image debian --network plant',
+    'busbar vm create web --vcpus 1 --memory 1GiB --image debian --data-disk 20GiB --dry-run',
     'busbar vm create -f guest-vm.yaml',
   ]).action(async (name: string | undefined, options: CreateOptions) => {
     const { runCreate } = await import('./create.ts');

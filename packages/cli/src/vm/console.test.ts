@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { startLab, type TestLab } from '../testing/cli.ts';
-import { changes } from '../testing/fake-vms.ts';
+import { changes } from '../testing/fake-cluster.ts';
 import { InputQueue } from './input-queue.ts';
 
 // Whole commands on a machine that may be busy with other tests: a limit for hanging, not a measure.

@@ -1,8 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-import { ListVmsRequest, Vm, VmPhase, VmServiceDefinition, WatchVmsResponse } from '@busbar/proto/gen/busbar/v1/vm';
+import {
+  ListVmsRequest,
+  RunPolicy,
+  Vm,
+  VmPhase,
+  VmServiceDefinition,
+  WatchVmsResponse,
+} from '@busbar/proto/gen/busbar/v1/vm';
 import { present } from '../operation/resource.ts';
-import { formatAge, formatBytes, formatEnum } from '../output/format.ts';
 import type { Colour } from '../output/table.ts';
+import {
+  ageColumn,
+  enumColumn,
+  flagColumn,
+  metaColumns,
+  nameColumn,
+  numberColumn,
+  sizeColumn,
+} from '../resource/columns.ts';
 import { PAGE_SIZE, type Resource } from '../resource/resource.ts';
 
 export interface VmFilter {
@@ -24,22 +39,37 @@ const COLOURS: Partial<Record<VmPhase, Colour>> = {
 export const vms: Resource<Vm, VmFilter> = {
   singular: 'vm',
   plural: 'vms',
+  message: 'busbar.v1.Vm',
   columns: [
-    { header: 'NAME', value: (vm) => vm.meta?.name ?? '' },
-    {
+    nameColumn(),
+    enumColumn({
       header: 'PHASE',
-      value: (vm) => formatEnum(vm.status?.phase, 'VM_PHASE'),
+      generated: VmPhase,
+      prefix: 'VM_PHASE',
+      of: (vm) => vm.status?.phase,
       colour: (vm) => COLOURS[vm.status?.phase ?? VmPhase.UNSPECIFIED],
-    },
+    }),
     { header: 'HOST', value: (vm) => vm.status?.host ?? '' },
-    { header: 'VCPUS', value: (vm) => String(vm.spec?.cpu?.vcpus ?? 0), right: true },
-    { header: 'MEMORY', value: (vm) => formatBytes(vm.spec?.memoryBytes ?? 0n), right: true },
-    { header: 'AGE', value: (vm, now) => formatAge(vm.meta?.createTime, now), right: true },
+    numberColumn('VCPUS', (vm) => vm.spec?.cpu?.vcpus ?? 0),
+    sizeColumn('MEMORY', (vm) => vm.spec?.memoryBytes ?? 0n),
+    ageColumn((vm) => vm.meta?.createTime),
+    enumColumn({
+      header: 'WANTED',
+      generated: RunPolicy,
+      prefix: 'RUN_POLICY',
+      of: (vm) => vm.spec?.runPolicy,
+      wide: true,
+    }),
+    flagColumn('HA', (vm) => vm.spec?.ha?.enabled === true, true),
+    numberColumn('DISKS', (vm) => vm.spec?.disks.length ?? 0, true),
+    numberColumn('NICS', (vm) => vm.spec?.nics.length ?? 0, true),
+    numberColumn('EPOCH', (vm) => vm.status?.epoch ?? 0n, true),
     {
       header: 'MESSAGE',
       value: (vm) => vm.status?.message || (vm.status?.restartNeeded === true ? 'changed: restart needed' : ''),
       shrinks: true,
     },
+    ...metaColumns<Vm>(),
   ],
   id: (item) => item.meta?.id ?? '',
   name: (item) => item.meta?.name ?? '',

@@ -10,7 +10,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/volume';
 import type { Command } from 'commander';
 import { usageError } from '../cli/exit.ts';
-import { changeOptions, examples, labelOption, parseLabels, watchOption } from '../cli/options.ts';
+import { changeOptions, examples, getOptions, labelOption, listOptions, parseLabels } from '../cli/options.ts';
 import type { ChangeOptions, Session } from '../cli/session.ts';
 import { bytesFlag, nameArgument } from '../cli/values.ts';
 import { runChange } from '../operation/change.ts';
@@ -29,10 +29,10 @@ export function define(noun: Command, session: Session): void {
     'busbar volume create archive --size 100GiB',
     'busbar volume resize archive 200GiB',
   ]);
-  examples(watchOption(noun.command('list').alias('ls').description('All volumes.')), ['busbar volume list']).action(
+  examples(listOptions(noun.command('list').alias('ls').description('All volumes.')), ['busbar volume list']).action(
     (options: ListOptions) => runList(session, volumes, {}, options),
   );
-  examples(watchOption(noun.command('get <volume>').description('One volume, by name or id.')), [
+  examples(getOptions(noun.command('get <volume>').description('One volume, by name or id.')), [
     'busbar volume get archive -o yaml',
   ]).action((name: string, options: ListOptions) => runGet(session, volumes, name, options));
   const create = noun

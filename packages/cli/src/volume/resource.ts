@@ -2,24 +2,32 @@
 import {
   ListVolumesRequest,
   Volume,
+  VolumePhase,
   VolumeServiceDefinition,
   WatchVolumesResponse,
 } from '@busbar/proto/gen/busbar/v1/volume';
 import { present } from '../operation/resource.ts';
-import { formatAge, formatBytes, formatEnum } from '../output/format.ts';
+import { ageColumn, enumColumn, flagColumn, metaColumns, nameColumn, sizeColumn } from '../resource/columns.ts';
 import { PAGE_SIZE, type Resource } from '../resource/resource.ts';
 
 export const volumes: Resource<Volume> = {
   singular: 'volume',
   plural: 'volumes',
+  message: 'busbar.v1.Volume',
   columns: [
-    { header: 'NAME', value: (volume) => volume.meta?.name ?? '' },
-    { header: 'PHASE', value: (volume) => formatEnum(volume.status?.phase, 'VOLUME_PHASE') },
-    { header: 'SIZE', value: (volume) => formatBytes(volume.spec?.sizeBytes ?? 0n), right: true },
+    nameColumn(),
+    enumColumn({
+      header: 'PHASE',
+      generated: VolumePhase,
+      prefix: 'VOLUME_PHASE',
+      of: (volume) => volume.status?.phase,
+    }),
+    sizeColumn('SIZE', (volume) => volume.spec?.sizeBytes ?? 0n),
     { header: 'IMAGE', value: (volume) => volume.spec?.image ?? '', shrinks: true },
     { header: 'VM', value: (volume) => volume.status?.vm?.name ?? '' },
-    { header: 'OWNED', value: (volume) => (volume.status?.ownedByVm === true ? 'yes' : 'no') },
-    { header: 'AGE', value: (volume, now) => formatAge(volume.meta?.createTime, now), right: true },
+    flagColumn('OWNED', (volume) => volume.status?.ownedByVm === true),
+    ageColumn((volume) => volume.meta?.createTime),
+    ...metaColumns<Volume>(),
   ],
   id: (item) => item.meta?.id ?? '',
   name: (item) => item.meta?.name ?? '',
