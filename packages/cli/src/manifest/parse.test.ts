@@ -173,7 +173,7 @@ test('what was written in any style of YAML is what is read', () => {
   const text = fc.string({ unit: 'grapheme', maxLength: 40 }).filter((value) => !/^\s+$/.test(value));
   const size = fc.bigInt({ min: 0n, max: 2n ** 63n - 1n });
   const spec = fc.record({
-    cpu: fc.record({ vcpus: fc.integer({ min: 0, max: 512 }) }),
+    cpu: fc.record({ vcpus: fc.integer({ min: 1, max: 512 }) }),
     memoryBytes: size,
     runPolicy: fc.constantFrom('RUN_POLICY_RUNNING', 'RUN_POLICY_STOPPED'),
     disks: fc.uniqueArray(fc.record({ name, sizeBytes: size, readOnly: fc.boolean() }), {
