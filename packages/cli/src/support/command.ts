@@ -5,8 +5,8 @@ import type { Session } from '../cli/session.ts';
 
 const HELP = `
 A .tar.gz of JSON files: cluster, controllers, hosts, VMs, volumes, images, networks, operations,
-events, versions and the context. Only fields known to be harmless; never first-boot data, keys or tokens.
-What does not answer is left out, and said.`;
+events, versions and the context. Only fields known to be harmless; never first-boot data, keys or
+tokens. What does not answer is left out, and said.`;
 
 export function define(noun: Command, session: Session): void {
   noun
