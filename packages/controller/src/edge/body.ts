@@ -5,7 +5,7 @@ import { ok, type Result, refuse } from '@busbar/core/result';
 import type { Intake } from '../api/intake.ts';
 import { type ErrorAnswer, errorAnswerOf } from '../api/status.ts';
 import { invalid } from '../api/validation.ts';
-import { BODY_MAX, bodyTooLarge } from './refusals.ts';
+import { BODY_MAX, bodyTooLarge, requestTooSlow } from './refusals.ts';
 
 /**
  * The whole body, through the intake. What is announced as too large is not read at all; what turns out to be is not
@@ -56,7 +56,7 @@ export function readBody(
         onBegin();
         request.on('data', onData).on('end', onEnd);
       },
-      (error) => finish(refuse(errorAnswerOf(error))),
+      () => finish(refuse(requestTooSlow())),
     );
   });
 }

@@ -53,7 +53,7 @@ export const bodyTooLarge = () =>
   );
 export const headerTooLarge = () =>
   refusal(431, 'RESOURCE_EXHAUSTED', 'HEADER_TOO_LARGE', 'the request header is larger than 16 KiB', 'send less of it');
-export const headerTooSlow = () =>
+export const requestTooSlow = () =>
   refusal(
     408,
     'DEADLINE_EXCEEDED',

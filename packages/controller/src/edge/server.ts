@@ -19,7 +19,7 @@ import type { TlsFiles } from '../api/grpc-server.ts';
 import { type Intake, newIntake, READ_DEADLINE_MS } from '../api/intake.ts';
 import type { BoundService } from '../api/services.ts';
 import { handlerOf } from './handle.ts';
-import { headerTooLarge, headerTooSlow, notHttp } from './refusals.ts';
+import { headerTooLarge, notHttp, requestTooSlow } from './refusals.ts';
 import { openRegistry } from './request-json.ts';
 import { routesOf } from './routes.ts';
 
@@ -85,10 +85,10 @@ export function edgeServer(deps: {
   });
   const connections = guardConnections(server, { listener: 'edge', clock, logger, limits });
 
-  const queues = new WeakMap<Socket, { waiting: number; last: Promise<void> }>();
+  const queues = new WeakMap<Socket, { waiting: number; last: Promise<void>; current: ServerResponse | null }>();
   const enqueue = (request: IncomingMessage, response: ServerResponse, onBegin: () => void) => {
     const { socket } = request;
-    const queue = queues.get(socket) ?? { waiting: 0, last: Promise.resolve() };
+    const queue = queues.get(socket) ?? { waiting: 0, last: Promise.resolve(), current: null };
     queues.set(socket, queue);
     if (queue.waiting >= PIPELINED_MAX) {
       socket.destroy();
@@ -96,7 +96,9 @@ export function edgeServer(deps: {
     }
     queue.waiting++;
     queue.last = queue.last.then(async () => {
+      queue.current = response;
       if (!socket.destroyed) await handle(request, response, onBegin);
+      queue.current = null;
       queue.waiting--;
     });
   };
@@ -105,7 +107,7 @@ export function edgeServer(deps: {
   server.on('checkContinue', (request, response) => enqueue(request, response, () => response.writeContinue()));
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     // In the middle of an answer there is no place for another one.
-    if ((queues.get(socket as Socket)?.waiting ?? 0) > 0) socket.destroy();
+    if (queues.get(socket as Socket)?.current?.headersSent === true) socket.destroy();
     else answerBroken(error, socket as TLSSocket);
   });
   server.on('tlsClientError', (error) => logger.debug({ err: error.message }, 'TLS handshake failed'));
@@ -152,7 +154,7 @@ function answerBroken(error: NodeJS.ErrnoException, socket: TLSSocket): void {
     error.code === 'HPE_HEADER_OVERFLOW'
       ? headerTooLarge()
       : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? headerTooSlow()
+        ? requestTooSlow()
         : notHttp();
   const body = JSON.stringify(answer.body);
   const head = `HTTP/1.1 ${answer.httpStatus} \r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n`;

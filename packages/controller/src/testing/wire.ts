@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { ClientRequest, IncomingMessage } from 'node:http';
+import type { ClientRequest, IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import { request as httpsRequest, type RequestOptions } from 'node:https';
 import { systemClock } from '@busbar/core/clock/clock';
 import { silentLogger } from '@busbar/core/log';
@@ -135,7 +135,7 @@ export function openPost(
     ca,
     ...(own === null ? {} : { cert: own.certificatePem, key: own.keyPem }),
     ...options,
-    headers: { 'content-type': 'application/json', ...options.headers },
+    headers: { 'content-type': 'application/json', ...(options.headers as OutgoingHttpHeaders | undefined) },
   });
   made.end(body === undefined || typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body));
   return made;
