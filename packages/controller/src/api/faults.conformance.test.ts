@@ -20,7 +20,7 @@ import { READ_AT_ONCE } from './intake.ts';
 
 /**
  * Goal: a caller that holds on to everything it can get costs the controller a bounded amount of memory, and others do not
- * notice. Method: the hostile caller is a process of its own at 127.0.0.2; the memory of this one, the server's, is
+ * notice. Method: the hostile caller is a process of its own at another address; the memory of this one, the server's, is
  * measured; somebody at 127.0.0.1 makes calls meanwhile. Sequential, since memory and time are measured.
  */
 const MIB = 1024 ** 2;
@@ -46,13 +46,13 @@ afterEach(() => {
 afterAll(() => wire.stop());
 
 /** The latest line of a hostile caller. Its limit of open files is raised; where that is not allowed it opens fewer. */
-function flood(kind: string, port: number, count: number): () => Record<string, unknown> {
+function flood(kind: string, port: number, count: number, localAddress = '127.0.0.2'): () => Record<string, unknown> {
   const fixture = fileURLToPath(new URL('../testing/flood.fixture.ts', import.meta.url));
   const order = {
     kind,
     port,
     count,
-    localAddress: '127.0.0.2',
+    localAddress,
     ca: wire.ca,
     cert: viewer.certificatePem,
     key: viewer.keyPem,
@@ -92,7 +92,7 @@ describe('10,000 idle connections to each port, and slow loris with half a heade
     await othersAreServed();
     const before = memory();
     const idle = [flood('idle', wire.grpcPort, CONNECTIONS), flood('idle', wire.edgePort, CONNECTIONS)];
-    const slow = flood('half-headers', wire.edgePort, 100);
+    const slow = flood('half-headers', wire.edgePort, 100, '127.0.0.3');
     for (const told of idle) {
       await expect.poll(told, PATIENCE).toHaveProperty('held');
       const opened = Number(told().opened);
