@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A hostile caller in a process of its own, so that what it holds is not counted as the server's. Reads one order as JSON
 // from its arguments, says one line of JSON about what it sees, and ends when its standard input does.
-import { constants, connect as http2 } from 'node:http2';
+import { constants, connect as http2, type IncomingHttpHeaders } from 'node:http2';
 import { connect as tcp } from 'node:net';
 import { connect as tls } from 'node:tls';
 
@@ -93,9 +93,9 @@ switch (order.kind) {
         [constants.HTTP2_HEADER_CONTENT_TYPE]: 'application/grpc',
         te: 'trailers',
       });
-      const end = (headers: Record<string, unknown>) => {
-        const status = String(headers['grpc-status'] ?? '');
-        if (status !== '') statuses[status] = (statuses[status] ?? 0) + 1;
+      const end = (headers: IncomingHttpHeaders) => {
+        const status = headers['grpc-status'];
+        if (typeof status === 'string') statuses[status] = (statuses[status] ?? 0) + 1;
       };
       stream
         .on('response', end)
