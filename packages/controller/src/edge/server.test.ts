@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { connect, type TLSSocket } from 'node:tls';
 import { systemClock } from '@busbar/core/clock/clock';
 import { silentLogger } from '@busbar/core/log';
 import { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
@@ -187,17 +188,15 @@ describe('an error as JSON', () => {
   });
 
   it('tells rubbish behind a request by the end of the connection, not in the middle of an answer', async () => {
-    const made = openPost(wire.edgePort, wire.ca, '/busbar.v1.NetworkService/WatchNetworks', 'rubbish', viewer, {
-      method: 'GET',
-    });
+    const own = { ca: wire.ca, cert: viewer.certificatePem, key: viewer.keyPem };
+    const socket = connect({ host: '127.0.0.1', port: wire.edgePort, ...own });
     let text = '';
-    await new Promise<void>((resolve) => {
-      made.once('error', () => resolve());
-      made.once('response', (response) => {
-        response.on('data', (chunk: Buffer) => (text += chunk.toString()));
-        response.once('close', resolve).on('error', () => {});
-      });
-    });
+    socket.on('data', (chunk: Buffer) => (text += chunk.toString())).on('error', () => {});
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    socket.write('GET /busbar.v1.NetworkService/WatchNetworks HTTP/1.1\r\nhost: x\r\n\r\n');
+    await expect.poll(() => text, PATIENCE).toContain('event: progress');
+    socket.write('rubbish\r\n\r\n');
+    await closed;
     expect(text).not.toContain('NOT_HTTP');
   });
 
@@ -264,7 +263,7 @@ describe('TLS', () => {
         const made = openPost(wire.edgePort, wire.ca, LIST, {}, viewer);
         made.once('error', reject);
         made.once('response', (response) => {
-          resolve((response.socket as import('node:tls').TLSSocket).getPeerCertificate().serialNumber);
+          resolve((response.socket as TLSSocket).getPeerCertificate().serialNumber);
           response.resume();
         });
       });
