@@ -153,7 +153,7 @@ describe('curl', () => {
     return () => text;
   }
 
-  it.each(['Vm', 'Network', 'Image', 'Host'])('lists exactly what the busbar command prints: %ss', async (noun) => {
+  it.each(['Vm', 'Network', 'Image', 'Volume'])('lists exactly what the busbar command prints: %ss', async (noun) => {
     // The store moves on by itself now and then; between two equal answers it did not.
     await eventually(`the same list of ${noun}s`, 30_000, async () => {
       const { status, json: answer } = await curl(
