@@ -28,7 +28,12 @@ export interface HostSetup {
 }
 
 export const API_PORT = 7800;
+const EDGE_PORT = 7801;
+const CONTROLLER_METRICS_PORT = 7802;
+const AGENT_METRICS_PORT = 7803;
 const ETCD_PORT = 2379;
+/** Where operations.md has the files of `libvirt/` put; the agent keeps them renewed there. */
+const LIBVIRT_PKI = '/etc/libvirt/pki';
 const STORAGE_OF_AGENT = `
 # What is missing: where the disks of VMs are. One of
 # storage: {driver: rbd, pool: POOL, monitors: [ADDRESS], user: USER, keyFile: /etc/busbar/ceph/USER.key}
@@ -61,7 +66,8 @@ function agentYaml(directory: string, setup: HostSetup): string {
     storageAddress,
     controllers,
     tls: tlsOf(directory, 'agent', 'ca.crt'),
-    ...(setup.hypervisor ? { libvirt: { uri: 'qemu:///system' } } : {}),
+    ...(setup.hypervisor ? { libvirt: { uri: 'qemu:///system', pki: LIBVIRT_PKI } } : {}),
+    metrics: { listen: `${bracketed(managementAddress)}:${AGENT_METRICS_PORT}` },
     stateDir: '/var/lib/busbar/agent',
     runDir: '/run/busbar',
     logDir: '/var/log/busbar',
@@ -77,10 +83,13 @@ function controllerYaml(directory: string, setup: HostSetup): string {
     cluster,
     host,
     listen: `${bracketed(managementAddress)}:${API_PORT}`,
+    edge: { listen: `${bracketed(managementAddress)}:${EDGE_PORT}` },
+    metrics: { listen: `${bracketed(managementAddress)}:${CONTROLLER_METRICS_PORT}` },
     tls: tlsOf(directory, 'controller', 'ca.crt'),
     etcd: {
       endpoints: [own, ...setup.etcdEndpoints.filter((endpoint) => endpoint !== own)],
       tls: tlsOf(directory, 'etcd-client', 'etcd-ca.crt'),
+      memberTls: tlsOf(directory, 'etcd', 'etcd-ca.crt'),
     },
     controllers,
     sealKeyFile: pki(SEAL_KEY_FILE),
