@@ -107,8 +107,9 @@ describe('a VM', () => {
 
   it('is found, compared, waited for and told by the command', async () => {
     const diff = (input: string) => busbar(['diff', '-f', '-'], { input });
-    expect(await diff(guestYaml({ name: VM, address }))).toMatchObject({ code: 0, stdout: '' });
-    const more = guestYaml({ name: VM, address }).replace(/memoryBytes: .*/, 'memoryBytes: 300MiB');
+    const yaml = guestYaml({ name: VM, address, password: PASSWORD });
+    expect(await diff(yaml)).toMatchObject({ code: 0, stdout: '' });
+    const more = yaml.replace(/memoryBytes: .*/, 'memoryBytes: 300MiB');
     const changed = await diff(more);
     expect(changed.code).toBe(1);
     expect(changed.stdout).toMatch(/^-spec\.memoryBytes: \w+\n\+spec\.memoryBytes: 300MiB$/m);
@@ -122,8 +123,9 @@ describe('a VM', () => {
     expect(await busbarOk(['operation', 'log', '-f', created ?? ''])).toMatch(/CreateVm.*\n(.*\n)*.*succeeded in/);
     const file = join(await mkdtemp(join(tmpdir(), 'busbar-e2e-')), 'bundle.tar.gz');
     expect(await busbarOk(['support-bundle', '--file', file])).toMatch(/^vms\.json +[1-9]/m);
-    expect(gunzipSync(await readFile(file)).toString()).toContain(VM);
-    expect(gunzipSync(await readFile(file)).toString()).not.toMatch(/#cloud-config|PRIVATE KEY/);
+    const bundle = gunzipSync(await readFile(file)).toString();
+    for (const text of [VM, 'VM_STARTED', 'CreateVm']) expect(bundle).toContain(text);
+    for (const secret of [PASSWORD, '#cloud-config', 'PRIVATE KEY']) expect(bundle).not.toContain(secret);
   });
 
   it('boots by BIOS, has its name and address from cloud-init, and serves its counter', async () => {
