@@ -37,6 +37,14 @@ describe('seal', () => {
     expect(Buffer.from(seal.seal(plain, 'a').slice(9), 'base64url').includes('hunter2')).toBe(false);
   });
 
+  it('makes digests that depend on key, context and text', () => {
+    const plain = Buffer.from('hunter2');
+    expect(seal.digest(plain, 'a')).toBe(seal.digest(plain, 'a'));
+    const others = [other.digest(plain, 'a'), seal.digest(plain, 'b'), seal.digest(Buffer.from('hunter3'), 'a')];
+    for (const each of others) expect(each).not.toBe(seal.digest(plain, 'a'));
+    expect(seal.digest(Buffer.from('b'), 'a')).not.toBe(seal.digest(Buffer.from(''), 'ab'));
+  });
+
   it('refuses a key of another size', () => {
     expect(() => openSeal(Buffer.alloc(16))).toThrow('a seal key has 32 bytes, not 16');
   });

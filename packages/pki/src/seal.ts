@@ -15,6 +15,8 @@ export interface Seal {
    * The same plain text for the same context gives the same sealed text, so that plans stay pure.
    */
   seal(plain: Uint8Array, context: string): string;
+  /** Keyed: who has only the store can neither open it nor try guesses against it. A tenth of the cost of sealing. */
+  digest(plain: Uint8Array, context: string): string;
   /** Throws SEAL_BROKEN when it was sealed with another key or for another context, or was changed. */
   open(sealed: string, context: string): Uint8Array;
 }
@@ -30,7 +32,10 @@ export function openSeal(key: Uint8Array): Seal {
   const derive = (use: string) => Buffer.from(hkdfSync('sha256', key, '', `busbar seal 1 ${use}`, 32));
   const encryptionKey = derive('encryption');
   const nonceKey = derive('nonce');
+  const digestKey = derive('digest');
   return {
+    digest: (plain, context) =>
+      createHmac('sha256', digestKey).update(`${context.length}\0${context}\0`).update(plain).digest('base64url'),
     seal(plain, context) {
       // From the content, as in AES-SIV (RFC 5297): a nonce is repeated for equal texts only, which it then shows equal.
       const nonce = createHmac('sha256', nonceKey)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { ServerInterceptingCall, type ServerInterceptor } from '@grpc/grpc-js';
+import { ServerInterceptingCall, type ServerInterceptingCallInterface, type ServerInterceptor } from '@grpc/grpc-js';
 
 /**
  * nice-grpc's call context does not show the TLS peer, grpc-js's interceptor does. This one replaces whatever the
@@ -13,10 +13,32 @@ export const identityInterceptor: ServerInterceptor = (_method, call) =>
       next({
         onReceiveMetadata(metadata, pass) {
           metadata.remove(PEER_KEY);
-          const { serialNumber, subjectaltname, valid_from, valid_to } = call.getAuthContext().sslPeerCertificate ?? {};
-          metadata.set(PEER_KEY, Buffer.from(JSON.stringify({ serialNumber, subjectaltname, valid_from, valid_to })));
+          metadata.set(PEER_KEY, peerOf(call));
           pass(metadata);
         },
       });
     },
   });
+
+/**
+ * A connection proves its certificate once, in the handshake (HTTP/2 forbids renegotiation, RFC 9113 9.2.1), and asking
+ * Node for it costs as much as a tenth of a call.
+ */
+const peers = new WeakMap<object, Buffer>();
+
+function peerOf(call: ServerInterceptingCallInterface): Buffer {
+  const session = sessionOf(call);
+  const known = session === null ? undefined : peers.get(session);
+  if (known !== undefined) return known;
+  const { serialNumber, subjectaltname, valid_from, valid_to } = call.getAuthContext().sslPeerCertificate ?? {};
+  const peer = Buffer.from(JSON.stringify({ serialNumber, subjectaltname, valid_from, valid_to }));
+  if (session !== null) peers.set(session, peer);
+  return peer;
+}
+
+/** Of grpc-js's own call below the interceptors, which does not show it; without it the certificate is asked for each time. */
+function sessionOf(call: object): object | null {
+  let inner = call as { readonly nextCall?: object; readonly stream?: { readonly session?: object | null } };
+  while (inner.nextCall !== undefined) inner = inner.nextCall;
+  return inner.stream?.session ?? null;
+}

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { createHash } from 'node:crypto';
 import { BusbarError } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
 import type { RequestRecord } from '@busbar/proto/gen/busbar/store/v1/store';
@@ -50,9 +49,8 @@ export async function mutate<Ids, Response>(
   mutation: Mutation<Ids, Response>,
 ): Promise<Response> {
   const key = mutation.requestId === '' ? null : requestKey(call.caller.name, mutation.requestId);
-  const hash = createHash('sha256').update(mutation.method).update('\0').update(mutation.content).digest();
   // Requests hold passwords (user data): a plain hash in etcd would let anybody with a copy of it try guesses.
-  const digest = key === null ? '' : api.seal.seal(hash, key);
+  const digest = key === null ? '' : api.seal.digest(mutation.content, `${mutation.method} ${key}`);
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     // The first attempt trusts the view as it is while the store is known to work: it saves two round trips, and a view
     // that lags costs a lost race. Whatever is refused on its ground is looked at again on a fresh one.
