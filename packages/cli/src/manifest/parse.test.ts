@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+
 import { readFileSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import { RunPolicy } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { stringify } from 'yaml';
+import { parse, stringify } from 'yaml';
 import { ManifestError, parseManifests } from './parse.ts';
 import { editDistance, nearest } from './suggest.ts';
 
@@ -169,8 +171,7 @@ function layers(count: number): string {
 
 test('what was written in any style of YAML is what is read', () => {
   const name = fc.stringMatching(/^[a-z]([a-z0-9-]{0,20}[a-z0-9])?$/);
-  // A literal block of nothing but blanks loses them when it is written.
-  const text = fc.string({ unit: 'grapheme', maxLength: 40 }).filter((value) => !/^\s+$/.test(value));
+  const text = fc.string({ unit: 'grapheme', maxLength: 40 });
   const size = fc.bigInt({ min: 0n, max: 2n ** 63n - 1n });
   const spec = fc.record({
     cpu: fc.record({ vcpus: fc.integer({ min: 1, max: 512 }) }),
@@ -202,6 +203,11 @@ test('what was written in any style of YAML is what is read', () => {
       const written = stringify(
         { apiVersion: 'busbar.v1', kind: 'Vm', name: vm, labels: given, spec: wanted },
         options,
+      );
+      // The writer loses or adds blanks at the edges of some literal blocks: what it wrote is what has to be read.
+      const said = parse(written, { intAsBigInt: true }) as { labels: unknown; spec: Partial<typeof wanted> };
+      fc.pre(
+        isDeepStrictEqual([said.labels, said.spec.cloudInit, said.spec.nics], [given, wanted.cloudInit, wanted.nics]),
       );
       expect(parseManifests(written, 'f.yaml')).toEqual([
         { kind: 'Vm', name: vm, labels: given, spec: wanted, line: 1 },
