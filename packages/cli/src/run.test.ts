@@ -33,10 +33,10 @@ describe('tables', () => {
     const { code, stdout, stderr } = await lab.cli('host', 'ls');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toMatchInlineSnapshot(`
-      "NAME   STATE  ROLE        VMS  CPUS        MEMORY  KVM  AGENT  MESSAGE
-      host1  ready  hypervisor    0   0/8      0B/32GiB  yes  0.1.0  -
-      host2  ready  hypervisor    1   1/8  512MiB/32GiB  yes  0.1.0  -
-      host3  ready  hypervisor    2   2/8    1GiB/32GiB  no   0.1.0  -
+      "NAME   STATE  ROLE        VMS  CPUS        MEMORY  NUMA  LIBVIRT  QEMU   AGENT  MESSAGE
+      host1  ready  hypervisor    0   0/8      0B/32GiB     2  9.0.0    7.2.0  0.1.0  -
+      host2  ready  hypervisor    1   1/8  512MiB/32GiB     2  9.0.0    7.2.0  0.1.0  -
+      host3  ready  hypervisor    2   2/8    1GiB/32GiB     2  9.0.0    7.2.0  0.1.0  -
       "
     `);
   });
