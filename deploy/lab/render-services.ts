@@ -83,6 +83,8 @@ function etcd(plan: LabPlan, host: HostPlan): string[] {
     // Three members, three OSDs and the guests share one disk here: a slow flush must not look like a dead leader.
     ['heartbeat-interval', '200'],
     ['election-timeout', '2000'],
+    // Off by default in etcd 3.4: a member that was cut off comes back with a higher term and deposes a leader that works.
+    ['pre-vote', 'true'],
     ['auto-compaction-mode', 'periodic'],
     ['auto-compaction-retention', '1h'],
     ['client-cert-auth', 'true'],

@@ -45,7 +45,7 @@ async function describe(
     return describeUsage(error, program, args);
   }
   const { describeError } = await import('./api/rpc-error.ts');
-  return describeError(error, session.doing);
+  return describeError(error, session.doing, session.lastRequestId);
 }
 
 /** A usage error comes before the options are parsed; a script that asked for JSON still gets JSON. */

@@ -97,6 +97,19 @@ test('an explained UNAVAILABLE of one controller is asked of the next, and shown
   expect(performance.now() - begun).toBeLessThan(5000);
 });
 
+test('a change that nobody knows the end of is answered with the id that makes a repeat safe', async () => {
+  const info = { reason: 'STORE_OUTCOME_UNKNOWN', message: 'not confirmed', hint: 'Read the record again.' };
+  for (const controller of lab.controllers) controller.refuses = { status: Status.DEADLINE_EXCEEDED, info };
+  expect(await lab.cli('volume', 'create', 'data', '--size', '1MiB')).toMatchObject({
+    code: 5,
+    stderr: expect.stringMatching(
+      /^error: .*\nwhy: not confirmed \(STORE_OUTCOME_UNKNOWN\)\ndo: repeat it with --request-id [0-9a-f-]{36}: what is done already is not done again\n$/,
+    ),
+  });
+  // Nothing was sent that an id could be of.
+  expect((await lab.cli('vm', 'list')).stderr).toContain('do: Read the record again.');
+});
+
 test('Ctrl-C while waiting detaches and says how to come back', async () => {
   lab.cluster.hold = true;
   const command = lab.start(CREATE);

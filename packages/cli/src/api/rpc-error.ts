@@ -88,7 +88,8 @@ const HINT_OF_STATUS: Partial<Record<Status, string>> = {
   [Status.ABORTED]: 'read it again and repeat the change',
 };
 
-export function describeError(error: unknown, doing: string): CliError {
+/** `requestId`: of the change that the command sent, if it sent one. */
+export function describeError(error: unknown, doing: string, requestId?: string): CliError {
   if (error instanceof CliError) return error;
   const what = doing === '' ? 'the command failed' : `cannot ${doing}`;
   if (error instanceof UnreachableError) return unreachable(error, what);
@@ -108,7 +109,11 @@ export function describeError(error: unknown, doing: string): CliError {
           .filter(({ field }) => !message.includes(field))
           .map((f) => `${f.field}: ${f.problem}${f.expected === '' ? '' : `, expected ${f.expected}`}`),
       ],
-      hint: info?.hint || HINT_OF_STATUS[error.code] || '',
+      hint:
+        // Whether it was done is not known here; the controllers know, by the id.
+        error.code === Status.DEADLINE_EXCEEDED && requestId !== undefined
+          ? `repeat it with --request-id ${requestId}: what is done already is not done again`
+          : info?.hint || HINT_OF_STATUS[error.code] || '',
       fields,
       cause: error,
     });

@@ -40,6 +40,7 @@ export class Session {
   endless = false;
   #global: GlobalOptions = {};
   #api: Promise<Api> | undefined;
+  #lastRequestId: string | undefined;
   readonly #abort = new AbortController();
   readonly #cleanups: (() => void)[] = [];
 
@@ -96,7 +97,13 @@ export class Session {
 
   /** The request id of a change: the user's, or one made once so that every retry of this command repeats it. */
   requestId(options: ChangeOptions): string {
-    return options.requestId ?? randomUUID();
+    this.#lastRequestId = options.requestId ?? randomUUID();
+    return this.#lastRequestId;
+  }
+
+  /** Told to a user who cannot be told whether the change was made. */
+  get lastRequestId(): string | undefined {
+    return this.#lastRequestId;
   }
 
   ifRevision(options: ChangeOptions): bigint {
