@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+import { CORES, DEVICES, GENERAL, ISOLATED, MEMORY, SHARED_VCPU, SMT_CORES, THREADS, threadShares, WIDE, PAGES_1G, PAGES_2M } from '../capacity/dimensions.ts';
+import type { Topology } from '../capacity/topology.ts';
+import type { GuestCell, PlacementPolicy } from '../model.ts';
+import { type CellDemand, cellDemand, type Demand, type Shape } from '../shape/shape.ts';
+import { assignCells } from './assign.ts';
+
+/** Which NUMA node serves which part of a VM, before CPUs are chosen. Nodes are numbered through the cluster. */
+export interface Seat {
+  readonly node: number;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+}
+
+export interface Seating {
+  readonly seats: readonly Seat[];
+  readonly devices: readonly SeatedDevices[];
+}
+
+export interface SeatedDevices {
+  readonly classIndex: number;
+  readonly count: number;
+  readonly node: number;
+  /** Of those of which the platform does not say where they are; counted at the host's first node. */
+  readonly loose: boolean;
+  /** Had to be on a node of the VM. */
+  readonly bound: boolean;
+}
+
+/** What may be used: like Ledger.free, with what is kept for failures taken off. */
+export interface Room {
+  readonly topology: Topology;
+  readonly amounts: Int32Array;
+}
+
+export function demandOn(topology: Topology, cell: CellDemand, node: number): Demand {
+  return topology.hasGeneral[node] === 1 ? cell.general : cell.isolatedOnly;
+}
+
+export function fitsNode(room: Room, demand: Demand, node: number): boolean {
+  const at = node * room.topology.stride;
+  const { dimensions, amounts } = demand;
+  for (let i = 0; i < dimensions.length; i++) {
+    if ((room.amounts[at + (dimensions[i] as number)] as number) < (amounts[i] as number)) return false;
+  }
+  return true;
+}
+
+function deviceAt(topology: Topology, node: number, classIndex: number): number {
+  return node * topology.stride + DEVICES + classIndex;
+}
+
+function looseAt(topology: Topology, host: number, classIndex: number): number {
+  return deviceAt(topology, topology.nodeOfHost[host] ?? 0, topology.deviceClasses.length + classIndex);
+}
+
+/** All of the VM on one node. */
+export function seatWhole(room: Room, shape: Shape, host: number, node: number): Seating | null {
+  const seats = [{ node, vcpus: shape.needs.vcpus, memoryMib: shape.needs.memoryMib }];
+  return withDevices(room, shape, host, seats, shape.boundDevices.map((each) => ({ ...each, node, loose: false, bound: true })));
+}
+
+/** More than one node: explicit cells, or a VM that no node takes whole. null when the host cannot. */
+export function seatSpread(room: Room, shape: Shape, host: number, policy: PlacementPolicy): Seating | null {
+  if (shape.cells.length > 0) return seatCells(room, shape, host, policy, shape.needs.cells);
+  if (!shape.maySplit) return null;
+  if (shape.needs.guestNuma === 'none') return seatFreely(room, shape, host, policy);
+  const { nodeOfHost } = room.topology;
+  const nodes = (nodeOfHost[host + 1] ?? 0) - (nodeOfHost[host] ?? 0);
+  for (let count = 2; count <= Math.min(nodes, shape.needs.vcpus); count++) {
+    const seating = seatCells(room, shape, host, policy, equalCells(shape, count));
+    if (seating !== null) return seating;
+  }
+  return null;
+}
+
+/** As equal as whole vCPUs and pages allow; the first ones are the larger. */
+function equalCells(shape: Shape, count: number): readonly GuestCell[] {
+  const { vcpus, memoryMib, hugepageMib } = shape.needs;
+  const unitMib = hugepageMib === 0 ? 1 : hugepageMib;
+  const units = Math.ceil(memoryMib / unitMib);
+  const part = (all: number, index: number) => Math.floor(all / count) + (index < all % count ? 1 : 0);
+  return Array.from({ length: count }, (_, i) => ({ vcpus: part(vcpus, i), memoryMib: part(units, i) * unitMib }));
+}
+
+/** Each cell on a node of its own. Devices that are bound come from one of these nodes, those of a request together. */
+function seatCells(
+  room: Room,
+  shape: Shape,
+  host: number,
+  policy: PlacementPolicy,
+  cells: readonly GuestCell[],
+): Seating | null {
+  for (const holders of holdersOfDevices(shape, cells.length)) {
+    const demands = cells.map((cell, index) =>
+      cellDemand(shape.needs, cell, {
+        first: index === 0,
+        devices: shape.boundDevices.filter((_, device) => holders[device] === index),
+        policy,
+      }),
+    );
+    const nodes = assignCells(room, demands, host);
+    if (nodes === null) continue;
+    const seats = cells.map((cell, index) => ({ node: nodes[index] ?? 0, ...cell }));
+    const bound = shape.boundDevices.map((each, device) => ({
+      ...each,
+      node: nodes[holders[device] ?? 0] ?? 0,
+      loose: false,
+      bound: true,
+    }));
+    const seating = withDevices(room, shape, host, seats, bound);
+    if (seating !== null) return seating;
+  }
+  return null;
+}
+
+/** Which cell has the devices of each request: every possibility, the first cell first. */
+function* holdersOfDevices(shape: Shape, cells: number): Generator<readonly number[]> {
+  const requests = shape.boundDevices.length;
+  const holders = new Array<number>(requests).fill(0);
+  for (;;) {
+    yield holders;
+    let at = 0;
+    while (at < requests && holders[at] === cells - 1) holders[at++] = 0;
+    if (at === requests) return;
+    holders[at] = (holders[at] ?? 0) + 1;
+  }
+}
+
+/** vCPUs and memory in any parts over the nodes, those with most of what is asked first, so that there are few parts. */
+function seatFreely(room: Room, shape: Shape, host: number, policy: PlacementPolicy): Seating | null {
+  const { topology } = room;
+  const { needs } = shape;
+  const first = topology.nodeOfHost[host] ?? 0;
+  const nodes = Array.from({ length: (topology.nodeOfHost[host + 1] ?? 0) - first }, (_, i) => first + i);
+  const cpus = (node: number) => vcpusOn(room, shape, node, policy);
+  const at = (node: number, dimension: number) =>
+    Math.max(0, room.amounts[node * topology.stride + dimension] ?? 0);
+  const pageDimension = needs.hugepageMib === 0 ? MEMORY : needs.hugepageMib === 2 ? PAGES_2M : PAGES_1G;
+  const unitMib = needs.hugepageMib === 0 ? 1 : needs.hugepageMib;
+  const units = Math.ceil(needs.memoryMib / unitMib);
+  // QEMU's own memory and the emulator's CPUs stay together, on the first node that has room for them.
+  const extras = extraDemand(shape, policy);
+  const ordered = nodes.toSorted(
+    (a, b) =>
+      Math.min(cpus(b) / needs.vcpus, at(b, pageDimension) / units) -
+        Math.min(cpus(a) / needs.vcpus, at(a, pageDimension) / units) || a - b,
+  );
+  for (const anchor of ordered) {
+    if (!fitsNode(room, demandOn(topology, extras, anchor), anchor)) continue;
+    const others = [anchor, ...ordered.filter((node) => node !== anchor)];
+    const left = less(room, demandOn(topology, extras, anchor), anchor);
+    let [vcpusLeft, unitsLeft] = [needs.vcpus, units];
+    const seats: Seat[] = [];
+    for (const node of others) {
+      const vcpus = Math.min(vcpusLeft, vcpusOn(left, shape, node, policy));
+      const pages = Math.min(unitsLeft, Math.max(0, left.amounts[node * topology.stride + pageDimension] ?? 0));
+      if (vcpus + pages === 0) {
+        // QEMU's memory would be all that is on this node.
+        if (node === anchor) break;
+        continue;
+      }
+      vcpusLeft -= vcpus;
+      unitsLeft -= pages;
+      seats.push({ node, vcpus, memoryMib: pages * unitMib });
+      if (vcpusLeft + unitsLeft === 0) break;
+    }
+    if (vcpusLeft + unitsLeft > 0) continue;
+    const bound = shape.boundDevices.map((each) => ({
+      ...each,
+      node: seats.find(({ node }) => at(node, DEVICES + each.classIndex) >= each.count)?.node ?? -1,
+      loose: false,
+      bound: true,
+    }));
+    if (bound.some(({ node }) => node < 0)) continue;
+    const seating = withDevices(room, shape, host, seats, bound);
+    if (seating !== null) return seating;
+  }
+  return null;
+}
+
+function extraDemand(shape: Shape, policy: PlacementPolicy): CellDemand {
+  return cellDemand(shape.needs, { vcpus: 0, memoryMib: 0 }, { first: true, devices: [], policy });
+}
+
+function less(room: Room, demand: Demand, node: number): Room {
+  const amounts = room.amounts.slice();
+  demand.dimensions.forEach((dimension, i) => {
+    const at = node * room.topology.stride + dimension;
+    amounts[at] = (amounts[at] ?? 0) - (demand.amounts[i] ?? 0);
+  });
+  return { ...room, amounts };
+}
+
+/** How many of the shape's vCPUs a node has room for. */
+function vcpusOn(room: Room, shape: Shape, node: number, policy: PlacementPolicy): number {
+  const { needs } = shape;
+  const realtime = needs.cpuPolicy === 'realtime';
+  const at = node * room.topology.stride + (realtime ? ISOLATED : GENERAL);
+  const has = (dimension: number) => Math.max(0, room.amounts[at + dimension] ?? 0);
+  if (needs.cpuPolicy === 'shared') return Math.floor(Math.min(has(THREADS), has(WIDE)) / SHARED_VCPU);
+  const thread = realtime ? 1 : threadShares(policy.vcpuOvercommit);
+  const threads = Math.min(Math.floor(has(THREADS) / thread), Math.floor(has(WIDE) / thread));
+  if (needs.smt === 'prefer') return threads;
+  if (needs.smt === 'isolate') {
+    return Math.min(has(CORES), Math.floor(has(THREADS) / thread), Math.floor(has(WIDE) / (2 * thread)));
+  }
+  // Pairs only: an odd part here would leave a thread over on each node.
+  return Math.min(threads - (threads % 2), 2 * Math.min(has(CORES), has(SMT_CORES)));
+}
+
+/** Adds the devices that may be anywhere: near the VM first if that is preferred, else where most are left. */
+function withDevices(
+  room: Room,
+  shape: Shape,
+  host: number,
+  seats: readonly Seat[],
+  bound: readonly SeatedDevices[],
+): Seating | null {
+  if (shape.looseDevices.length === 0) return { seats, devices: bound };
+  const { topology, amounts } = room;
+  const devices = [...bound];
+  const near = new Set(seats.map(({ node }) => node));
+  const first = topology.nodeOfHost[host] ?? 0;
+  const sources = [
+    { node: first, loose: true },
+    ...Array.from({ length: (topology.nodeOfHost[host + 1] ?? 0) - first }, (_, i) => ({ node: first + i, loose: false, bound: true })),
+  ];
+  for (const request of shape.looseDevices) {
+    const left = ({ node, loose }: { readonly node: number; readonly loose: boolean }) =>
+      (amounts[loose ? looseAt(topology, host, request.classIndex) : deviceAt(topology, node, request.classIndex)] ?? 0) -
+      devices.reduce(
+        (sum, each) =>
+          sum + (each.node === node && each.loose === loose && each.classIndex === request.classIndex ? each.count : 0),
+        0,
+      );
+    const isNear = ({ node, loose }: { readonly node: number; readonly loose: boolean }) => !loose && near.has(node);
+    const sorted = sources.toSorted(
+      (a, b) => (request.near ? Number(isNear(b)) - Number(isNear(a)) : 0) || left(b) - left(a) || a.node - b.node,
+    );
+    let wanted = request.count;
+    for (const source of sorted) {
+      const count = Math.min(wanted, Math.max(0, left(source)));
+      if (count > 0) devices.push({ classIndex: request.classIndex, count, ...source, bound: false });
+      wanted -= count;
+    }
+    if (wanted > 0) return null;
+  }
+  return { seats, devices };
+}
+
+/** Every way in which the host can take the VM: each node that takes it whole, or else one spread over several. */
+export function* seatingsOn(room: Room, shape: Shape, host: number, policy: PlacementPolicy): Generator<Seated> {
+  const { topology } = room;
+  let whole = false;
+  if (shape.whole !== null) {
+    const end = topology.nodeOfHost[host + 1] as number;
+    for (let node = topology.nodeOfHost[host] as number; node < end; node++) {
+      if (!fitsNode(room, demandOn(topology, shape.whole, node), node)) continue;
+      const seating = seatWhole(room, shape, host, node);
+      if (seating === null) continue;
+      whole = true;
+      yield { seating, held: heldBy(shape, seating, topology, policy) };
+    }
+  }
+  if (whole) return;
+  const seating = seatSpread(room, shape, host, policy);
+  if (seating !== null) yield { seating, held: heldBy(shape, seating, topology, policy) };
+}
+
+/** What a seating takes of each node, for counting. */
+export function heldBy(shape: Shape, { seats, devices }: Seating, topology: Topology, policy: PlacementPolicy): readonly Held[] {
+  const [only] = seats;
+  const whole = seats.length === 1 && only !== undefined && shape.whole !== null;
+  const held: Held[] = whole
+    ? [{ node: only.node, demand: demandOn(topology, shape.whole, only.node) }]
+    : seats.map((seat, index) => ({
+        node: seat.node,
+        demand: demandOn(
+          topology,
+          cellDemand(shape.needs, seat, { first: index === 0, devices: [], policy }),
+          seat.node,
+        ),
+      }));
+  for (const { classIndex, count, node, loose, bound } of devices) {
+    // In a whole VM's demand already.
+    if (whole && bound) continue;
+    const dimension = DEVICES + classIndex + (loose ? topology.deviceClasses.length : 0);
+    held.push({ node, demand: { dimensions: Int32Array.of(dimension), amounts: Int32Array.of(count) } });
+  }
+  return held;
+}
+
+export interface Seated {
+  readonly seating: Seating;
+  readonly held: readonly Held[];
+}
+
+export interface Held {
+  readonly node: number;
+  readonly demand: Demand;
+}
