@@ -9,8 +9,9 @@ import { explainHost, hostRefusals, type Inquiry, summaryOf } from './explain/ex
 import { type Room, type Seating, seatingsOn, seatSpread, seatWhole } from './fit/seat.ts';
 import type { HostVerdict, PlacedVm, Placement, PlacementPolicy, Refusal, Snapshot, Vm } from './model.ts';
 import { Costs, WEIGHTS } from './rank/cost.ts';
-import { mixOf } from './rank/mix.ts';
-import { Ranking } from './rank/ranking.ts';
+import { isLike, type Mix, mixOf } from './rank/mix.ts';
+import { Changes, Ranked } from './rank/ranked.ts';
+import type { Ranking } from './rank/ranking.ts';
 import { Groups, type Ruling } from './rule/groups.ts';
 import { type Shape, shapeKey, shapeOf } from './shape/shape.ts';
 import { Failover, type Survival } from './survive/failover.ts';
@@ -47,11 +48,10 @@ export class Planner {
   readonly #placed = new Map<VmId, PlacedVm & { readonly shape: Shape; readonly problems: readonly string[] }>();
   readonly #classes = new Map<string, ShapeClass>();
   readonly #counts = new Map<Shape, number>();
-  /** Hosts that changed, in the order of the changes: each class knows how far it has read. */
-  #changes: number[] = [];
-  #changesBefore = 0;
+  readonly #changes: Changes;
   /** Decisions until the expected mix is looked at again: it grows with what is known. */
   #mixDueAt = 0;
+  #mix: Mix = { shapes: [], weights: new Float64Array() };
   #taken = 0;
   #releases = 0;
 
@@ -59,6 +59,7 @@ export class Planner {
     this.#policy = snapshot.policy;
     this.#topology = topologyOf(snapshot.hosts, snapshot.policy);
     this.#ledger = new Ledger(this.#topology, snapshot.policy);
+    this.#changes = new Changes(this.#topology.nodeIds.length);
     this.#groups = new Groups(this.#topology);
     this.#free = { topology: this.#topology, amounts: this.#ledger.free };
     const capacity = this.#ledger.free.slice();
@@ -113,7 +114,6 @@ export class Planner {
     const changed = held.vm.ha ? this.#failover.remove(id, host) : [];
     for (const node of this.#nodesOf(host)) this.#refresh(node);
     for (const node of changed) this.#refresh(node);
-    this.#note(host);
     return true;
   }
 
@@ -154,7 +154,6 @@ export class Planner {
     // What was refused stays refused until something is released: taking makes no room.
     const ruleless = vm.rules.length === 0 && vm.pinnedHost === '';
     if (ruleless && cls.refused !== null && cls.refused.releases === this.#releases) return refuse(cls.refused.refusal);
-    this.#refreshClass(cls);
     const choice = this.#choose(vm, cls);
     if (choice !== null) return ok(this.#exact(cls.shape, choice.host, choice.seating, this.#ledger));
     const refusal = { summary: summaryOf(this.#explain(vm)) };
@@ -179,40 +178,42 @@ export class Planner {
   }
 
   #choose(vm: Vm, cls: ShapeClass): Choice | null {
-    const host = this.#bestHost(vm, cls);
+    const hard = this.#rulings(vm, false);
+    const may = (host: number): boolean => {
+      if (vm.pinnedHost !== '' && this.#topology.hosts[host]?.id !== vm.pinnedHost) return false;
+      for (const ruling of hard) if (!this.#groups.allows(ruling, host)) return false;
+      return !vm.ha || this.#failover.hasRefuge({ vm, shape: cls.shape, host });
+    };
+    const host = this.#bestHost(vm, cls, may);
     const seating = host < 0 ? null : this.#seat(cls.shape, host);
     if (seating !== null) return { host, seating };
     return this.#failover.losses.length === 0 ? null : this.#chooseWithOtherPlans(vm, cls);
   }
 
   /** The best host beside what the plans keep back as they stand; -1 when there is none. */
-  #bestHost(vm: Vm, cls: ShapeClass): number {
-    const hard = this.#rulings(vm, false);
+  #bestHost(vm: Vm, cls: ShapeClass, may: (host: number) => boolean): number {
     const soft = this.#rulings(vm, true);
-    const may = (host: number): boolean => {
-      if (vm.pinnedHost !== '' && this.#topology.hosts[host]?.id !== vm.pinnedHost) return false;
-      for (const ruling of hard) if (!this.#groups.allows(ruling, host)) return false;
-      return true;
-    };
-    const { costs } = cls.ranking;
-    const fits = (host: number) => costs[host] !== Number.POSITIVE_INFINITY;
-    for (const id of vm.preferredHosts) {
-      const host = this.#topology.hostIndex.get(id);
-      if (host !== undefined && fits(host) && may(host) && this.#hasRefuge(vm, cls.shape, host)) return host;
+    if (vm.pinnedHost !== '' || vm.preferredHosts.length > 0 || soft.length > 0) return this.#bestByWish(vm, cls, soft, may);
+    const whole = firstOf(cls.whole.upToDate(), may);
+    // Only when no NUMA node of the cluster takes it whole.
+    return whole >= 0 || !cls.spreads ? whole : firstOf(cls.spread.upToDate(), may);
+  }
+
+  /** With wishes of its own, a VM has its own order of hosts. */
+  #bestByWish(vm: Vm, cls: ShapeClass, soft: readonly Ruling[], may: (host: number) => boolean): number {
+    const whole = cls.whole.upToDate();
+    const spread = cls.spreads ? cls.spread.upToDate() : whole;
+    const priced: { readonly host: number; readonly price: number }[] = [];
+    for (const [host, { id }] of this.#topology.hosts.entries()) {
+      const cost = Math.min(whole.costs[host] as number, spread.costs[host] as number);
+      if (cost === Number.POSITIVE_INFINITY) continue;
+      const broken = soft.filter((ruling) => !this.#groups.allows(ruling, host)).length;
+      const preference = vm.preferredHosts.indexOf(id);
+      const preferred = preference < 0 ? 0 : vm.preferredHosts.length - preference;
+      priced.push({ host, price: cost + WEIGHTS.softRule * broken - WEIGHTS.preferredHost * preferred });
     }
-    if (soft.length > 0) {
-      const broken = (host: number) => soft.filter((ruling) => !this.#groups.allows(ruling, host)).length;
-      const hosts = [...costs.keys()].filter((host) => fits(host) && may(host));
-      const price = new Map(hosts.map((host) => [host, broken(host) * WEIGHTS.softRule + (costs[host] ?? 0)]));
-      hosts.sort((a, b) => (price.get(a) ?? 0) - (price.get(b) ?? 0) || a - b);
-      for (const host of hosts) if (this.#hasRefuge(vm, cls.shape, host)) return host;
-    } else {
-      // The usual case without a generator.
-      const best = cls.ranking.best();
-      if (best >= 0 && may(best) && this.#hasRefuge(vm, cls.shape, best)) return best;
-      for (const host of cls.ranking.inOrder()) if (host !== best && may(host) && this.#hasRefuge(vm, cls.shape, host)) return host;
-    }
-    return -1;
+    priced.sort((a, b) => a.price - b.price || a.host - b.host);
+    return priced.find(({ host }) => may(host))?.host ?? -1;
   }
 
   /** No host fits beside what the plans keep back as they stand. Other plans may exist: looks for the first host that has them. */
@@ -225,10 +226,6 @@ export class Planner {
       if (seating !== null) return { host, seating };
     }
     return null;
-  }
-
-  #hasRefuge(vm: Vm, shape: Shape, host: number): boolean {
-    return !vm.ha || this.#failover.hasRefuge({ vm, shape, host });
   }
 
   /** Whether all losses can be survived with the VM on this host, with whatever plans; and then, where on the host. */
@@ -300,8 +297,12 @@ export class Planner {
     const host = this.#topology.hostIndex.get(placement.host);
     if (host === undefined) return problems;
     this.#groups.add(vm, host);
-    for (const node of this.#nodesOf(host)) this.#refresh(node);
-    this.#note(host);
+    for (const cell of placement.cells) {
+      const node = this.#ledger.nodeOf(host, cell.numaNode);
+      if (node >= 0) this.#refresh(node);
+    }
+    // A device that nobody knows the node of is counted at the first one.
+    if (placement.devices.length > 0) for (const node of this.#nodesOf(host)) this.#refresh(node);
     return problems;
   }
 
@@ -309,10 +310,10 @@ export class Planner {
   #protect(vm: Vm, placement: Placement): void {
     const host = this.#topology.hostIndex.get(placement.host);
     if (host === undefined || this.#failover.losses.length === 0) return;
-    for (const node of this.#nodesOf(host)) for (const changed of this.#failover.recheck(node)) this.#reserveChanged(changed);
+    for (const node of this.#nodesOf(host)) for (const changed of this.#failover.recheck(node)) this.#refresh(changed);
     if (!vm.ha) return;
     const { shape } = this.#classOf(vm);
-    for (const changed of this.#failover.add({ vm, shape, host })) this.#reserveChanged(changed);
+    for (const changed of this.#failover.add({ vm, shape, host })) this.#refresh(changed);
   }
 
   #without<T>(id: VmId, work: () => T): T {
@@ -338,37 +339,40 @@ export class Planner {
       this.#room.amounts[at] = (this.#ledger.free[at] as number) - (reserve[at] as number);
     }
     this.#costs.refresh(node);
-  }
-
-  #reserveChanged(node: number): void {
-    this.#refresh(node);
-    this.#note(this.#topology.hostOfNode[node] ?? 0);
+    this.#changes.note(node);
   }
 
   // ---------------------------------------------------------------------------------------------------------- classes
-
-  #note(host: number): void {
-    this.#changes.push(host);
-    // A class that is that far behind is built anew, which is no more work.
-    const keep = 4 * this.#topology.hosts.length + 64;
-    if (this.#changes.length < 2 * keep) return;
-    this.#changesBefore += this.#changes.length - keep;
-    this.#changes = this.#changes.slice(-keep);
-  }
 
   #classOf(vm: Vm): ShapeClass {
     const key = shapeKey(vm);
     const known = this.#classes.get(key);
     if (known !== undefined) return known;
-    const shape = shapeOf(vm, this.#classes.size, this.#policy, this.#topology.deviceClasses);
+    const topology = this.#topology;
+    const shape = shapeOf(vm, this.#classes.size, this.#policy, topology.deviceClasses);
+    const admits = Uint8Array.from(topology.hosts, (host) =>
+      // Pinning is a VM's own affair.
+      hostRefusals({ ...vm, pinnedHost: '' }, shape, host).length === 0 ? 1 : 0,
+    );
+    const nodeCosts = new Float64Array(topology.nodeIds.length);
     const cls: ShapeClass = {
       shape,
-      // Pinning is a VM's own affair.
-      admits: Uint8Array.from(this.#topology.hosts, (host) =>
-        hostRefusals({ ...vm, pinnedHost: '' }, shape, host).length === 0 ? 1 : 0,
+      admits,
+      whole: new Ranked(
+        this.#room,
+        this.#changes,
+        (node, like) => {
+          nodeCosts[node] = like >= 0 ? (nodeCosts[like] as number) : this.#costs.whole(shape, node);
+        },
+        (host) => (admits[host] === 1 ? this.#wholeCost(shape, host, nodeCosts) : Number.POSITIVE_INFINITY),
       ),
-      ranking: new Ranking(this.#topology.hosts.length),
-      readUpTo: -1,
+      spread: new Ranked(
+        this.#room,
+        this.#changes,
+        () => {},
+        (host) => (admits[host] === 1 ? this.#spreadCost(shape, host) : Number.POSITIVE_INFINITY),
+      ),
+      spreads: shape.cells.length > 0 || (shape.maySplit && topology.nodeIds.length > topology.hosts.length),
       refused: null,
     };
     this.#classes.set(key, cls);
@@ -384,40 +388,34 @@ export class Planner {
     return cls;
   }
 
-  #refreshClass(cls: ShapeClass): void {
-    const upTo = this.#changesBefore + this.#changes.length;
-    if (cls.readUpTo < this.#changesBefore || upTo - cls.readUpTo > this.#topology.hosts.length) {
-      cls.ranking.rebuild((host) => this.#costOf(cls, host));
-    } else {
-      for (let at = cls.readUpTo - this.#changesBefore; at < this.#changes.length; at++) {
-        const host = this.#changes[at] as number;
-        cls.ranking.set(host, this.#costOf(cls, host));
-      }
+  #wholeCost(shape: Shape, host: number, nodeCosts: Float64Array): number {
+    const { nodeOfHost } = this.#topology;
+    const end = nodeOfHost[host + 1] as number;
+    let least = Number.POSITIVE_INFINITY;
+    let best = -1;
+    for (let node = nodeOfHost[host] as number; node < end; node++) {
+      const cost = nodeCosts[node] as number;
+      if (cost < least) [least, best] = [cost, node];
     }
-    cls.readUpTo = upTo;
+    if (best < 0 || shape.looseDevices.length === 0) return least;
+    return seatWhole(this.#room, shape, host, best) === null ? Number.POSITIVE_INFINITY : least;
   }
 
-  #costOf(cls: ShapeClass, host: number): number {
-    if (cls.admits[host] !== 1) return Number.POSITIVE_INFINITY;
-    const { shape } = cls;
-    const node = this.#costs.cheapest(shape, host);
-    const cost = this.#costs.cheapestCost;
-    if (node >= 0 && (shape.looseDevices.length === 0 || seatWhole(this.#room, shape, host, node) !== null)) return cost;
-    const { nodeOfHost } = this.#topology;
-    if (shape.cells.length === 0 && nodeOfHost[host + 1] === (nodeOfHost[host] as number) + 1) {
-      return Number.POSITIVE_INFINITY;
-    }
+  #spreadCost(shape: Shape, host: number): number {
     const seating = seatSpread(this.#room, shape, host, this.#policy);
     if (seating === null) return Number.POSITIVE_INFINITY;
     const avoidable = shape.cells.length === 0 ? seating.seats.length - 1 : 0;
     return seating.seats.reduce((sum, seat) => sum + this.#costs.emptiness(seat.node), WEIGHTS.splitNuma * avoidable);
   }
 
-  /** Looks at what is asked for, whenever there is half as much more of it. */
+  /** Looks at what is asked for, whenever there is half as much more of it. Small changes are not worth judging all hosts anew. */
   #learn(): void {
-    this.#costs.setMix(mixOf(this.#counts));
     this.#mixDueAt = Math.max(8, Math.ceil(1.5 * this.#taken));
-    for (const cls of this.#classes.values()) cls.readUpTo = -1;
+    const mix = mixOf(this.#counts);
+    if (isLike(mix, this.#mix)) return;
+    this.#mix = mix;
+    this.#costs.setMix(mix);
+    this.#changes.voidAll();
   }
 }
 
@@ -430,14 +428,26 @@ interface ShapeClass {
   readonly shape: Shape;
   /** 1: state, labels, networks and device classes of the host are right. */
   readonly admits: Uint8Array;
-  readonly ranking: Ranking;
-  readUpTo: number;
+  /** Hosts with a NUMA node that takes the VM whole. */
+  readonly whole: Ranked;
+  /** Hosts that take it on several nodes. */
+  readonly spread: Ranked;
+  /** There may be such. */
+  readonly spreads: boolean;
   /** What was said last time, and how many releases there had been. */
   refused: { readonly releases: number; readonly refusal: Refusal } | null;
 }
 
 const NO_RULINGS: readonly Ruling[] = [];
 const SURVIVED: Survival = { ok: true, loss: '', proven: true };
+
+function firstOf(ranking: Ranking, may: (host: number) => boolean): number {
+  const best = ranking.best();
+  // Nearly always; the rest is worth a generator.
+  if (best < 0 || may(best)) return best;
+  for (const host of ranking.inOrder()) if (host !== best && may(host)) return host;
+  return -1;
+}
 
 export function createPlanner(snapshot: Snapshot): Planner {
   return new Planner(snapshot);

@@ -24,6 +24,8 @@ export interface Topology {
   readonly wholeCore: Uint8Array;
   /** 1: the node has CPUs that are not isolated. */
   readonly hasGeneral: Uint8Array;
+  /** Equal for nodes of equal capacity and pools. */
+  readonly kindOfNode: Int32Array;
   /** Memory in normal pages for VMs, MiB. */
   readonly memoryMib: Int32Array;
   readonly pages2m: Int32Array;
@@ -72,7 +74,20 @@ export function topologyOf(given: readonly Host[], policy: PlacementPolicy): Top
     Int32Array.from(nodes, ({ node }) =>
       node.hugepages.reduce((sum, pool) => sum + (pool.sizeMib === sizeMib ? pool.pages : 0), 0),
     );
+  const memoryMib = Int32Array.from(hosts.flatMap((host) => memoryForVms(host, policy)));
+  const kinds = new Map<string, number>();
+  const kindOfNode = Int32Array.from(nodes, ({ host, node }, n) => {
+    const cores = [...wholeCore.slice(coreOfNode[n], coreOfNode[n + 1])].join('');
+    const threads = cpusOfCore.slice(2 * (coreOfNode[n] ?? 0), 2 * (coreOfNode[n + 1] ?? 0)).map((cpu) => (cpu < 0 ? 0 : 1));
+    const isolated = (isolatedCoreOfNode[n] ?? 0) - (coreOfNode[n] ?? 0);
+    const devices = deviceClasses.map((name) => addresses(host, name, (at) => at === node.id || (at === null && isUniform(host))).length);
+    const key = [memoryMib[n], JSON.stringify(node.hugepages), cores, threads.join(''), isolated, devices.join()].join(' ');
+    const kind = kinds.get(key) ?? kinds.size;
+    kinds.set(key, kind);
+    return kind;
+  });
   return {
+    kindOfNode,
     hosts,
     hostIndex: new Map(hosts.map(({ id }, h) => [id, h])),
     nodeOfHost,
@@ -84,7 +99,7 @@ export function topologyOf(given: readonly Host[], policy: PlacementPolicy): Top
     cpusOfCore: Int32Array.from(cpusOfCore),
     wholeCore: Uint8Array.from(wholeCore),
     hasGeneral,
-    memoryMib: Int32Array.from(hosts.flatMap((host) => memoryForVms(host, policy))),
+    memoryMib,
     pages2m: pages(2),
     pages1g: pages(1024),
     distances: nodes.map(({ node }) => node.distances),

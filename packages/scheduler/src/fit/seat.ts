@@ -131,6 +131,7 @@ function* holdersOfDevices(shape: Shape, cells: number): Generator<readonly numb
 function seatFreely(room: Room, shape: Shape, host: number, policy: PlacementPolicy): Seating | null {
   const { topology } = room;
   const { needs } = shape;
+  if (!sumsSuffice(room, shape, host, policy)) return null;
   const first = topology.nodeOfHost[host] ?? 0;
   const nodes = Array.from({ length: (topology.nodeOfHost[host + 1] ?? 0) - first }, (_, i) => first + i);
   const cpus = (node: number) => vcpusOn(room, shape, node, policy);
@@ -179,10 +180,26 @@ function seatFreely(room: Room, shape: Shape, host: number, policy: PlacementPol
   return null;
 }
 
+/** Whether all nodes of the host have enough vCPUs and memory together: cheap, and nearly always the answer. */
+function sumsSuffice(room: Room, shape: Shape, host: number, policy: PlacementPolicy): boolean {
+  const { nodeOfHost, stride } = room.topology;
+  const { hugepageMib, memoryMib, vcpus } = shape.needs;
+  const dimension = hugepageMib === 0 ? MEMORY : hugepageMib === 2 ? PAGES_2M : PAGES_1G;
+  let memoryLeft = Math.ceil(memoryMib / (hugepageMib || 1));
+  let vcpusLeft = vcpus;
+  const end = nodeOfHost[host + 1] as number;
+  for (let node = nodeOfHost[host] as number; node < end; node++) {
+    memoryLeft -= Math.max(0, room.amounts[node * stride + dimension] as number);
+    if (vcpusLeft > 0) vcpusLeft -= vcpusOn(room, shape, node, policy);
+  }
+  return memoryLeft <= 0 && vcpusLeft <= 0;
+}
+
 function extraDemand(shape: Shape, policy: PlacementPolicy): CellDemand {
   return cellDemand(shape.needs, { vcpus: 0, memoryMib: 0 }, { first: true, devices: [], policy });
 }
 
+/** The room without what the demand takes; only the host's own nodes may be looked at. */
 function less(room: Room, demand: Demand, node: number): Room {
   const amounts = room.amounts.slice();
   demand.dimensions.forEach((dimension, i) => {

@@ -2,7 +2,7 @@
 import { GENERAL, ISOLATED, MEMORY, PAGES_1G, PAGES_2M, THREADS } from '../capacity/dimensions.ts';
 import { demandOn, fitsNode, type Room } from '../fit/seat.ts';
 import type { PlacementPolicy, ScorePart } from '../model.ts';
-import type { Demand, Shape } from '../shape/shape.ts';
+import type { CellDemand, Demand, Shape } from '../shape/shape.ts';
 import type { Mix } from './mix.ts';
 
 /**
@@ -11,7 +11,7 @@ import type { Mix } from './mix.ts';
  * | part            | weight | reason |
  * |-----------------|--------|--------|
  * | rareRoom        | 1      | for each expected shape, weighted by its share: how many of it fit the node less than before. Keeps whole cores, pages and large gaps for who needs them |
- * | emptiness       | 0.01   | (pack) how empty the node is: of equal ones the fullest, so that empty hosts stay empty. Small, since it must only decide what rareRoom leaves open |
+ * | emptiness       | 0.03   | (pack) how empty the node is: of equal ones the fullest, so that empty hosts stay empty. Small, since it must only decide what rareRoom leaves open |
  * | load            | 1000   | (spread) share of CPUs and memory used afterwards, memory twice: it cannot be over-committed. Large: rareRoom only decides among equal load |
  * | splitNuma       | 1e6    | spread over more NUMA nodes than needed: memory access across nodes costs every instruction, for ever |
  * | softRule        | 1e7    | each soft rule that is broken: more than any split, since somebody asked for it |
@@ -19,22 +19,19 @@ import type { Mix } from './mix.ts';
  */
 export const WEIGHTS = {
   rareRoom: 1,
-  emptiness: 0.01,
+  emptiness: 0.03,
   load: 1000,
   splitNuma: 1e6,
   softRule: 1e7,
   preferredHost: 1e9,
 } as const;
 
-/** How many copies of a shape fit a node, by its demand. */
-export function slots(room: Int32Array, at: number, demand: Demand): number {
-  let least = Number.POSITIVE_INFINITY;
-  const { dimensions, amounts } = demand;
-  for (let i = 0; i < dimensions.length; i++) {
-    const count = Math.floor((room[at + (dimensions[i] as number)] as number) / (amounts[i] as number));
-    if (count < least) least = count;
-  }
-  return least > 0 ? least : 0;
+/** The expected shapes in flat arrays, for one kind of node: shape i has the dimensions from start[i] to start[i + 1]. */
+interface FlatMix {
+  readonly start: Int32Array;
+  readonly dimensions: Int32Array;
+  readonly amounts: Int32Array;
+  readonly weights: Float64Array;
 }
 
 /** Costs of whole placements on single nodes; knows the expected mix. */
@@ -42,115 +39,163 @@ export class Costs {
   readonly #room: Room;
   readonly #policy: PlacementPolicy;
   readonly #capacity: Int32Array;
-  #mix: Mix = { shapes: [], weights: new Float64Array() };
-  /** Copies of each shape of the mix that fit each node now, times its weight, summed up. */
-  readonly #expected: Float64Array;
-  readonly #after: Int32Array;
+  #general: FlatMix = flatten({ shapes: [], weights: new Float64Array() }, true);
+  #isolatedOnly: FlatMix = this.#general;
+  /** How many of each expected shape fit each node now: [node * shapes + shape]. */
+  #slots = new Int32Array();
+  /** The demand that is being judged, by dimension. */
+  readonly #demand: Int32Array;
 
   constructor(room: Room, capacity: Int32Array, policy: PlacementPolicy) {
     this.#room = room;
     this.#capacity = capacity;
     this.#policy = policy;
-    this.#expected = new Float64Array(room.topology.nodeIds.length);
-    this.#after = new Int32Array(room.topology.stride);
+    this.#demand = new Int32Array(room.topology.stride);
   }
 
   setMix(mix: Mix): void {
-    this.#mix = mix;
-    for (let node = 0; node < this.#expected.length; node++) this.refresh(node);
+    this.#general = flatten(mix, true);
+    this.#isolatedOnly = flatten(mix, false);
+    this.#slots = new Int32Array(this.#room.topology.nodeIds.length * mix.shapes.length);
+    for (let node = 0; node < this.#room.topology.nodeIds.length; node++) this.refresh(node);
   }
 
   /** The node's room changed. */
   refresh(node: number): void {
-    this.#expected[node] = this.#expectedIn(this.#room.amounts, node * this.#room.topology.stride, node);
+    const mix = this.#mixOn(node);
+    const at = node * this.#room.topology.stride;
+    const count = mix.weights.length;
+    for (let i = 0; i < count; i++) this.#slots[node * count + i] = slotsIn(mix, i, this.#room.amounts, at, NOTHING);
   }
 
-  /** The node of the host that takes the whole VM at the least cost; -1 when none does. Its cost is then in `cheapestCost`. */
+  /** Of the whole VM on one node; infinite when it does not fit. */
+  whole({ whole }: Shape, node: number): number {
+    if (whole === null || !fitsNode(this.#room, demandOn(this.#room.topology, whole, node), node)) {
+      return Number.POSITIVE_INFINITY;
+    }
+    return this.#costOf(whole, node);
+  }
+
+  /** The node of the host that takes the whole VM at the least cost, the first of equals; -1 when none does. */
   cheapest(shape: Shape, host: number): number {
-    const { topology } = this.#room;
-    this.cheapestCost = Number.POSITIVE_INFINITY;
-    if (shape.whole === null) return -1;
-    const end = topology.nodeOfHost[host + 1] as number;
+    const { nodeOfHost } = this.#room.topology;
+    const end = nodeOfHost[host + 1] as number;
+    let least = Number.POSITIVE_INFINITY;
     let best = -1;
-    for (let node = topology.nodeOfHost[host] as number; node < end; node++) {
-      if (!fitsNode(this.#room, demandOn(topology, shape.whole, node), node)) continue;
+    for (let node = nodeOfHost[host] as number; node < end; node++) {
       const cost = this.whole(shape, node);
-      if (cost < this.cheapestCost || best < 0) [best, this.cheapestCost] = [node, cost];
+      if (cost < least) [least, best] = [cost, node];
     }
     return best;
   }
 
-  cheapestCost = Number.POSITIVE_INFINITY;
-
-  emptiness(node: number): number {
-    const { topology, amounts } = this.#room;
-    return WEIGHTS.emptiness * this.#freeShare(amounts, node * topology.stride, node);
-  }
-
-  whole(shape: Shape, node: number): number {
-    const { rareRoom, emptiness, load } = this.#parts(shape, node);
-    return rareRoom + emptiness + load;
-  }
-
+  /** What the cost of a whole placement is made of. */
   parts(shape: Shape, node: number): readonly ScorePart[] {
-    const { rareRoom, emptiness, load } = this.#parts(shape, node);
+    const cell = shape.whole;
+    if (cell === null) return [];
+    const demand = this.#setDemand(cell, node);
     const parts = [
-      { name: 'rareRoom', value: rareRoom },
-      { name: 'emptiness', value: emptiness },
-      { name: 'load', value: load },
+      { name: 'rareRoom', value: this.#rareRoom(node) },
+      this.#policy.prefer === 'pack'
+        ? { name: 'emptiness', value: this.emptiness(node) }
+        : { name: 'load', value: this.#load(node) },
     ];
+    this.#unset(demand);
     return parts.filter(({ value }) => value !== 0);
   }
 
-  #parts(shape: Shape, node: number): { rareRoom: number; emptiness: number; load: number } {
-    const { topology, amounts } = this.#room;
-    const at = node * topology.stride;
-    const after = this.#after;
-    for (let i = 0; i < after.length; i++) after[i] = amounts[at + i] as number;
-    if (shape.whole !== null) {
-      const demand = demandOn(topology, shape.whole, node);
-      for (let i = 0; i < demand.dimensions.length; i++) {
-        const dimension = demand.dimensions[i] as number;
-        after[dimension] = (after[dimension] as number) - (demand.amounts[i] as number);
-      }
-    }
-    const rareRoom = WEIGHTS.rareRoom * ((this.#expected[node] as number) - this.#expectedIn(after, 0, node));
-    if (this.#policy.prefer === 'pack') {
-      return { rareRoom, emptiness: this.emptiness(node), load: 0 };
-    }
-    return { rareRoom, emptiness: 0, load: WEIGHTS.load * this.#loadOf(after, node) };
-  }
-
-  #expectedIn(room: Int32Array, at: number, node: number): number {
-    const { shapes, weights } = this.#mix;
-    const general = this.#room.topology.hasGeneral[node] === 1;
-    let sum = 0;
-    for (let i = 0; i < shapes.length; i++) {
-      const cell = (shapes[i] as Shape).whole;
-      if (cell !== null) sum += (weights[i] as number) * slots(room, at, general ? cell.general : cell.isolatedOnly);
-    }
-    return sum;
-  }
-
-  /** Free CPUs and memory as shares of all, summed up. */
-  #freeShare(room: Int32Array, at: number, node: number): number {
+  /** Free CPUs and memory as shares of all, weighted. */
+  emptiness(node: number): number {
     const base = node * this.#room.topology.stride;
     let sum = 0;
-    for (const dimension of LOAD_DIMENSIONS) {
-      const all = this.#capacity[base + dimension] as number;
-      if (all > 0) sum += (room[at + dimension] as number) / all;
+    for (let i = 0; i < LOAD_DIMENSIONS.length; i++) {
+      const at = base + (LOAD_DIMENSIONS[i] as number);
+      const all = this.#capacity[at] as number;
+      if (all > 0) sum += (this.#room.amounts[at] as number) / all;
     }
-    return sum;
+    return WEIGHTS.emptiness * sum;
   }
 
-  #loadOf(after: Int32Array, node: number): number {
+  #costOf(cell: CellDemand, node: number): number {
+    const demand = this.#setDemand(cell, node);
+    const cost = this.#rareRoom(node) + (this.#policy.prefer === 'pack' ? this.emptiness(node) : this.#load(node));
+    this.#unset(demand);
+    return cost;
+  }
+
+  #setDemand(cell: CellDemand, node: number): Demand {
+    const demand = demandOn(this.#room.topology, cell, node);
+    const { dimensions, amounts } = demand;
+    for (let i = 0; i < dimensions.length; i++) this.#demand[dimensions[i] as number] = amounts[i] as number;
+    return demand;
+  }
+
+  #unset({ dimensions }: Demand): void {
+    for (let i = 0; i < dimensions.length; i++) this.#demand[dimensions[i] as number] = 0;
+  }
+
+  #rareRoom(node: number): number {
+    const mix = this.#mixOn(node);
+    const { weights } = mix;
+    const count = weights.length;
+    const at = node * this.#room.topology.stride;
+    let sum = 0;
+    for (let i = 0; i < count; i++) {
+      const before = this.#slots[node * count + i] as number;
+      // Nothing to lose: common where the node is full.
+      if (before === 0) continue;
+      const after = slotsIn(mix, i, this.#room.amounts, at, this.#demand);
+      if (after !== before) sum += (weights[i] as number) * (before - after);
+    }
+    return WEIGHTS.rareRoom * sum;
+  }
+
+  /** Share of CPUs and memory used afterwards. */
+  #load(node: number): number {
     const base = node * this.#room.topology.stride;
-    const used = (dimension: number) => {
+    let sum = 0;
+    for (let i = 0; i < LOAD_DIMENSIONS.length; i++) {
+      const dimension = LOAD_DIMENSIONS[i] as number;
       const all = this.#capacity[base + dimension] as number;
-      return all > 0 ? 1 - (after[dimension] as number) / all : 0;
-    };
-    return 2 * used(MEMORY) + used(GENERAL + THREADS) + used(ISOLATED + THREADS) + used(PAGES_2M) + used(PAGES_1G);
+      if (all === 0) continue;
+      const left = (this.#room.amounts[base + dimension] as number) - (this.#demand[dimension] as number);
+      sum += (dimension === MEMORY ? 2 : 1) * (1 - left / all);
+    }
+    return WEIGHTS.load * sum;
+  }
+
+  #mixOn(node: number): FlatMix {
+    return this.#room.topology.hasGeneral[node] === 1 ? this.#general : this.#isolatedOnly;
   }
 }
 
-const LOAD_DIMENSIONS = [MEMORY, PAGES_2M, PAGES_1G, GENERAL + THREADS, ISOLATED + THREADS] as const;
+const NOTHING = new Int32Array(1024);
+
+/** How many copies of an expected shape fit what is left of a node. */
+function slotsIn(mix: FlatMix, index: number, room: Int32Array, at: number, taken: Int32Array): number {
+  const end = mix.start[index + 1] as number;
+  let least = Number.POSITIVE_INFINITY;
+  for (let i = mix.start[index] as number; i < end; i++) {
+    const dimension = mix.dimensions[i] as number;
+    const left = (room[at + dimension] as number) - (taken[dimension] as number);
+    const amount = mix.amounts[i] as number;
+    if (left < amount) return 0;
+    const count = left / amount;
+    if (count < least) least = count;
+  }
+  return Math.floor(least);
+}
+
+function flatten({ shapes, weights }: Mix, general: boolean): FlatMix {
+  const demands = shapes.flatMap(({ whole }) => (whole === null ? [] : [general ? whole.general : whole.isolatedOnly]));
+  const start = [0];
+  for (const { dimensions } of demands) start.push((start.at(-1) ?? 0) + dimensions.length);
+  return {
+    start: Int32Array.from(start),
+    dimensions: Int32Array.from(demands.flatMap(({ dimensions }) => [...dimensions])),
+    amounts: Int32Array.from(demands.flatMap(({ amounts }) => [...amounts])),
+    weights,
+  };
+}
+
+const LOAD_DIMENSIONS: readonly number[] = [MEMORY, PAGES_2M, PAGES_1G, GENERAL + THREADS, ISOLATED + THREADS];

@@ -26,4 +26,14 @@ export function mixOf(counts: ReadonlyMap<Shape, number>): Mix {
   return { shapes: commonest.map(([shape]) => shape), weights: Float64Array.from(raw, (weight) => weight / sum) };
 }
 
+/** The same shapes with nearly the same shares: a quarter more or less changes no decision that matters. */
+export function isLike(a: Mix, b: Mix): boolean {
+  if (a.shapes.length !== b.shapes.length) return false;
+  const share = new Map(b.shapes.map((shape, i) => [shape, b.weights[i] ?? 0]));
+  return a.shapes.every((shape, i) => {
+    const [now, before] = [a.weights[i] ?? 0, share.get(shape) ?? 0];
+    return before > 0 && Math.abs(now - before) <= 0.25 * before;
+  });
+}
+
 const size = ({ needs }: Shape) => needs.vcpus + needs.memoryMib / 4096;
