@@ -6,7 +6,7 @@ import { GENERAL, ISOLATED } from './capacity/dimensions.ts';
 import { Ledger } from './capacity/ledger.ts';
 import { type Topology, topologyOf } from './capacity/topology.ts';
 import { explainHost, hostRefusals, type Inquiry, summaryOf } from './explain/explain.ts';
-import { type Room, type Seating, seatingsOn, seatSpread, seatWhole } from './fit/seat.ts';
+import { mayBeSpread, mightSeat, type Room, type Seating, seatingsOn, seatSpread, seatWhole } from './fit/seat.ts';
 import type { HostVerdict, PlacedVm, Placement, PlacementPolicy, Refusal, Snapshot, Vm } from './model.ts';
 import { Costs, WEIGHTS } from './rank/cost.ts';
 import { isLike, type Mix, mixOf } from './rank/mix.ts';
@@ -16,6 +16,7 @@ import { Groups, type Ruling } from './rule/groups.ts';
 import { type Shape, shapeKey, shapeOf } from './shape/shape.ts';
 import { Failover, type Survival } from './survive/failover.ts';
 import { lossesOf } from './survive/losses.ts';
+import { type Effort, enough } from './survive/search.ts';
 
 /** What a loss would do to the VMs of its hosts. */
 export interface Drill {
@@ -111,9 +112,9 @@ export class Planner {
     this.#groups.remove(held.vm);
     const host = this.#topology.hostIndex.get(held.placement.host);
     if (host === undefined) return true;
-    const changed = held.vm.ha ? this.#failover.remove(id, host) : [];
     for (const node of this.#nodesOf(host)) this.#refresh(node);
-    for (const node of changed) this.#refresh(node);
+    if (held.vm.ha) for (const node of this.#failover.remove(id, host)) this.#refresh(node);
+    for (const node of this.#failover.retry()) this.#refresh(node);
     return true;
   }
 
@@ -131,18 +132,19 @@ export class Planner {
 
   /** What happens if this host, or what fails together with it, is lost. With the policy "off" nothing is planned: empty. */
   drills(): readonly Drill[] {
-    return this.#failover.losses.map((loss, index) => {
+    return this.#failover.plans().map(({ loss, refuges, homeless }) => {
       const ledger = new Ledger(this.#topology, this.#policy);
       for (const { vm, placement } of this.#placed.values()) ledger.take(vm, placement);
+      const moves = refuges.map(({ member: { vm, shape }, host, seating }) => {
+        const placement = this.#exact(shape, host, seating, ledger);
+        ledger.take(vm, placement);
+        return { vm, placement };
+      });
       return {
         loss: loss.name,
         hosts: loss.hosts.map((host) => this.#topology.hosts[host]?.id as HostId),
-        moves: this.#failover.refugesOf(index).map(({ member, host, seating }) => {
-          const placement = this.#exact(member.shape, host, seating, ledger);
-          ledger.take(member.vm, placement);
-          return { vm: member.vm, placement };
-        }),
-        homeless: this.#failover.homelessOf(index).map(({ vm }) => vm),
+        moves,
+        homeless,
       };
     });
   }
@@ -163,6 +165,7 @@ export class Planner {
 
   #explain(vm: Vm): readonly HostVerdict[] {
     const { shape } = this.#classOf(vm);
+    const effort = enough();
     const inquiry: Inquiry = {
       vm,
       shape,
@@ -171,7 +174,7 @@ export class Planner {
       groups: this.#groups,
       policy: this.#policy,
       costs: this.#costs,
-      survives: (host) => (this.#failover.losses.length === 0 ? SURVIVED : this.#survives(vm, shape, host)),
+      survives: (host) => (this.#failover.isOff ? SURVIVED : this.#survives(vm, shape, host, effort)),
       vmName: (id) => this.#placed.get(id as VmId)?.vm.name ?? id,
     };
     return this.#topology.hosts.map((_, host) => explainHost(inquiry, host));
@@ -187,13 +190,14 @@ export class Planner {
     const host = this.#bestHost(vm, cls, may);
     const seating = host < 0 ? null : this.#seat(cls.shape, host);
     if (seating !== null) return { host, seating };
-    return this.#failover.losses.length === 0 ? null : this.#chooseWithOtherPlans(vm, cls);
+    return this.#failover.isOff ? null : this.#chooseWithOtherPlans(vm, cls);
   }
 
   /** The best host beside what the plans keep back as they stand; -1 when there is none. */
   #bestHost(vm: Vm, cls: ShapeClass, may: (host: number) => boolean): number {
     const soft = this.#rulings(vm, true);
-    if (vm.pinnedHost !== '' || vm.preferredHosts.length > 0 || soft.length > 0) return this.#bestByWish(vm, cls, soft, may);
+    if (vm.pinnedHost !== '' || vm.preferredHosts.length > 0 || soft.length > 0)
+      return this.#bestByWish(vm, cls, soft, may);
     const whole = firstOf(cls.whole.upToDate(), may);
     // Only when no NUMA node of the cluster takes it whole.
     return whole >= 0 || !cls.spreads ? whole : firstOf(cls.spread.upToDate(), may);
@@ -218,18 +222,22 @@ export class Planner {
 
   /** No host fits beside what the plans keep back as they stand. Other plans may exist: looks for the first host that has them. */
   #chooseWithOtherPlans(vm: Vm, cls: ShapeClass): Choice | null {
+    const effort = enough();
     const hard = this.#rulings(vm, false);
     for (let host = 0; host < this.#topology.hosts.length; host++) {
-      if (cls.admits[host] !== 1 || (vm.pinnedHost !== '' && this.#topology.hosts[host]?.id !== vm.pinnedHost)) continue;
+      if (cls.admits[host] !== 1 || (vm.pinnedHost !== '' && this.#topology.hosts[host]?.id !== vm.pinnedHost))
+        continue;
       if (hard.some((ruling) => !this.#groups.allows(ruling, host))) continue;
-      const { seating } = this.#survives(vm, cls.shape, host);
+      if (!mightSeat(this.#free, cls.shape, host, this.#policy)) continue;
+      const { seating } = this.#survives(vm, cls.shape, host, effort);
       if (seating !== null) return { host, seating };
+      if (effort.left < 0) return null;
     }
     return null;
   }
 
   /** Whether all losses can be survived with the VM on this host, with whatever plans; and then, where on the host. */
-  #survives(vm: Vm, shape: Shape, host: number): Survival & { readonly seating: Seating | null } {
+  #survives(vm: Vm, shape: Shape, host: number, effort: Effort): Survival & { readonly seating: Seating | null } {
     let why: Survival = { ok: false, loss: '', proven: true };
     for (const { seating, held } of seatingsOn(this.#free, shape, host, this.#policy)) {
       const amounts = this.#free.amounts.slice();
@@ -240,7 +248,7 @@ export class Planner {
         });
       }
       const nodes = [...new Set(held.map(({ node }) => node))];
-      why = this.#failover.couldSurvive({ ...this.#free, amounts }, nodes, vm.ha ? { vm, shape, host } : null);
+      why = this.#failover.couldSurvive(amounts, nodes, vm.ha ? { vm, shape, host } : null, effort);
       if (why.ok) return { ...why, seating };
     }
     return { ...why, seating: null };
@@ -309,7 +317,7 @@ export class Planner {
   /** Plans for the failure of its host, and repairs plans that relied on what it took. */
   #protect(vm: Vm, placement: Placement): void {
     const host = this.#topology.hostIndex.get(placement.host);
-    if (host === undefined || this.#failover.losses.length === 0) return;
+    if (host === undefined || this.#failover.isOff) return;
     for (const node of this.#nodesOf(host)) for (const changed of this.#failover.recheck(node)) this.#refresh(changed);
     if (!vm.ha) return;
     const { shape } = this.#classOf(vm);
@@ -372,7 +380,7 @@ export class Planner {
         () => {},
         (host) => (admits[host] === 1 ? this.#spreadCost(shape, host) : Number.POSITIVE_INFINITY),
       ),
-      spreads: shape.cells.length > 0 || (shape.maySplit && topology.nodeIds.length > topology.hosts.length),
+      spreads: mayBeSpread(shape, topology),
       refused: null,
     };
     this.#classes.set(key, cls);

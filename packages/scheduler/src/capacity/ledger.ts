@@ -106,8 +106,7 @@ export class Ledger {
       }
     };
     const untouched = (core: number) =>
-      besides.length === 0 ||
-      !(besides.includes(this.#freeCpu(core, 0)) || besides.includes(this.#freeCpu(core, 1)));
+      besides.length === 0 || !(besides.includes(this.#freeCpu(core, 0)) || besides.includes(this.#freeCpu(core, 1)));
     const whole = (core: number) => this.#isWhole(core) && untouched(core);
     const single = (core: number) => this.topology.cpusOfCore[2 * core + 1] === -1;
     if (smt === 'isolate') {

@@ -78,10 +78,16 @@ export function topologyOf(given: readonly Host[], policy: PlacementPolicy): Top
   const kinds = new Map<string, number>();
   const kindOfNode = Int32Array.from(nodes, ({ host, node }, n) => {
     const cores = [...wholeCore.slice(coreOfNode[n], coreOfNode[n + 1])].join('');
-    const threads = cpusOfCore.slice(2 * (coreOfNode[n] ?? 0), 2 * (coreOfNode[n + 1] ?? 0)).map((cpu) => (cpu < 0 ? 0 : 1));
+    const threads = cpusOfCore
+      .slice(2 * (coreOfNode[n] ?? 0), 2 * (coreOfNode[n + 1] ?? 0))
+      .map((cpu) => (cpu < 0 ? 0 : 1));
     const isolated = (isolatedCoreOfNode[n] ?? 0) - (coreOfNode[n] ?? 0);
-    const devices = deviceClasses.map((name) => addresses(host, name, (at) => at === node.id || (at === null && isUniform(host))).length);
-    const key = [memoryMib[n], JSON.stringify(node.hugepages), cores, threads.join(''), isolated, devices.join()].join(' ');
+    const devices = deviceClasses.map(
+      (name) => addresses(host, name, (at) => at === node.id || (at === null && isUniform(host))).length,
+    );
+    const key = [memoryMib[n], JSON.stringify(node.hugepages), cores, threads.join(''), isolated, devices.join()].join(
+      ' ',
+    );
     const kind = kinds.get(key) ?? kinds.size;
     kinds.set(key, kind);
     return kind;
@@ -129,7 +135,10 @@ interface Core {
   readonly whole: boolean;
 }
 
-function coresOf(node: NumaNode, host: Host): { readonly general: readonly Core[]; readonly isolated: readonly Core[] } {
+function coresOf(
+  node: NumaNode,
+  host: Host,
+): { readonly general: readonly Core[]; readonly isolated: readonly Core[] } {
   const online = new Set(node.cpus);
   const [reserved, isolated] = [new Set(host.reservedCpus), new Set(host.isolatedCpus)];
   const named = node.smtSiblings.map((set) => set.filter((cpu) => online.has(cpu)).toSorted((a, b) => a - b));

@@ -111,7 +111,8 @@ function roomRefusals(inquiry: Inquiry, host: number): readonly CheckerRefusal[]
       const fitting = nodes.filter((node) => fitsNode(free, demandOn(topology, cell, node), node));
       return `cell ${index} (${cell.vcpus} vCPUs, ${cell.memoryMib} MiB) fits ${fitting.length === 0 ? 'no node' : `node ${fitting.map((node) => nodeIds[node]).join(', ')}`}`;
     });
-    const few = shape.cells.length > nodes.length ? `needs ${shape.cells.length} NUMA nodes, the host has ${nodes.length}; ` : '';
+    const few =
+      shape.cells.length > nodes.length ? `needs ${shape.cells.length} NUMA nodes, the host has ${nodes.length}; ` : '';
     return [{ checker: 'numa', reason: `${few}each cell needs a node of its own: ${lines.join('; ')}` }];
   }
   const whole = shape.whole;
@@ -120,7 +121,11 @@ function roomRefusals(inquiry: Inquiry, host: number): readonly CheckerRefusal[]
   for (const checker of ROOM_CHECKERS) {
     const short = nodes.map((node) => shortages.get(node)?.find((each) => each.checker === checker));
     // Some node has enough of this, or all together have and the VM may be spread.
-    if (short.some((each) => each === undefined) || (shape.maySplit && nodes.length > 1 && sumSuffices(inquiry, checker, nodes))) continue;
+    if (
+      short.some((each) => each === undefined) ||
+      (shape.maySplit && nodes.length > 1 && sumSuffices(inquiry, checker, nodes))
+    )
+      continue;
     refusals.push({
       checker,
       reason: nodes.map((node, index) => `${prefix(node)}${short[index]?.text}`).join('; '),
@@ -130,7 +135,10 @@ function roomRefusals(inquiry: Inquiry, host: number): readonly CheckerRefusal[]
     for (const { classIndex, count } of shape.looseDevices) {
       const have = looseCount(free, host, classIndex);
       if (have < count) {
-        refusals.push({ checker: 'device', reason: `needs ${count} ${topology.deviceClasses[classIndex]}, ${have} free` });
+        refusals.push({
+          checker: 'device',
+          reason: `needs ${count} ${topology.deviceClasses[classIndex]}, ${have} free`,
+        });
       }
     }
   }
@@ -162,7 +170,8 @@ function shortagesOf(inquiry: Inquiry, demand: Demand, node: number): readonly S
   const have = (dimension: number) => Math.max(0, amounts[node * topology.stride + dimension] ?? 0);
   const short = (dimension: number) => need(dimension) > have(dimension);
   const found: Shortage[] = [];
-  const list = (cpus: readonly number[]) => (cpus.length === 0 ? '' : `: ${cpus.slice(0, 16).join(', ')}${cpus.length > 16 ? ', …' : ''}`);
+  const list = (cpus: readonly number[]) =>
+    cpus.length === 0 ? '' : `: ${cpus.slice(0, 16).join(', ')}${cpus.length > 16 ? ', …' : ''}`;
   if (needs.cpuPolicy === 'shared') {
     if (short(GENERAL + THREADS) || short(GENERAL + WIDE)) {
       const left = Math.floor(have(GENERAL + THREADS) / SHARED_VCPU);
@@ -182,7 +191,8 @@ function shortagesOf(inquiry: Inquiry, demand: Demand, node: number): readonly S
         const cpus = ledger.freeCpus(node, pool);
         const usable = Math.floor(have(pool + THREADS) / thread);
         // Shared VMs run on some of the free ones.
-        const note = usable < cpus.length ? `, ${usable} free beside the shared VMs` : `, ${cpus.length} free${list(cpus)}`;
+        const note =
+          usable < cpus.length ? `, ${usable} free beside the shared VMs` : `, ${cpus.length} free${list(cpus)}`;
         found.push({ checker: 'cpu', text: `needs ${Math.ceil(need(pool + THREADS) / thread)} ${word}${note}` });
       } else if (short(pool + CORES) || short(pool + WIDE) || short(pool + SMT_CORES)) {
         const threads = short(pool + SMT_CORES) ? ' with two threads' : '';
@@ -219,17 +229,26 @@ function sumSuffices({ shape, free }: Inquiry, checker: CheckerName, nodes: read
   const [first] = nodes;
   if (shape.whole === null || first === undefined) return false;
   const demand = demandOn(topology, shape.whole, first);
-  return DIMENSIONS_OF[checker]?.(topology.deviceClasses.length).every((dimension) => {
-    const at = demand.dimensions.indexOf(dimension);
-    if (at < 0) return true;
-    const have = nodes.reduce((sum, node) => sum + Math.max(0, amounts[node * topology.stride + dimension] ?? 0), 0);
-    return have >= (demand.amounts[at] ?? 0);
-  }) ?? false;
+  return (
+    DIMENSIONS_OF[checker]?.(topology.deviceClasses.length).every((dimension) => {
+      const at = demand.dimensions.indexOf(dimension);
+      if (at < 0) return true;
+      const have = nodes.reduce((sum, node) => sum + Math.max(0, amounts[node * topology.stride + dimension] ?? 0), 0);
+      return have >= (demand.amounts[at] ?? 0);
+    }) ?? false
+  );
 }
 
 const DIMENSIONS_OF: Partial<Record<CheckerName, (classes: number) => readonly number[]>> = {
   cpu: () => [GENERAL + THREADS, ISOLATED + THREADS],
-  smt: () => [GENERAL + CORES, GENERAL + WIDE, GENERAL + SMT_CORES, ISOLATED + CORES, ISOLATED + WIDE, ISOLATED + SMT_CORES],
+  smt: () => [
+    GENERAL + CORES,
+    GENERAL + WIDE,
+    GENERAL + SMT_CORES,
+    ISOLATED + CORES,
+    ISOLATED + WIDE,
+    ISOLATED + SMT_CORES,
+  ],
   memory: () => [MEMORY],
   hugepages: () => [PAGES_2M, PAGES_1G],
 };
@@ -284,7 +303,10 @@ export function summaryOf(verdicts: readonly HostVerdict[]): string {
   }
   return [...first]
     .toSorted(([, a], [, b]) => b.count - a.count)
-    .map(([checker, { count, host, reason }]) => `${checker} refuses ${count} of ${verdicts.length} hosts (${host}: ${reason})`)
+    .map(
+      ([checker, { count, host, reason }]) =>
+        `${checker} refuses ${count} of ${verdicts.length} hosts (${host}: ${reason})`,
+    )
     .join('; ');
 }
 

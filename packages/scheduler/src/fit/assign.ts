@@ -17,7 +17,9 @@ export function assignCells(room: Room, cells: readonly CellDemand[], host: numb
   const order = Array.from({ length: count }, (_, i) => first + i).toSorted(
     (a, b) => fullness(room, a) - fullness(room, b) || a - b,
   );
-  const candidates = cells.map((cell) => order.filter((node) => fitsNode(room, demandOn(room.topology, cell, node), node)));
+  const candidates = cells.map((cell) =>
+    order.filter((node) => fitsNode(room, demandOn(room.topology, cell, node), node)),
+  );
   if (candidates.some((nodes) => nodes.length === 0)) return null;
   const near = nearest(room, candidates, first);
   const cellOfNode = new Map<number, number>();
@@ -42,7 +44,9 @@ export function assignCells(room: Room, cells: readonly CellDemand[], host: numb
 function fullness(room: Room, node: number): number {
   const at = node * room.topology.stride;
   return (
-    (room.amounts[at + MEMORY] ?? 0) + (room.amounts[at + GENERAL + THREADS] ?? 0) + (room.amounts[at + ISOLATED + THREADS] ?? 0)
+    (room.amounts[at + MEMORY] ?? 0) +
+    (room.amounts[at + GENERAL + THREADS] ?? 0) +
+    (room.amounts[at + ISOLATED + THREADS] ?? 0)
   );
 }
 

@@ -1,5 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-import { CORES, DEVICES, GENERAL, ISOLATED, MEMORY, SHARED_VCPU, SMT_CORES, THREADS, threadShares, WIDE, PAGES_1G, PAGES_2M } from '../capacity/dimensions.ts';
+import {
+  CORES,
+  DEVICES,
+  GENERAL,
+  ISOLATED,
+  MEMORY,
+  PAGES_1G,
+  PAGES_2M,
+  SHARED_VCPU,
+  SMT_CORES,
+  THREADS,
+  threadShares,
+  WIDE,
+} from '../capacity/dimensions.ts';
 import type { Topology } from '../capacity/topology.ts';
 import type { GuestCell, PlacementPolicy } from '../model.ts';
 import { type CellDemand, cellDemand, type Demand, type Shape } from '../shape/shape.ts';
@@ -57,7 +70,13 @@ function looseAt(topology: Topology, host: number, classIndex: number): number {
 /** All of the VM on one node. */
 export function seatWhole(room: Room, shape: Shape, host: number, node: number): Seating | null {
   const seats = [{ node, vcpus: shape.needs.vcpus, memoryMib: shape.needs.memoryMib }];
-  return withDevices(room, shape, host, seats, shape.boundDevices.map((each) => ({ ...each, node, loose: false, bound: true })));
+  return withDevices(
+    room,
+    shape,
+    host,
+    seats,
+    shape.boundDevices.map((each) => ({ ...each, node, loose: false, bound: true })),
+  );
 }
 
 /** More than one node: explicit cells, or a VM that no node takes whole. null when the host cannot. */
@@ -135,8 +154,7 @@ function seatFreely(room: Room, shape: Shape, host: number, policy: PlacementPol
   const first = topology.nodeOfHost[host] ?? 0;
   const nodes = Array.from({ length: (topology.nodeOfHost[host + 1] ?? 0) - first }, (_, i) => first + i);
   const cpus = (node: number) => vcpusOn(room, shape, node, policy);
-  const at = (node: number, dimension: number) =>
-    Math.max(0, room.amounts[node * topology.stride + dimension] ?? 0);
+  const at = (node: number, dimension: number) => Math.max(0, room.amounts[node * topology.stride + dimension] ?? 0);
   const pageDimension = needs.hugepageMib === 0 ? MEMORY : needs.hugepageMib === 2 ? PAGES_2M : PAGES_1G;
   const unitMib = needs.hugepageMib === 0 ? 1 : needs.hugepageMib;
   const units = Math.ceil(needs.memoryMib / unitMib);
@@ -241,11 +259,16 @@ function withDevices(
   const first = topology.nodeOfHost[host] ?? 0;
   const sources = [
     { node: first, loose: true },
-    ...Array.from({ length: (topology.nodeOfHost[host + 1] ?? 0) - first }, (_, i) => ({ node: first + i, loose: false, bound: true })),
+    ...Array.from({ length: (topology.nodeOfHost[host + 1] ?? 0) - first }, (_, i) => ({
+      node: first + i,
+      loose: false,
+      bound: true,
+    })),
   ];
   for (const request of shape.looseDevices) {
     const left = ({ node, loose }: { readonly node: number; readonly loose: boolean }) =>
-      (amounts[loose ? looseAt(topology, host, request.classIndex) : deviceAt(topology, node, request.classIndex)] ?? 0) -
+      (amounts[loose ? looseAt(topology, host, request.classIndex) : deviceAt(topology, node, request.classIndex)] ??
+        0) -
       devices.reduce(
         (sum, each) =>
           sum + (each.node === node && each.loose === loose && each.classIndex === request.classIndex ? each.count : 0),
@@ -264,6 +287,23 @@ function withDevices(
     if (wanted > 0) return null;
   }
   return { seats, devices };
+}
+
+/** Whether a VM that no node takes whole may be on several. */
+export function mayBeSpread(shape: Shape, topology: Topology): boolean {
+  return shape.cells.length > 0 || (shape.maySplit && topology.nodeIds.length > topology.hosts.length);
+}
+
+/** Cheap, and nearly always the answer: false only when the host certainly cannot take the VM. */
+export function mightSeat(room: Room, shape: Shape, host: number, policy: PlacementPolicy): boolean {
+  const { topology } = room;
+  const end = topology.nodeOfHost[host + 1] as number;
+  const first = topology.nodeOfHost[host] as number;
+  if (shape.whole === null) return end - first >= shape.cells.length;
+  for (let node = first; node < end; node++) {
+    if (fitsNode(room, demandOn(topology, shape.whole, node), node)) return true;
+  }
+  return shape.maySplit && end - first > 1 && sumsSuffice(room, shape, host, policy);
 }
 
 /** Every way in which the host can take the VM: each node that takes it whole, or else one spread over several. */
@@ -286,7 +326,12 @@ export function* seatingsOn(room: Room, shape: Shape, host: number, policy: Plac
 }
 
 /** What a seating takes of each node, for counting. */
-export function heldBy(shape: Shape, { seats, devices }: Seating, topology: Topology, policy: PlacementPolicy): readonly Held[] {
+export function heldBy(
+  shape: Shape,
+  { seats, devices }: Seating,
+  topology: Topology,
+  policy: PlacementPolicy,
+): readonly Held[] {
   const [only] = seats;
   const whole = seats.length === 1 && only !== undefined && shape.whole !== null;
   const held: Held[] = whole

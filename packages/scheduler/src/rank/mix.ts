@@ -19,7 +19,9 @@ const FLOOR = 0.02;
 export function mixOf(counts: ReadonlyMap<Shape, number>): Mix {
   const single = [...counts].filter(([shape, count]) => shape.whole !== null && count > 0);
   // By what they take in all, not by how many they are: the rare big ones are the first that find no room.
-  const commonest = single.toSorted(([a, x], [b, y]) => y * size(b) - x * size(a) || a.index - b.index).slice(0, SHAPES_MAX);
+  const commonest = single
+    .toSorted(([a, x], [b, y]) => y * size(b) - x * size(a) || a.index - b.index)
+    .slice(0, SHAPES_MAX);
   const all = commonest.reduce((sum, [, count]) => sum + count, 0);
   const raw = commonest.map(([, count]) => Math.max(FLOOR, count / all));
   const sum = raw.reduce((total, weight) => total + weight, 0);

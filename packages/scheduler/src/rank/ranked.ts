@@ -81,7 +81,8 @@ export class Ranked {
     });
     if (!known) {
       // Most nodes of a young cluster are as empty as their neighbours.
-      for (let node = 0; node < nodeIds.length; node++) this.#update(node, isLikeBefore(this.#room, node) ? node - 1 : -1);
+      for (let node = 0; node < nodeIds.length; node++)
+        this.#update(node, isLikeBefore(this.#room, node) ? node - 1 : -1);
       this.#ranking.rebuild(this.#costOf);
     }
     this.#position = this.#changes.position;

@@ -61,7 +61,8 @@ export class Groups {
   /** Whether a VM may be on the host, as far as one rule goes. */
   allows({ kind, hosts }: Ruling, host: number): boolean {
     if (kind === 'together') return hosts.includes(host);
-    for (const other of hosts) if (other === host || (kind === 'pair' && this.sharedDomain(other, host) !== null)) return false;
+    for (const other of hosts)
+      if (other === host || (kind === 'pair' && this.sharedDomain(other, host) !== null)) return false;
     return true;
   }
 

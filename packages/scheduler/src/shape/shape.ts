@@ -70,15 +70,9 @@ export function shapeKey(needs: Needs): string {
   return key;
 }
 
-const compare = (a: readonly unknown[], b: readonly unknown[]) =>
-  JSON.stringify(a) < JSON.stringify(b) ? -1 : 1;
+const compare = (a: readonly unknown[], b: readonly unknown[]) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1);
 
-export function shapeOf(
-  needs: Needs,
-  index: number,
-  policy: PlacementPolicy,
-  deviceClasses: readonly string[],
-): Shape {
+export function shapeOf(needs: Needs, index: number, policy: PlacementPolicy, deviceClasses: readonly string[]): Shape {
   const classIndex = (name: string) => deviceClasses.indexOf(name);
   const known = needs.devices.filter((device) => device.count > 0 && classIndex(device.class) >= 0);
   const bound = known
@@ -101,8 +95,7 @@ export function shapeOf(
         count: device.count,
         near: device.numa === 'preferred',
       })),
-    unknownDevice:
-      needs.devices.find((device) => device.count > 0 && classIndex(device.class) < 0)?.class ?? null,
+    unknownDevice: needs.devices.find((device) => device.count > 0 && classIndex(device.class) < 0)?.class ?? null,
     extraCpus: extraCpus(needs),
   };
 }

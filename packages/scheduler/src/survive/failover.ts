@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { VmId } from '@busbar/core/ids';
-import { demandOn, type Room, type Seated, seatingsOn } from '../fit/seat.ts';
+import { demandOn, mayBeSpread, mightSeat, type Room, type Seated, seatingsOn } from '../fit/seat.ts';
 import type { PlacementPolicy, Vm } from '../model.ts';
 import type { Groups, Ruling } from '../rule/groups.ts';
-import type { Demand, Shape } from '../shape/shape.ts';
+import type { Shape } from '../shape/shape.ts';
+import { Holds } from './holds.ts';
 import type { Loss } from './losses.ts';
+import { type Effort, enough, inOrder, type SearchWorld, search, type Verdict } from './search.ts';
 
 /** An HA VM, as a failure sees it. */
 export interface Member {
@@ -19,6 +21,13 @@ export interface Refuge extends Seated {
   readonly host: number;
 }
 
+/** Whether every loss would be survived; if not, one that would not, and whether that is proven. */
+export interface Survival {
+  readonly ok: boolean;
+  readonly loss: string;
+  readonly proven: boolean;
+}
+
 /** What the plans need of the cluster. */
 export interface FailoverWorld {
   /** What is free now, nothing kept back. */
@@ -29,411 +38,329 @@ export interface FailoverWorld {
   readonly admits: (shape: Shape, host: number) => boolean;
 }
 
-/** Steps of the search for a plan; enough for every order of 7 VMs over 4 hosts, a few ms. */
-const STEPS_MAX = 20_000;
-
-/** Whether every loss would be survived; if not, one that would not, and whether that is proven. */
-export interface Survival {
-  readonly ok: boolean;
-  readonly loss: string;
-  readonly proven: boolean;
+/** The plan for one loss. */
+interface Plan {
+  readonly loss: Loss;
+  readonly index: number;
+  /** 1: the host is lost. */
+  readonly isLost: Uint8Array;
+  /** HA VMs on its hosts. */
+  readonly members: Map<VmId, Member>;
+  readonly refuges: Map<VmId, Refuge>;
+  /** Members without a place. */
+  readonly homeless: Map<VmId, Member>;
+  /** Where the last one went: the next one likely fits there as well. */
+  lastHost: number;
 }
 
-type Verdict =
-  | { readonly kind: 'planned'; readonly refuges: readonly Refuge[] }
-  /** Proven: no plan has a place for all. */
-  | { readonly kind: 'impossible' }
-  /** The search was cut off. Counts as no, and says so. */
-  | { readonly kind: 'unproven' };
-
 /**
- * For each loss that must be survived, a plan: where every HA VM of the lost hosts goes. What the plans of one loss hold on a
- * node adds up; those of different losses do not, since one is survived at a time: kept back is the most that any of them holds.
+ * For each loss that must be survived, a plan: where every HA VM of the lost hosts goes, so that the question "may this VM
+ * come here?" is answered by looking at what the plans hold. Plans are mended where something is in their way, and made
+ * anew, by trying everything, where mending fails.
  */
 export class Failover {
-  readonly losses: readonly Loss[];
-  /** reserve[node * stride + dimension]: what must stay free. */
-  readonly reserve: Int32Array;
   readonly #world: FailoverWorld;
-  readonly #lossesOfHost: readonly (readonly number[])[];
-  readonly #isLost: readonly Uint8Array[];
-  /** Per loss: the members on its hosts. */
-  readonly #members: readonly Map<VmId, Member>[];
-  readonly #refuges: readonly Map<VmId, Refuge>[];
-  readonly #homeless: readonly Map<VmId, Member>[];
-  /** What a loss holds on a node: pool[slot * stride ...]. */
-  readonly #slots = new Map<number, number>();
-  readonly #slotsOfNode: readonly number[][];
-  readonly #lossOfSlot: number[] = [];
-  #pool = new Int32Array(1024);
-  /** Where the last VM of each loss went, and the last one of any: the next one likely fits there as well. */
-  readonly #lastRefuge: Int32Array;
+  readonly #plans: readonly Plan[];
+  readonly #plansOfHost: readonly (readonly Plan[])[];
+  readonly #holds: Holds;
+  readonly #scratch: Room;
+  /** Where something was last kept back. */
   #spare = -1;
 
   constructor(losses: readonly Loss[], world: FailoverWorld) {
     const { topology } = world.free;
-    this.losses = losses;
     this.#world = world;
-    this.reserve = new Int32Array(world.free.amounts.length);
-    this.#lossesOfHost = topology.hosts.map((_, h) =>
-      losses.flatMap((loss, index) => (loss.hosts.includes(h) ? [index] : [])),
-    );
-    this.#isLost = losses.map((loss) => {
-      const lost = new Uint8Array(topology.hosts.length);
-      for (const host of loss.hosts) lost[host] = 1;
-      return lost;
+    this.#holds = new Holds(topology);
+    this.#scratch = { topology, amounts: new Int32Array(world.free.amounts.length) };
+    this.#plans = losses.map((loss, index) => {
+      const isLost = new Uint8Array(topology.hosts.length);
+      for (const host of loss.hosts) isLost[host] = 1;
+      return { loss, index, isLost, members: new Map(), refuges: new Map(), homeless: new Map(), lastHost: -1 };
     });
-    this.#members = losses.map(() => new Map());
-    this.#refuges = losses.map(() => new Map());
-    this.#homeless = losses.map(() => new Map());
-    this.#slotsOfNode = Array.from(topology.nodeIds, () => []);
-    this.#lastRefuge = new Int32Array(losses.length).fill(-1);
+    const plansOfHost: Plan[][] = topology.hosts.map(() => []);
+    for (const plan of this.#plans) for (const host of plan.loss.hosts) plansOfHost[host]?.push(plan);
+    this.#plansOfHost = plansOfHost;
   }
 
-  refugesOf(loss: number): readonly Refuge[] {
-    return [...(this.#refuges[loss]?.values() ?? [])];
+  /** Nothing must be survived. */
+  get isOff(): boolean {
+    return this.#plans.length === 0;
   }
 
-  homelessOf(loss: number): readonly Member[] {
-    return [...(this.#homeless[loss]?.values() ?? [])];
+  /** What must stay free: [node * stride + dimension]. */
+  get reserve(): Int32Array {
+    return this.#holds.reserve;
   }
 
-  lossesOf(host: number): readonly number[] {
-    return this.#lossesOfHost[host] ?? [];
+  /** Plans with their refuges, those of the highest priority first. */
+  plans(): readonly { readonly loss: Loss; readonly refuges: readonly Refuge[]; readonly homeless: readonly Vm[] }[] {
+    return this.#plans.map(({ loss, refuges, homeless }) => ({
+      loss,
+      refuges: inOrder([...refuges.values()].map(({ member }) => member)).flatMap(({ vm }) => refuges.get(vm.id) ?? []),
+      homeless: inOrder([...homeless.values()]).map(({ vm }) => vm),
+    }));
   }
 
-  /** Whether a VM that would be placed on the host has a place for each loss of the host, as the plans stand. Changes nothing. */
+  /** Whether a VM that would be placed on its host has a place for each loss of that host, as the plans stand. Changes nothing. */
   hasRefuge(member: Member): boolean {
-    for (const loss of this.lossesOf(member.host)) if (this.#findRefuge(loss, member) === null) return false;
-    return true;
-  }
-
-  /** The member was placed. Returns the nodes whose reserve changed. */
-  add(member: Member): readonly number[] {
-    const changed = new Set<number>();
-    for (const loss of this.lossesOf(member.host)) {
-      this.#members[loss]?.set(member.vm.id, member);
-      const refuge = this.#findRefuge(loss, member);
-      if (refuge !== null) this.#hold(loss, refuge, changed);
-      else this.#replan(loss, changed);
-    }
-    return [...changed];
-  }
-
-  /** The VM is gone. */
-  remove(id: VmId, host: number): readonly number[] {
-    const changed = new Set<number>();
-    for (const loss of this.lossesOf(host)) {
-      this.#members[loss]?.delete(id);
-      this.#homeless[loss]?.delete(id);
-      const refuge = this.#refuges[loss]?.get(id);
-      if (refuge === undefined) continue;
-      this.#letGo(loss, refuge, changed);
-      if ((this.#homeless[loss]?.size ?? 0) > 0) this.#replan(loss, changed);
-    }
-    return [...changed];
-  }
-
-  /** What is free on a node became less: plans that relied on it are made anew. Returns the nodes whose reserve changed. */
-  recheck(node: number): readonly number[] {
-    const changed = new Set<number>();
-    const { amounts, topology } = this.#world.free;
-    for (const slot of [...(this.#slotsOfNode[node] ?? [])]) {
-      const broken = this.#exceeds(slot, amounts, node * topology.stride);
-      if (broken) this.#replan(this.#lossOfSlot[slot] ?? 0, changed);
-    }
-    return [...changed];
-  }
-
-  /** Losses with VMs that have no place now; tries again to find one. */
-  retry(): readonly number[] {
-    const changed = new Set<number>();
-    this.losses.forEach((_, loss) => {
-      if ((this.#homeless[loss]?.size ?? 0) > 0) this.#replan(loss, changed);
-    });
-    return [...changed];
+    const { amounts } = this.#world.free;
+    return this.#plansOf(member.host).every((plan) => this.#find(plan, member, amounts) !== null);
   }
 
   /**
-   * Whether every loss that has a plan now would have one if the room were `free` and the member (if HA) were there. Used when the
-   * plans as they stand are in the way: others may exist. Names the loss that would not be survived.
+   * Whether every loss that is survived now would be if the room were `amounts`, which is less than it is on `nodes`, and if the
+   * member (an HA VM) were there. Used when the plans as they stand are in the way: others may exist. Changes nothing.
    */
-  couldSurvive(free: Room, nodes: readonly number[], member: Member | null): Survival {
-    const { stride } = free.topology;
-    const affected = new Set<number>(member === null ? [] : this.lossesOf(member.host));
-    for (const node of nodes) {
-      for (const slot of this.#slotsOfNode[node] ?? []) {
-        if (this.#exceeds(slot, free.amounts, node * stride)) affected.add(this.#lossOfSlot[slot] ?? 0);
-      }
-    }
-    const total = totalOf(free);
-    for (const loss of affected) {
-      const homeless = this.#homeless[loss];
-      const members = [...(this.#members[loss]?.values() ?? [])].filter(({ vm }) => homeless?.has(vm.id) !== true);
-      if (member !== null && this.lossesOf(member.host).includes(loss)) members.push(member);
-      const verdict = this.#plan(loss, members, free, total);
+  couldSurvive(amounts: Int32Array, nodes: readonly number[], member: Member | null, effort: Effort): Survival {
+    const affected = new Set<Plan>(member === null ? [] : this.#plansOf(member.host));
+    for (const node of nodes) for (const plan of this.#brokenOn(node, amounts)) affected.add(plan);
+    const total = totalOf(this.#world.free, amounts);
+    for (const plan of affected) {
+      const newcomer = member !== null && plan.isLost[member.host] === 1 ? member : null;
+      if (this.#mend(plan, amounts, newcomer, false) !== null) continue;
+      const housed = [...plan.members.values()].filter(({ vm }) => !plan.homeless.has(vm.id));
+      const verdict = this.#planFor(plan, newcomer === null ? housed : [...housed, newcomer], amounts, total, effort);
       if (verdict.kind !== 'planned') {
-        return { ok: false, loss: this.losses[loss]?.name ?? '', proven: verdict.kind === 'impossible' };
+        return { ok: false, loss: plan.loss.name, proven: verdict.kind === 'impossible' };
       }
     }
     return { ok: true, loss: '', proven: true };
   }
 
-  // ------------------------------------------------------------------------------------------------------ one VM at a time
+  /** The member was placed. Returns the nodes on which other amounts are kept back now. */
+  add(member: Member): ReadonlySet<number> {
+    const changed = new Set<number>();
+    for (const plan of this.#plansOf(member.host)) {
+      plan.members.set(member.vm.id, member);
+      const refuge = this.#find(plan, member, this.#world.free.amounts);
+      if (refuge === null) this.#replan(plan, changed);
+      else this.#hold(plan, refuge, changed);
+    }
+    return changed;
+  }
+
+  /** The VM is gone from its host. Returns as `add`. */
+  remove(id: VmId, host: number): ReadonlySet<number> {
+    const changed = new Set<number>();
+    for (const plan of this.#plansOf(host)) {
+      plan.members.delete(id);
+      plan.homeless.delete(id);
+      const refuge = plan.refuges.get(id);
+      if (refuge !== undefined) this.#letGo(plan, refuge, changed);
+    }
+    return changed;
+  }
+
+  /** Something was released: there may be a place for those that have none. Returns as `add`. */
+  retry(): ReadonlySet<number> {
+    const changed = new Set<number>();
+    for (const plan of this.#plans) if (plan.homeless.size > 0) this.#replan(plan, changed);
+    return changed;
+  }
+
+  /** Less is free on the node: mends the plans that relied on it. Returns as `add`. */
+  recheck(node: number): ReadonlySet<number> {
+    const changed = new Set<number>();
+    const touched = new Set<number>();
+    const { amounts } = this.#world.free;
+    for (const plan of this.#brokenOn(node, amounts)) {
+      const mended = this.#mend(plan, amounts, null, true);
+      if (mended === null) this.#replan(plan, changed);
+      else for (const { node } of mended) touched.add(node);
+    }
+    for (const each of touched) this.#holds.settle(each, changed);
+    return changed;
+  }
+
+  #plansOf(host: number): readonly Plan[] {
+    return this.#plansOfHost[host] ?? [];
+  }
+
+  #brokenOn(node: number, amounts: Int32Array): readonly Plan[] {
+    return this.#holds
+      .lossesOn(node)
+      .flatMap((index) => (this.#holds.exceeds(index, node, amounts) ? [this.#plans[index] as Plan] : []));
+  }
+
+  // ------------------------------------------------------------------------------------------------- a place for one VM
 
   /** Rules of a VM under a loss: who was on a lost host is where the plan puts it, or nowhere. */
-  #rulings(loss: number, member: Member, planned: ReadonlyMap<VmId, Refuge>): readonly Ruling[] {
+  #rulings(plan: Plan, member: Member, planned: ReadonlyMap<VmId, Refuge>): readonly Ruling[] {
     if (member.vm.rules.length === 0) return NO_RULINGS;
-    const lost = this.#isLost[loss];
     return member.vm.rules.flatMap((rule) => {
       if (rule.soft) return [];
       const ruling = this.#world.groups.ruling(member.vm, rule, (id, host) =>
-        lost?.[host] === 1 ? (planned.get(id)?.host ?? -1) : host,
+        plan.isLost[host] === 1 ? (planned.get(id)?.host ?? -1) : host,
       );
       return ruling === null ? [] : [ruling];
     });
   }
 
-  #mayGo(loss: number, member: Member, host: number, rulings: readonly Ruling[]): boolean {
-    if (this.#isLost[loss]?.[host] === 1 || !this.#world.admits(member.shape, host)) return false;
-    const { vm } = member;
+  #mayGo(plan: Plan, { vm, shape }: Member, host: number, rulings: readonly Ruling[]): boolean {
+    if (plan.isLost[host] === 1 || !this.#world.admits(shape, host)) return false;
     if (vm.pinnedHost !== '' && this.#world.free.topology.hosts[host]?.id !== vm.pinnedHost) return false;
     for (const ruling of rulings) if (!this.#world.groups.allows(ruling, host)) return false;
     return true;
   }
 
-  /** A place beside what the plan of the loss holds already. One that needs nothing kept back beyond what is, if there is one. */
-  #findRefuge(loss: number, member: Member): Refuge | null {
-    const planned = this.#refuges[loss] ?? NO_REFUGES;
-    const rulings = this.#rulings(loss, member, planned);
-    const hosts = this.#world.free.topology.hosts.length;
+  /**
+   * A place beside what the plan holds already. One for which nothing more must be kept back, if there is one; else the one for
+   * which least of what is free must be, which is on the emptiest host: there it is in nobody's way.
+   */
+  #find(plan: Plan, member: Member, amounts: Int32Array, hint = this.#spare): Refuge | null {
+    const rulings = this.#rulings(plan, member, plan.refuges);
+    const { topology } = this.#world.free;
     let best: Refuge | null = null;
     let bestGrowth = Number.POSITIVE_INFINITY;
-    const consider = (host: number): boolean => {
-      if (host < 0 || !this.#mayGo(loss, member, host, rulings)) return false;
-      const found = this.#seatBeside(loss, member, host);
-      if (found === null) return false;
-      const growth = this.#growth(loss, found);
-      // Of equal growth the emptiest host: what is kept back there is in nobody's way.
-      if (best === null || growth < bestGrowth) [best, bestGrowth] = [found, growth];
-      return growth === 0;
-    };
-    if (consider(this.#lastRefuge[loss] ?? -1) || consider(this.#spare)) return best;
-    for (let host = 0; host < hosts; host++) if (consider(host)) break;
-    return best;
+    const ways = mayBeSpread(member.shape, topology) ? [this.#wholeOn, this.#anyOn] : [this.#wholeOn];
+    for (const wayOn of ways) {
+      const consider = (host: number): boolean => {
+        if (host < 0 || !this.#mayGo(plan, member, host, rulings)) return false;
+        const found = wayOn.call(this, plan, member, host, amounts);
+        if (found === null) return false;
+        const growth = this.#holds.growth(plan.index, found.held, amounts);
+        if (best === null || growth < bestGrowth) [best, bestGrowth] = [found, growth];
+        return growth === 0;
+      };
+      if (consider(plan.lastHost) || consider(hint)) return best;
+      for (let host = 0; host < topology.hosts.length; host++) if (consider(host)) break;
+      if (best !== null) return best;
+    }
+    return null;
   }
 
-  #seatBeside(loss: number, member: Member, host: number): Refuge | null {
-    const { free } = this.#world;
-    const { topology } = free;
+  #wholeOn(plan: Plan, member: Member, host: number, amounts: Int32Array): Refuge | null {
+    const { topology } = this.#world.free;
     const { shape } = member;
-    if (shape.whole !== null && shape.looseDevices.length === 0) {
-      const end = topology.nodeOfHost[host + 1] as number;
-      for (let node = topology.nodeOfHost[host] as number; node < end; node++) {
-        const demand = demandOn(topology, shape.whole, node);
-        if (!this.#fitsBeside(loss, demand, node)) continue;
-        const seats = [{ node, vcpus: shape.needs.vcpus, memoryMib: shape.needs.memoryMib }];
-        const devices = shape.boundDevices.map((each) => ({ ...each, node, loose: false, bound: true }));
-        return { member, host, seating: { seats, devices }, held: [{ node, demand }] };
-      }
-      if (!shape.maySplit || topology.nodeOfHost[host + 1] === (topology.nodeOfHost[host] as number) + 1) return null;
+    if (shape.whole === null) return null;
+    const end = topology.nodeOfHost[host + 1] as number;
+    for (let node = topology.nodeOfHost[host] as number; node < end; node++) {
+      const demand = demandOn(topology, shape.whole, node);
+      if (!this.#holds.fitsBeside(plan.index, demand, node, amounts)) continue;
+      if (shape.looseDevices.length > 0) return this.#anyOn(plan, member, host, amounts);
+      const seats = [{ node, vcpus: shape.needs.vcpus, memoryMib: shape.needs.memoryMib }];
+      const devices = shape.boundDevices.map((each) => ({ ...each, node, loose: false, bound: true }));
+      return { member, host, seating: { seats, devices }, held: [{ node, demand }] };
     }
-    const [found] = seatingsOn(this.#roomBeside(loss, host, free), shape, host, this.#world.policy);
+    return null;
+  }
+
+  /** In any way that the host offers. */
+  #anyOn(plan: Plan, member: Member, host: number, amounts: Int32Array): Refuge | null {
+    const { free, policy } = this.#world;
+    if (!mightSeat({ ...free, amounts }, member.shape, host, policy)) return null;
+    const [found] = seatingsOn(this.#roomBeside(plan, host, amounts), member.shape, host, policy);
     return found === undefined ? null : { member, host, ...found };
   }
 
-  #fitsBeside(loss: number, demand: Demand, node: number): boolean {
-    const { amounts, topology } = this.#world.free;
-    const at = node * topology.stride;
-    const slot = this.#slots.get(loss * topology.nodeIds.length + node);
-    const base = slot === undefined ? -1 : slot * topology.stride;
-    for (let i = 0; i < demand.dimensions.length; i++) {
-      const dimension = demand.dimensions[i] as number;
-      const held = base < 0 ? 0 : (this.#pool[base + dimension] as number);
-      if ((amounts[at + dimension] as number) - held < (demand.amounts[i] as number)) return false;
-    }
-    return true;
-  }
-
-  /** The host's room without what the loss holds there. */
-  #roomBeside(loss: number, host: number, free: Room): Room {
-    const { topology } = free;
-    const amounts = free.amounts.slice();
-    for (let node = topology.nodeOfHost[host] ?? 0; node < (topology.nodeOfHost[host + 1] ?? 0); node++) {
-      const slot = this.#slots.get(loss * topology.nodeIds.length + node);
-      if (slot === undefined) continue;
-      for (let i = 0; i < topology.stride; i++) {
-        amounts[node * topology.stride + i] =
-          (amounts[node * topology.stride + i] ?? 0) - (this.#pool[slot * topology.stride + i] ?? 0);
+  /** The host's room without what the plan holds there; nothing else in it may be looked at. */
+  #roomBeside(plan: Plan, host: number, amounts: Int32Array): Room {
+    const { stride, nodeOfHost } = this.#world.free.topology;
+    const end = nodeOfHost[host + 1] as number;
+    for (let node = nodeOfHost[host] as number; node < end; node++) {
+      for (let i = 0; i < stride; i++) {
+        const at = node * stride + i;
+        this.#scratch.amounts[at] = (amounts[at] as number) - this.#holds.amount(plan.index, node, i);
       }
     }
-    return { ...free, amounts };
+    return this.#scratch;
   }
 
-  /** How much more would have to be kept back, in shares of what is free there. */
-  #growth(loss: number, refuge: Refuge): number {
-    const { topology, amounts } = this.#world.free;
-    let growth = 0;
-    for (const { node, demand } of refuge.held) {
-      const at = node * topology.stride;
-      const slot = this.#slots.get(loss * topology.nodeIds.length + node);
-      const base = slot === undefined ? -1 : slot * topology.stride;
-      for (let i = 0; i < demand.dimensions.length; i++) {
-        const dimension = demand.dimensions[i] as number;
-        const held = (base < 0 ? 0 : (this.#pool[base + dimension] as number)) + (demand.amounts[i] as number);
-        const more = held - (this.reserve[at + dimension] as number);
-        if (more > 0) growth += more / Math.max(1, amounts[at + dimension] as number);
+  // -------------------------------------------------------------------------------------------------------- whole plans
+
+  #hold(plan: Plan, refuge: Refuge, changed: Set<number>): void {
+    plan.refuges.set(refuge.member.vm.id, refuge);
+    plan.lastHost = refuge.host;
+    this.#holds.shift(plan.index, refuge.held, 1);
+    const before = changed.size;
+    this.#holds.raise(plan.index, refuge.held, changed);
+    if (changed.size > before) this.#spare = refuge.host;
+  }
+
+  #letGo(plan: Plan, refuge: Refuge, changed: Set<number>): void {
+    plan.refuges.delete(refuge.member.vm.id);
+    this.#holds.shift(plan.index, refuge.held, -1);
+    for (const { node } of refuge.held) this.#holds.settle(node, changed);
+  }
+
+  /**
+   * Other places for the VMs on nodes where the plan holds more than there is, and one for the newcomer. Returns everything that
+   * moved, or null, and all is as it was, when one of them found none. With `keep` false all is as it was in any case.
+   */
+  #mend(plan: Plan, amounts: Int32Array, newcomer: Member | null, keep: boolean): Seated['held'] | null {
+    const exceeded = new Set<number>();
+    for (const { held } of plan.refuges.values()) {
+      for (const { node } of held) if (this.#holds.exceeds(plan.index, node, amounts)) exceeded.add(node);
+    }
+    const moved = [...plan.refuges.values()].filter(({ held }) => held.some(({ node }) => exceeded.has(node)));
+    for (const refuge of moved) {
+      plan.refuges.delete(refuge.member.vm.id);
+      this.#holds.shift(plan.index, refuge.held, -1);
+    }
+    const members = moved.map(({ member }) => member);
+    const found: Refuge[] = [];
+    for (const member of inOrder(newcomer === null ? members : [...members, newcomer])) {
+      const refuge = this.#find(plan, member, amounts, found.at(-1)?.host ?? this.#spare);
+      if (refuge === null) break;
+      found.push(refuge);
+      plan.refuges.set(member.vm.id, refuge);
+      this.#holds.shift(plan.index, refuge.held, 1);
+    }
+    const complete = found.length === members.length + (newcomer === null ? 0 : 1);
+    if (complete && keep) {
+      this.#spare = found.at(-1)?.host ?? this.#spare;
+    } else {
+      for (const refuge of found) {
+        plan.refuges.delete(refuge.member.vm.id);
+        this.#holds.shift(plan.index, refuge.held, -1);
+      }
+      for (const refuge of moved) {
+        plan.refuges.set(refuge.member.vm.id, refuge);
+        this.#holds.shift(plan.index, refuge.held, 1);
       }
     }
-    return growth;
+    return complete ? [...moved, ...found].flatMap(({ held }) => held) : null;
   }
 
-  // ------------------------------------------------------------------------------------------------------ what is held
-
-  #hold(loss: number, refuge: Refuge, changed: Set<number>): void {
-    this.#refuges[loss]?.set(refuge.member.vm.id, refuge);
-    this.#lastRefuge[loss] = refuge.host;
-    const { topology } = this.#world.free;
-    const { stride } = topology;
-    for (const { node, demand } of refuge.held) {
-      const base = this.#slotOf(loss, node) * stride;
-      for (let i = 0; i < demand.dimensions.length; i++) {
-        const dimension = demand.dimensions[i] as number;
-        const held = (this.#pool[base + dimension] as number) + (demand.amounts[i] as number);
-        this.#pool[base + dimension] = held;
-        if (held > (this.reserve[node * stride + dimension] as number)) {
-          this.reserve[node * stride + dimension] = held;
-          this.#spare = refuge.host;
-          changed.add(node);
-        }
-      }
-    }
-  }
-
-  #letGo(loss: number, refuge: Refuge, changed: Set<number>): void {
-    this.#refuges[loss]?.delete(refuge.member.vm.id);
-    const { stride } = this.#world.free.topology;
-    for (const { node, demand } of refuge.held) {
-      const base = this.#slotOf(loss, node) * stride;
-      for (let i = 0; i < demand.dimensions.length; i++) {
-        const dimension = demand.dimensions[i] as number;
-        const at = node * stride + dimension;
-        const held = this.#pool[base + dimension] as number;
-        this.#pool[base + dimension] = held - (demand.amounts[i] as number);
-        if (held < (this.reserve[at] as number)) continue;
-        let most = 0;
-        for (const slot of this.#slotsOfNode[node] ?? []) {
-          most = Math.max(most, this.#pool[slot * stride + dimension] as number);
-        }
-        if (most === this.reserve[at]) continue;
-        this.reserve[at] = most;
-        changed.add(node);
-      }
-    }
-  }
-
-  #slotOf(loss: number, node: number): number {
-    const { topology } = this.#world.free;
-    const key = loss * topology.nodeIds.length + node;
-    const known = this.#slots.get(key);
-    if (known !== undefined) return known;
-    const slot = this.#slots.size;
-    this.#slots.set(key, slot);
-    this.#slotsOfNode[node]?.push(slot);
-    this.#lossOfSlot.push(loss);
-    if ((slot + 1) * topology.stride > this.#pool.length) {
-      const larger = new Int32Array(2 * this.#pool.length);
-      larger.set(this.#pool);
-      this.#pool = larger;
-    }
-    return slot;
-  }
-
-  #exceeds(slot: number, amounts: Int32Array, at: number): boolean {
-    const { stride } = this.#world.free.topology;
-    for (let i = 0; i < stride; i++) {
-      const held = this.#pool[slot * stride + i] as number;
-      if (held > 0 && held > (amounts[at + i] as number)) return true;
-    }
-    return false;
-  }
-
-  // ------------------------------------------------------------------------------------------------------ whole plans
-
-  /** A new plan for the loss. When there is no place for all, those of the highest priority are served first. */
-  #replan(loss: number, changed: Set<number>): void {
-    for (const refuge of [...(this.#refuges[loss]?.values() ?? [])]) this.#letGo(loss, refuge, changed);
-    this.#homeless[loss]?.clear();
-    const members = [...(this.#members[loss]?.values() ?? [])];
-    const whole = this.#plan(loss, members, this.#world.free);
+  /** A new plan. When there is no place for all, those of the highest priority are served first. */
+  #replan(plan: Plan, changed: Set<number>): void {
+    for (const refuge of [...plan.refuges.values()]) this.#letGo(plan, refuge, changed);
+    plan.homeless.clear();
+    const { amounts } = this.#world.free;
+    const members = [...plan.members.values()];
+    const total = totalOf(this.#world.free, amounts);
+    const effort = enough();
+    const whole = this.#planFor(plan, members, amounts, total, effort);
     let refuges = whole.kind === 'planned' ? whole.refuges : [];
     if (whole.kind !== 'planned') {
       const served: Member[] = [];
       for (const member of inOrder(members)) {
-        const verdict = this.#plan(loss, [...served, member], this.#world.free);
+        const verdict = this.#planFor(plan, [...served, member], amounts, total, enough());
         if (verdict.kind === 'planned') {
           served.push(member);
           refuges = verdict.refuges;
         } else {
-          this.#homeless[loss]?.set(member.vm.id, member);
+          plan.homeless.set(member.vm.id, member);
         }
       }
     }
-    for (const refuge of refuges) this.#hold(loss, refuge, changed);
+    for (const refuge of refuges) this.#hold(plan, refuge, changed);
   }
 
-  /** Looks for places for all of them at once: greedily, then by trying everything, up to a number of steps. */
-  #plan(loss: number, members: readonly Member[], free: Room, total = totalOf(free)): Verdict {
-    if (!this.#volumeSuffices(loss, members, free, total)) return { kind: 'impossible' };
-    const { topology } = free;
-    const amounts = free.amounts.slice();
-    const room: Room = { ...free, amounts };
-    const ordered = inOrder(members);
-    const planned = new Map<VmId, Refuge>();
-    const kinds = this.#kindsOfHosts(ordered);
-    let steps = 0;
-    let cut = false;
-    const change = ({ held }: Refuge, sign: 1 | -1) => {
-      for (const { node, demand } of held) {
-        for (let i = 0; i < demand.dimensions.length; i++) {
-          const at = node * topology.stride + (demand.dimensions[i] as number);
-          amounts[at] = (amounts[at] as number) - sign * (demand.amounts[i] as number);
-        }
-      }
+  #planFor(plan: Plan, members: readonly Member[], amounts: Int32Array, total: Float64Array, effort: Effort): Verdict {
+    if (!this.#volumeSuffices(plan, members, amounts, total)) return { kind: 'impossible' };
+    const { topology } = this.#world.free;
+    const world: SearchWorld = {
+      policy: this.#world.policy,
+      kinds: this.#kindsOfHosts(members),
+      mayGo: (member, planned) => {
+        const rulings = this.#rulings(plan, member, planned);
+        return (host) => this.#mayGo(plan, member, host, rulings);
+      },
     };
-    const search = (index: number): boolean => {
-      const member = ordered[index];
-      if (member === undefined) return true;
-      const rulings = this.#rulings(loss, member, planned);
-      const seen = new Set<string>();
-      for (let host = 0; host < topology.hosts.length; host++) {
-        if (!this.#mayGo(loss, member, host, rulings)) continue;
-        for (const seated of seatingsOn(room, member.shape, host, this.#world.policy)) {
-          const refuge = { member, host, ...seated };
-          if (kinds !== null) {
-            const key = `${kinds[host]} ${placeKey(room, refuge)}`;
-            if (seen.has(key)) continue;
-            seen.add(key);
-          }
-          if (++steps > STEPS_MAX) {
-            cut = true;
-            return false;
-          }
-          planned.set(member.vm.id, refuge);
-          change(refuge, 1);
-          if (search(index + 1)) return true;
-          change(refuge, -1);
-          planned.delete(member.vm.id);
-          if (cut) return false;
-        }
-      }
-      return false;
-    };
-    if (search(0)) return { kind: 'planned', refuges: [...planned.values()] };
-    return { kind: cut ? 'unproven' : 'impossible' };
+    return search(members, { topology, amounts }, world, effort);
   }
 
-  /** Hosts with equal words are equal for all of the members; null where rules make every host its own kind. */
   #kindsOfHosts(members: readonly Member[]): readonly string[] | null {
     const ruled = ({ vm }: Member) => vm.pinnedHost !== '' || vm.rules.some(({ soft }) => !soft);
     if (members.some(ruled)) return null;
@@ -445,12 +372,12 @@ export class Failover {
     });
   }
 
-  /** A bound that costs little: what all of them take against all that is free where any of them may go. */
-  #volumeSuffices(loss: number, members: readonly Member[], { topology, amounts }: Room, total: Float64Array): boolean {
-    const need = new Float64Array(topology.stride);
+  /** A bound that costs little: what all of them take against all that is free on the hosts that are left. */
+  #volumeSuffices(plan: Plan, members: readonly Member[], amounts: Int32Array, total: Float64Array): boolean {
+    const { stride, nodeOfHost } = this.#world.free.topology;
+    const need = new Float64Array(stride);
     for (const { shape } of members) {
-      const parts = shape.whole === null ? shape.cells : [shape.whole];
-      for (const { general, isolatedOnly } of parts) {
+      for (const { general, isolatedOnly } of shape.whole === null ? shape.cells : [shape.whole]) {
         general.dimensions.forEach((dimension, i) => {
           const other = isolatedOnly.dimensions.indexOf(dimension);
           const least = other < 0 ? 0 : Math.min(general.amounts[i] ?? 0, isolatedOnly.amounts[other] ?? 0);
@@ -459,11 +386,10 @@ export class Failover {
       }
     }
     const have = total.slice();
-    for (const host of this.losses[loss]?.hosts ?? []) {
-      const end = (topology.nodeOfHost[host + 1] as number) * topology.stride;
-      for (let at = (topology.nodeOfHost[host] as number) * topology.stride; at < end; at++) {
-        const dimension = at % topology.stride;
-        have[dimension] = (have[dimension] as number) - Math.max(0, amounts[at] as number);
+    for (const host of plan.loss.hosts) {
+      const end = (nodeOfHost[host + 1] as number) * stride;
+      for (let at = (nodeOfHost[host] as number) * stride; at < end; at++) {
+        have[at % stride] = (have[at % stride] as number) - Math.max(0, amounts[at] as number);
       }
     }
     return need.every((amount, dimension) => amount <= (have[dimension] as number));
@@ -471,32 +397,12 @@ export class Failover {
 }
 
 /** All that is free in the cluster, by dimension. */
-function totalOf({ topology, amounts }: Room): Float64Array {
+function totalOf({ topology }: Room, amounts: Int32Array): Float64Array {
   const total = new Float64Array(topology.stride);
   for (let at = 0; at < amounts.length; at++) {
-    const dimension = at % topology.stride;
-    total[dimension] = (total[dimension] as number) + Math.max(0, amounts[at] as number);
+    total[at % topology.stride] = (total[at % topology.stride] as number) + Math.max(0, amounts[at] as number);
   }
   return total;
 }
 
-/** Equal for places that leave the same behind. */
-function placeKey({ topology, amounts }: Room, { host, held }: Refuge): string {
-  const first = topology.nodeOfHost[host] as number;
-  const end = topology.nodeOfHost[host + 1] as number;
-  return `${held.map(({ node }) => node - first).join()} ${amounts.subarray(first * topology.stride, end * topology.stride).join()}`;
-}
-
-/** Highest priority first; of equal ones the largest, which is hardest to place. */
-function inOrder(members: readonly Member[]): readonly Member[] {
-  return members.toSorted(
-    (a, b) =>
-      b.vm.priority - a.vm.priority ||
-      b.vm.vcpus - a.vm.vcpus ||
-      b.vm.memoryMib - a.vm.memoryMib ||
-      (a.vm.id < b.vm.id ? -1 : 1),
-  );
-}
-
 const NO_RULINGS: readonly Ruling[] = [];
-const NO_REFUGES: ReadonlyMap<VmId, Refuge> = new Map();

@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Hosts and VMs for tests, benchmarks and examples: what is not said is plain. */
 import type { HostId, NetworkId, VmId } from '@busbar/core/ids';
-import { DEFAULT_POLICY, type Device, type Host, NO_DOMAINS, type NumaNode, type PlacementPolicy, type Vm } from '../model.ts';
+import {
+  DEFAULT_POLICY,
+  type Device,
+  type Host,
+  NO_DOMAINS,
+  type NumaNode,
+  type PlacementPolicy,
+  type Vm,
+} from '../model.ts';
 
 export interface HostShape {
   /** NUMA nodes, all alike. */
@@ -22,20 +30,33 @@ export interface HostShape {
 }
 
 export function host(id: string, shape: HostShape = {}): Host {
-  const { nodes = 1, cores = 8, threads = 1, memoryMib = 32 * 1024, pages2m = 0, pages1g = 0, isolatedCores = 0 } = shape;
+  const {
+    nodes = 1,
+    cores = 8,
+    threads = 1,
+    memoryMib = 32 * 1024,
+    pages2m = 0,
+    pages1g = 0,
+    isolatedCores = 0,
+  } = shape;
   const firsts = (node: number) => Array.from({ length: cores }, (_, i) => node * cores + i);
   const siblings = (cpu: number) => (threads === 2 ? [cpu, cpu + nodes * cores] : [cpu]);
-  const numaNodes = Array.from({ length: nodes }, (_, node): NumaNode => ({
-    id: node,
-    cpus: firsts(node).flatMap(siblings).toSorted((a, b) => a - b),
-    smtSiblings: threads === 2 ? firsts(node).map(siblings) : [],
-    memoryMib,
-    hugepages: [
-      { sizeMib: 2, pages: pages2m },
-      { sizeMib: 1024, pages: pages1g },
-    ],
-    distances: Array.from({ length: nodes }, (_, other) => (other === node ? 10 : 21)),
-  }));
+  const numaNodes = Array.from(
+    { length: nodes },
+    (_, node): NumaNode => ({
+      id: node,
+      cpus: firsts(node)
+        .flatMap(siblings)
+        .toSorted((a, b) => a - b),
+      smtSiblings: threads === 2 ? firsts(node).map(siblings) : [],
+      memoryMib,
+      hugepages: [
+        { sizeMib: 2, pages: pages2m },
+        { sizeMib: 1024, pages: pages1g },
+      ],
+      distances: Array.from({ length: nodes }, (_, other) => (other === node ? 10 : 21)),
+    }),
+  );
   return {
     id: id as HostId,
     notSchedulable: '',
@@ -43,7 +64,11 @@ export function host(id: string, shape: HostShape = {}): Host {
     domains: NO_DOMAINS,
     numaNodes,
     reservedCpus: shape.reservedCpus ?? [],
-    isolatedCpus: Array.from({ length: nodes }, (_, node) => firsts(node).slice(cores - isolatedCores).flatMap(siblings))
+    isolatedCpus: Array.from({ length: nodes }, (_, node) =>
+      firsts(node)
+        .slice(cores - isolatedCores)
+        .flatMap(siblings),
+    )
       .flat()
       .toSorted((a, b) => a - b),
     reservedMemoryMib: 0,
