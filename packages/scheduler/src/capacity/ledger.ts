@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { SeatedDevices } from '../fit/seat.ts';
+import type { SeatedDevices } from '../fit/seating.ts';
 import type { PlacedDevice, Placement, PlacementPolicy, SmtPolicy, Vm } from '../model.ts';
 import {
   CORES,

@@ -14,7 +14,9 @@ import {
   WIDE,
 } from '../capacity/dimensions.ts';
 import type { Ledger } from '../capacity/ledger.ts';
-import { demandOn, fitsNode, type Room, seatSpread, seatWhole } from '../fit/seat.ts';
+import { demandOn, fitsNode, type Room } from '../fit/room.ts';
+import { seatWhole } from '../fit/seat.ts';
+import { seatSpread } from '../fit/spread.ts';
 import type { CheckerName, CheckerRefusal, Host, HostVerdict, PlacementPolicy, ScorePart, Vm } from '../model.ts';
 import { type Costs, WEIGHTS } from '../rank/cost.ts';
 import type { Groups } from '../rule/groups.ts';

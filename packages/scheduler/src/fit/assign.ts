@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { GENERAL, ISOLATED, MEMORY, THREADS } from '../capacity/dimensions.ts';
 import type { CellDemand } from '../shape/shape.ts';
-import { demandOn, fitsNode, type Room } from './seat.ts';
+import { demandOn, fitsNode, type Room } from './room.ts';
 
 /**
  * A NUMA node of its own for each cell, or null when there is no such assignment. Cells do not compete for anything but

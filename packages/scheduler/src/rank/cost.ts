@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { GENERAL, ISOLATED, MEMORY, PAGES_1G, PAGES_2M, THREADS } from '../capacity/dimensions.ts';
-import { demandOn, fitsNode, type Room } from '../fit/seat.ts';
+import { demandOn, fitsNode, type Room } from '../fit/room.ts';
 import type { PlacementPolicy, ScorePart } from '../model.ts';
 import type { CellDemand, Demand, Shape } from '../shape/shape.ts';
 import type { Mix } from './mix.ts';

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Room } from '../fit/seat.ts';
+import type { Room } from '../fit/room.ts';
 import { Ranking } from './ranking.ts';
 
 /** NUMA nodes that changed, in the order of the changes. Each ranking reads on from where it stopped. */

@@ -1,25 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { VmId } from '@busbar/core/ids';
-import { demandOn, mayBeSpread, mightSeat, type Room, type Seated, seatingsOn } from '../fit/seat.ts';
+import { demandOn, type Room } from '../fit/room.ts';
+import { mayBeSpread, mightSeat, seatingsOn } from '../fit/seat.ts';
+import type { Seated } from '../fit/seating.ts';
 import type { PlacementPolicy, Vm } from '../model.ts';
 import type { Groups, Ruling } from '../rule/groups.ts';
 import type { Shape } from '../shape/shape.ts';
 import { Holds } from './holds.ts';
 import type { Loss } from './losses.ts';
+import type { Member, Refuge } from './refuge.ts';
 import { type Effort, enough, inOrder, type SearchWorld, search, type Verdict } from './search.ts';
-
-/** An HA VM, as a failure sees it. */
-export interface Member {
-  readonly vm: Vm;
-  readonly shape: Shape;
-  readonly host: number;
-}
-
-/** Where a VM goes when what its host is part of is lost. */
-export interface Refuge extends Seated {
-  readonly member: Member;
-  readonly host: number;
-}
 
 /** Whether every loss would be survived; if not, one that would not, and whether that is proven. */
 export interface Survival {
@@ -212,11 +202,12 @@ export class Failover {
     const { topology } = this.#world.free;
     let best: Refuge | null = null;
     let bestGrowth = Number.POSITIVE_INFINITY;
-    const ways = mayBeSpread(member.shape, topology) ? [this.#wholeOn, this.#anyOn] : [this.#wholeOn];
-    for (const wayOn of ways) {
+    const ways = mayBeSpread(member.shape, topology) ? (['whole', 'any'] as const) : (['whole'] as const);
+    for (const way of ways) {
       const consider = (host: number): boolean => {
         if (host < 0 || !this.#mayGo(plan, member, host, rulings)) return false;
-        const found = wayOn.call(this, plan, member, host, amounts);
+        const found =
+          way === 'whole' ? this.#wholeOn(plan, member, host, amounts) : this.#anyOn(plan, member, host, amounts);
         if (found === null) return false;
         const growth = this.#holds.growth(plan.index, found.held, amounts);
         if (best === null || growth < bestGrowth) [best, bestGrowth] = [found, growth];

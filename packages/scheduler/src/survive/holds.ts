@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Topology } from '../capacity/topology.ts';
-import type { Held } from '../fit/seat.ts';
+import type { Held } from '../fit/seating.ts';
 import type { Demand } from '../shape/shape.ts';
 
 /**

@@ -17,7 +17,7 @@ export function lossesOf(hosts: readonly Host[], survive: SurvivePolicy): readon
     const key = loss.hosts.join(' ');
     if (loss.hosts.length < hosts.length && !losses.has(key)) losses.set(key, loss);
   };
-  hosts.forEach(({ id }, h) => add({ name: id, hosts: [h] }));
+  for (const [h, { id }] of hosts.entries()) add({ name: id, hosts: [h] });
   if (survive === 'any-one-failure-domain') {
     for (const key of DOMAIN_KEYS) {
       const members = Map.groupBy(hosts.keys(), (h) => hosts[h]?.domains[key] ?? '');

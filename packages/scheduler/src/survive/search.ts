@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { VmId } from '@busbar/core/ids';
-import { mightSeat, type Room, seatingsOn } from '../fit/seat.ts';
+import type { Room } from '../fit/room.ts';
+import { mightSeat, seatingsOn } from '../fit/seat.ts';
 import type { PlacementPolicy } from '../model.ts';
-import type { Member, Refuge } from './failover.ts';
+import type { Member, Refuge } from './refuge.ts';
 
 /** What the search for a plan may ask. */
 export interface SearchWorld {
