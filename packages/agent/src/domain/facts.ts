@@ -6,6 +6,16 @@ export interface HostFacts {
   /** How QEMU reaches Ceph; null when this host has none. */
   readonly rbd: RbdFacts | null;
   readonly paths: DomainPaths;
+  readonly cpus: HostCpus;
+}
+
+/** CPUs that exist, ascending. */
+export interface HostCpus {
+  readonly online: readonly number[];
+  /** Kept away from the kernel's scheduler. */
+  readonly isolated: readonly number[];
+  /** Placement sees another topology than these (labs). */
+  readonly pretended: boolean;
 }
 
 export interface RbdFacts {

@@ -39,7 +39,14 @@ export async function readInventory(root: string, addresses = systemAddresses())
       qemu: '',
       os: parseOsRelease(await files.text('etc', 'os-release'), 'PRETTY_NAME'),
     },
+    pretendedTopology: undefined,
   };
+}
+
+/** CPUs that exist, ascending. */
+export async function readCpus(root: string): Promise<{ readonly online: number[]; readonly isolated: number[] }> {
+  const files = new Files(root);
+  return { online: await readOnlineCpus(files), isolated: await readIsolatedCpus(files) };
 }
 
 /** A new one proves that everything of the former boot is gone. */

@@ -13,6 +13,7 @@ import { buildDomain } from '../domain/build.ts';
 import { METADATA_URI, parseMetadata } from '../domain/metadata.ts';
 import { nicsToChange } from '../domain/nics.ts';
 import { buildSeed } from '../domain/seed.ts';
+import { observedPlacement } from '../domain/tuning-xml.ts';
 import { find, parseXml, serialize, textOf } from '../domain/xml.ts';
 import {
   type ConsoleLink,
@@ -31,10 +32,12 @@ import {
   hypervisorTimeout,
 } from '../driver/refusals.ts';
 import { readKvm } from '../inventory/kvm.ts';
-import { readInventory } from '../inventory/read.ts';
+import { pretended } from '../inventory/pretend.ts';
+import { readCpus, readInventory } from '../inventory/read.ts';
 import { Ends } from './ends.ts';
 import type { ListedDomain } from './ffi/methods.ts';
 import { LibvirtLink, type LinkCall } from './link.ts';
+import { ObservedPlacements } from './observed.ts';
 import { readLogEnd, relevantLines } from './qemu-log.ts';
 import { QemuProcesses } from './qemu-process.ts';
 import { CEPH_SECRET_UUID, cephSecretXml, readCephKey } from './secret.ts';
@@ -82,6 +85,7 @@ export class LibvirtHostDriver implements HostDriver {
   readonly #lines: SerialLines;
   readonly #processes: QemuProcesses;
   readonly #ends = new Ends();
+  readonly #observed: ObservedPlacements;
   readonly #starting = new Set<VmId>();
   /** Starts given up whose destroy has not come back, also beyond its deadline: it would hit the next start. */
   readonly #undoing = new Set<VmId>();
@@ -94,6 +98,7 @@ export class LibvirtHostDriver implements HostDriver {
     this.#config = config;
     this.#deps = deps;
     this.#files = new VmFiles(config);
+    this.#observed = new ObservedPlacements(deps.clock);
     this.#lines = new SerialLines(deps.clock);
     this.#processes = new QemuProcesses(deps.clock, {
       ...(deps.netNamespace === undefined ? {} : { netNamespace: deps.netNamespace }),
@@ -126,11 +131,18 @@ export class LibvirtHostDriver implements HostDriver {
   }
 
   async inventory(): Promise<HostInventory> {
-    const inventory = await readInventory(this.#deps.fsRoot ?? '/');
+    const inventory = await this.#hostInventory();
     const { libvirt, hypervisor } = this.#link.versions;
     if (inventory.versions !== undefined) Object.assign(inventory.versions, { libvirt, qemu: hypervisor });
     if (inventory.cpu !== undefined) inventory.cpu.libvirtModel = await this.#libvirtCpuModel();
     return inventory;
+  }
+
+  async #hostInventory(): Promise<HostInventory> {
+    const { pretendTopology } = this.#config;
+    const root = this.#deps.fsRoot ?? '/';
+    const found = await readInventory(root);
+    return pretendTopology === undefined ? found : pretended(found, pretendTopology, (await readCpus(root)).online);
   }
 
   async listDomains(): Promise<readonly DomainObservation[]> {
@@ -138,13 +150,17 @@ export class LibvirtHostDriver implements HostDriver {
     const options = { lane: 'short', deadlineMs: CALL_DEADLINE_MS } as const;
     const listed = await this.#link.call('list', { metadataUri: METADATA_URI }, options);
     const domains = listed.flatMap((domain) => this.#observe(domain));
+    await this.#observed.refresh(domains, async (vmId) => {
+      const xml = await this.#link.call('xml', { uuid: vmId }, SHORT);
+      return xml === null ? undefined : observedPlacement(parseXml(xml));
+    });
     this.#ends.listed(domains, missed);
     if (missed) {
       this.#eventsMissed = false;
       const present = new Set(domains.map(({ vmId }) => vmId));
       await this.#files.removeSeedsExcept((vmId) => present.has(vmId) || this.#starting.has(vmId));
     }
-    return domains;
+    return domains.map((domain) => ({ ...domain, placement: this.#observed.of(domain.vmId, domain.epoch) }));
   }
 
   haveProcess(vmIds: readonly VmId[]): Promise<ReadonlySet<VmId>> {
@@ -308,8 +324,10 @@ export class LibvirtHostDriver implements HostDriver {
   async #prepareStart(request: StartRequest): Promise<string> {
     const { rbd } = this.#config;
     const paths = this.#files.paths(request.vmId);
-    const { kvmUsable } = await readKvm(this.#deps.fsRoot ?? '/');
-    const facts = { kvmUsable, paths, rbd: rbd === null ? null : { ...rbd, secretUuid: CEPH_SECRET_UUID } };
+    const root = this.#deps.fsRoot ?? '/';
+    const { kvmUsable } = await readKvm(root);
+    const cpus = { ...(await readCpus(root)), pretended: this.#config.pretendTopology !== undefined };
+    const facts = { kvmUsable, paths, cpus, rbd: rbd === null ? null : { ...rbd, secretUuid: CEPH_SECRET_UUID } };
     // First, so that a spec that cannot be built leaves nothing behind.
     const xml = serialize(buildDomain(request, facts));
     await this.#files.makeDirectories();
@@ -357,7 +375,7 @@ export class LibvirtHostDriver implements HostDriver {
     if (metadata === null || metadata.vmId !== domain.uuid) return [];
     const { state, message } = stateOf(domain.state, domain.reason);
     const ioError = state === 'paused' && message.startsWith('I/O error') ? this.#ends.ioError(metadata.vmId) : '';
-    return [{ ...metadata, state, message: ioError === '' ? message : ioError }];
+    return [{ ...metadata, state, message: ioError === '' ? message : ioError, placement: undefined }];
   }
 
   #ended(vmId: VmId): void {

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
 import { withDeadline } from '@busbar/core/clock/clock';
+import { formatCpuList } from '@busbar/core/cpu-list';
 import { BusbarError } from '@busbar/core/errors';
 import type { BootId, VmId } from '@busbar/core/ids';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import type { HostCpus } from '../domain/facts.ts';
+import { observationOf, tuningOf } from '../domain/tuning.ts';
 import type { ConsoleLink, DomainEnd, DomainObservation, HostDriver, StartRequest } from '../driver/host-driver.ts';
 import { consoleUnavailable, domainNotFound, hypervisorTimeout, hypervisorUnavailable } from '../driver/refusals.ts';
 import type { SimDomain } from './domain.ts';
@@ -61,7 +64,7 @@ export class SimHostDriver implements HostDriver {
   }
 
   listDomains(): Promise<readonly DomainObservation[]> {
-    return this.#call('list domains', () => this.#machine.listed.map(observe));
+    return this.#call('list domains', () => this.#machine.listed.map((domain) => observe(domain, this.#machine.cpus)));
   }
 
   haveProcess(vmIds: readonly VmId[]): Promise<ReadonlySet<VmId>> {
@@ -229,9 +232,10 @@ export class SimHostDriver implements HostDriver {
   }
 }
 
-function observe(domain: SimDomain): DomainObservation {
+function observe(domain: SimDomain, host: HostCpus): DomainObservation {
   const { vmId, name, epoch, spec, state, message } = domain;
-  const seen = { vmId, name, epoch, specRevision: spec.specRevision };
+  const placement = observationOf(tuningOf(spec, host), formatCpuList);
+  const seen = { vmId, name, epoch, specRevision: spec.specRevision, placement };
   switch (state) {
     case 'running':
     case 'shutting-down':

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { assert } from '@busbar/core/assert';
 import type { Clock } from '@busbar/core/clock/clock';
+import { errorChain } from '@busbar/core/errors';
 import type { BootId, VmId } from '@busbar/core/ids';
 import type { Random } from '@busbar/core/random';
 import { move } from '@busbar/core/state-table';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import type { HostCpus } from '../domain/facts.ts';
+import { tuningOf } from '../domain/tuning.ts';
 import type { DomainEnd, StartRequest } from '../driver/host-driver.ts';
 import { consoleUnavailable, domainExists, domainNotFound, domainStartFailed } from '../driver/refusals.ts';
 import {
@@ -83,6 +86,11 @@ export class SimMachine {
 
   get poweredOn(): boolean {
     return this.#poweredOn;
+  }
+
+  get cpus(): HostCpus {
+    const { numaNodes, isolatedCpus } = this.inventory;
+    return { online: numaNodes.flatMap(({ cpus }) => cpus), isolated: isolatedCpus, pretended: false };
   }
 
   /** Everything that exists now, whatever the hypervisor says. */
@@ -184,6 +192,11 @@ export class SimMachine {
     if (this.#domains.has(vmId)) return Promise.reject(domainExists(vmId, name));
     if ([...this.#domains.values()].some((other) => other.name === name)) {
       return Promise.reject(domainStartFailed(name, 'another domain has this name'));
+    }
+    try {
+      tuningOf(request.domain, this.cpus);
+    } catch (error) {
+      return Promise.reject(domainStartFailed(name, errorChain(error)));
     }
     return new Promise((resolve, reject) => {
       const domain: MutableDomain = {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { HostId } from '@busbar/core/ids';
 import { ok, refuse } from '@busbar/core/result';
 import { mayMove } from '@busbar/core/state-table';
 import { type DomainReport, DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
-import { RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
+import { Placement, RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { planVm, restartDelayMs, shallStop, type VmObservation } from './plan.ts';
@@ -12,6 +11,7 @@ import { type LiveVmPhase, ON_HOST, VM_PHASES } from './state.ts';
 
 /** The reconciler's plan: every phase × what the host says × what the user wants, and what no sequence may ever do. */
 const EPOCH = 7n;
+const PLACED = Placement.fromPartial({ host: 'host2', cells: [{ vcpus: 1, cpus: [3], memoryBytes: 1024n ** 3n }] });
 const NOW = new Date('2030-01-01T00:00:00Z');
 
 type Wish = 'run' | 'stop' | 'restart' | 'delete';
@@ -37,7 +37,7 @@ function statusOf(phase: VmPhase, wish: Wish, more: Partial<VmStatusRecord> = {}
 }
 
 function domainOf(state: DomainState, more: Partial<DomainReport> = {}): DomainReport {
-  return { vmId: 'v', epoch: EPOCH, state, endReason: EndReason.UNSPECIFIED, message: '', ...more };
+  return { vmId: 'v', epoch: EPOCH, state, endReason: EndReason.UNSPECIFIED, message: '', placement: undefined, ...more };
 }
 
 function seenOf(domain: DomainReport | null, more: Partial<VmObservation> = {}): VmObservation {
@@ -46,7 +46,8 @@ function seenOf(domain: DomainReport | null, more: Partial<VmObservation> = {}):
     hostReporting: true,
     hostMessage: '',
     phaseAgeMs: 0,
-    place: () => ok('host2' as HostId),
+    place: () => ok(PLACED),
+    realCpus: null,
     hardware: 'h',
     revision: 3n,
     wallTime: NOW,
@@ -233,7 +234,7 @@ describe('planVm: any sequence', () => {
           const seen = seenOf(shown ? domainOf(state, { epoch: status.epoch, endReason }) : null, {
             hostReporting: said !== 'silent',
             phaseAgeMs: ageMs,
-            place: () => (fits ? ok('host2' as HostId) : refuse('full')),
+            place: () => (fits ? ok(PLACED) : refuse('full')),
           });
           const next = planVm(vm, status, seen).status;
           if (next === null) continue;
