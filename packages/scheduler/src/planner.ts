@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { VmId } from '@busbar/core/ids';
 import type { Result } from '@busbar/core/result';
-import type { HostVerdict, Placement, PlacedVm, Refusal, Snapshot, Vm } from './model.ts';
+import type { HostVerdict, PlacedVm, Placement, Refusal, Snapshot, Vm } from './model.ts';
 
 /**
  * A cluster being filled: made from a snapshot, it knows what is free on every NUMA node, and keeps that up to date as VMs

@@ -28,7 +28,14 @@ export async function openHost(file: AgentFile, deps: HostDeps): Promise<OpenHos
   return { ...open, driver: openHostDriver(driverConfig(file), deps) };
 }
 
-function driverConfig({ libvirt, stateDir, runDir, logDir, storage, pretendTopology }: HypervisorFile): HostDriverConfig {
+function driverConfig({
+  libvirt,
+  stateDir,
+  runDir,
+  logDir,
+  storage,
+  pretendTopology,
+}: HypervisorFile): HostDriverConfig {
   const common = { uri: libvirt.uri, stateDir, runDir, logDir, pretendTopology };
   if (storage.driver === 'dir') return { ...common, rbd: null };
   const { monitors, user, keyFile } = storage;

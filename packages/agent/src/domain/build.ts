@@ -31,7 +31,7 @@ export function buildDomain(request: StartRequest, host: HostFacts): XmlElement 
     element('uuid', {}, vmId),
     element('metadata', {}, metadataElement({ vmId, name, epoch, specRevision: spec.specRevision })),
     element('memory', { unit: 'b' }, spec.memoryBytes),
-    memoryBackingElement(tuning, { locked: spec.memoryLocked, neverMerged: isRealtime }),
+    memoryBackingElement(tuning, isRealtime),
     element('vcpu', { placement: 'static' }, spec.vcpus),
     spec.ioThreads === 0 ? null : element('iothreads', {}, spec.ioThreads),
     cputuneElement(tuning),
@@ -95,7 +95,8 @@ function cpuElement(spec: DomainSpec, kvm: boolean, numa: XmlElement | null): Xm
   const isHostModel = cpuModel === '' || cpuModel === 'host-model' || cpuModel === 'host-passthrough';
   // Emulation cannot show the host's CPU; the most that it can show is what comes nearest.
   if (cpuModel === 'max' || (isHostModel && !kvm)) return element('cpu', { mode: 'maximum' }, shape, numa);
-  if (cpuModel === 'host-passthrough') return element('cpu', { mode: 'host-passthrough', migratable: 'on' }, shape, numa);
+  if (cpuModel === 'host-passthrough')
+    return element('cpu', { mode: 'host-passthrough', migratable: 'on' }, shape, numa);
   if (isHostModel) return element('cpu', { mode: 'host-model' }, shape, numa);
   return element(
     'cpu',

@@ -32,13 +32,11 @@ export function numatuneElement({ numaNodes, cells }: Tuning): XmlElement | null
   );
 }
 
-export interface MemoryWishes {
-  readonly locked: boolean;
-  /** KSM merges pages of guests, and splitting them again takes time that realtime has not. */
-  readonly neverMerged: boolean;
-}
-
-export function memoryBackingElement({ pageBytes, cells }: Tuning, wishes: MemoryWishes): XmlElement | null {
+/** KSM merges pages of guests, and splitting them again takes time that realtime has not: `neverMerged`. */
+export function memoryBackingElement(
+  { pageBytes, cells, memoryLocked }: Tuning,
+  neverMerged: boolean,
+): XmlElement | null {
   const children = [
     pageBytes === 0n
       ? null
@@ -52,8 +50,8 @@ export function memoryBackingElement({ pageBytes, cells }: Tuning, wishes: Memor
             nodeset: cells.length === 0 ? undefined : formatCpuList(cells.map((_, id) => id)),
           }),
         ),
-    wishes.neverMerged ? element('nosharepages') : null,
-    wishes.locked ? element('locked') : null,
+    neverMerged ? element('nosharepages') : null,
+    memoryLocked ? element('locked') : null,
   ].filter((child) => child !== null);
   return children.length === 0 ? null : element('memoryBacking', {}, ...children);
 }

@@ -119,7 +119,7 @@ describe('a realtime VM', () => {
       '<vcpupin vcpu="3" cpuset="3"',
     ]);
     expect(lab).toMatch(/<emulatorpin cpuset="0,3"\/>\s*<iothreadpin iothread="1" cpuset="0"\/>\s*<\/cputune>/);
-    expect(lab).not.toMatch(/vcpusched|numatune|hugepages/);
+    expect(lab).not.toMatch(/vcpusched|numatune|hugepages|locked/);
     expect(lab).toContain('<cell id="0" cpus="0-1" memory="1048576" unit="KiB"/>');
   });
 });
@@ -161,7 +161,11 @@ const tuned = fc
   .record({
     policy: fc.constantFrom(CpuPolicy.SHARED, CpuPolicy.DEDICATED, CpuPolicy.REALTIME),
     cells: fc.array(
-      fc.record({ numaNode: fc.nat(7), cpus: fc.array(fc.nat(255), { minLength: 1, maxLength: 8 }), mib: fc.nat(4096) }),
+      fc.record({
+        numaNode: fc.nat(7),
+        cpus: fc.array(fc.nat(255), { minLength: 1, maxLength: 8 }),
+        mib: fc.nat(4096),
+      }),
       { minLength: 1, maxLength: 4 },
     ),
     emulatorCpus: fc.array(fc.nat(255), { maxLength: 3 }),

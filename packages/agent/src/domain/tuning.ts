@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { BusbarError } from '@busbar/core/errors';
+
 import { realCpu } from '@busbar/core/cpu-list';
+import { BusbarError } from '@busbar/core/errors';
 import type { DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { CpuPolicy, Hugepages, type ObservedPlacement, type Placement } from '@busbar/proto/gen/busbar/v1/vm';
 import type { HostCpus } from './facts.ts';
@@ -21,6 +22,7 @@ export interface Tuning {
   readonly fifoPriority: number;
   /** Bytes; 0 for normal pages. */
   readonly pageBytes: bigint;
+  readonly memoryLocked: boolean;
   /** Addresses of PCI devices. */
   readonly devices: readonly string[];
 }
@@ -47,8 +49,8 @@ export function tuningOf(spec: DomainSpec, host: HostCpus): Tuning {
     const cpu = placement?.ioThreadCpus[thread];
     return cpu === undefined ? around : [real(cpu)];
   });
-  // A pretended topology has neither these NUMA nodes nor their pages, and FIFO threads that share the few CPUs that
-  // exist with everything else would stop the host.
+  // A pretended topology has neither these NUMA nodes nor their pages; FIFO threads that share the few CPUs that exist with
+  // everything else would stop the host; and a container may not lock memory.
   const exists = !host.pretended;
   return {
     vcpuCpus,
@@ -58,6 +60,7 @@ export function tuningOf(spec: DomainSpec, host: HostCpus): Tuning {
     numaNodes: exists ? distinct((placement?.cells ?? []).map(({ numaNode }) => numaNode)) : [],
     fifoPriority: exists && vcpuCpus.length > 0 && spec.cpuPolicy === CpuPolicy.REALTIME ? spec.realtimePriority : 0,
     pageBytes: exists ? PAGE_BYTES[spec.hugepages] : 0n,
+    memoryLocked: exists && spec.memoryLocked,
     devices: (placement?.devices ?? []).map(({ address }) => address),
   };
 }

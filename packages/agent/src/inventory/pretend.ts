@@ -5,7 +5,7 @@ import { z } from 'zod';
 
 /**
  * A topology that a host says to have, for labs: placement sees it, and what it decides is brought onto the CPUs that exist.
- * Hugepages, NUMA binding and FIFO priorities are then left out of the domains.
+ * Hugepages, NUMA binding, FIFO priorities and locked memory are then left out of the domains.
  */
 
 const WANT = {
@@ -15,7 +15,10 @@ const WANT = {
 } as const;
 
 const cpus = z.string(WANT.cpus).regex(/^\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*$/, WANT.cpus);
-const mib = z.int(WANT.memory).min(1, WANT.memory).max(16 * 1024 ** 2, 'at most 16 TiB');
+const mib = z
+  .int(WANT.memory)
+  .min(1, WANT.memory)
+  .max(16 * 1024 ** 2, 'at most 16 TiB');
 
 export const PretendTopology = z.strictObject(
   {
@@ -30,7 +33,18 @@ export const PretendTopology = z.strictObject(
             /** By default an equal share of the memory that exists. */
             memoryMib: mib.optional(),
             hugepages: z
-              .array(z.strictObject({ sizeMib: mib, pages: z.int().min(0).max(16 * 1024 ** 2) }, 'sizeMib and pages'))
+              .array(
+                z.strictObject(
+                  {
+                    sizeMib: mib,
+                    pages: z
+                      .int()
+                      .min(0)
+                      .max(16 * 1024 ** 2),
+                  },
+                  'sizeMib and pages',
+                ),
+              )
               .optional(),
           },
           WANT.node,

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Bridge, BridgeKind, type HostInventory, type NumaNode, type PciDevice } from '@busbar/proto/gen/busbar/v1/host';
+import {
+  type Bridge,
+  BridgeKind,
+  type HostInventory,
+  type NumaNode,
+  type PciDevice,
+} from '@busbar/proto/gen/busbar/v1/host';
 
 const MIB = 1024n * 1024n;
 const GIB = 1024n * MIB;

@@ -157,7 +157,13 @@ export const VM: Allow<Vm> = {
     watchdog: true,
     ha: { enabled: true, priority: true },
     isolationPolicy: true,
-    placement: { hostSelector: true, pinnedHost: true, preferredHosts: true, antiAffinityGroup: true, rules: { group: true, kind: true, soft: true } },
+    placement: {
+      hostSelector: true,
+      pinnedHost: true,
+      preferredHosts: true,
+      antiAffinityGroup: true,
+      rules: { group: true, kind: true, soft: true },
+    },
     shutdownTimeoutMs: true,
   },
   status: {

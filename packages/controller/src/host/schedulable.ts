@@ -48,8 +48,7 @@ export function schedulableHosts(view: ClusterView, isReporting: (host: string) 
 }
 
 function whyNot(status: HostStatusRecord, spec: HostSpec | undefined, reporting: boolean): string {
-  if (status.state !== HostState.READY)
-    return status.message || status.state.replace('HOST_STATE_', '').toLowerCase();
+  if (status.state !== HostState.READY) return status.message || status.state.replace('HOST_STATE_', '').toLowerCase();
   if (spec?.unschedulable === true) return 'unschedulable';
   return reporting ? '' : 'its agent has not reported to the leader yet';
 }

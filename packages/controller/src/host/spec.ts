@@ -27,7 +27,10 @@ const schema = z.object({
   reservedCpus: z
     .array(count(0, CPUS_MAX - 1))
     .max(CPUS_MAX, `at most ${CPUS_MAX} CPUs`)
-    .refine((cpus) => cpus.every((cpu, i) => i === 0 || cpu > (cpus[i - 1] ?? -1)), 'CPU numbers, ascending, each once'),
+    .refine(
+      (cpus) => cpus.every((cpu, i) => i === 0 || cpu > (cpus[i - 1] ?? -1)),
+      'CPU numbers, ascending, each once',
+    ),
   reservedMemoryBytes: z
     .bigint()
     .min(0n, '0 to 16 TiB')

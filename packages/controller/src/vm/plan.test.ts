@@ -37,7 +37,15 @@ function statusOf(phase: VmPhase, wish: Wish, more: Partial<VmStatusRecord> = {}
 }
 
 function domainOf(state: DomainState, more: Partial<DomainReport> = {}): DomainReport {
-  return { vmId: 'v', epoch: EPOCH, state, endReason: EndReason.UNSPECIFIED, message: '', placement: undefined, ...more };
+  return {
+    vmId: 'v',
+    epoch: EPOCH,
+    state,
+    endReason: EndReason.UNSPECIFIED,
+    message: '',
+    placement: undefined,
+    ...more,
+  };
 }
 
 function seenOf(domain: DomainReport | null, more: Partial<VmObservation> = {}): VmObservation {

@@ -198,7 +198,13 @@ export function withDefaults(given: VmSpec, vmId: string): VmSpec {
       model: item.model === NicModel.UNSPECIFIED ? NicModel.VIRTIO : item.model,
       macAddress: item.macAddress || derivedMac(vmId, item.name),
     })),
-    placement: given.placement ?? { hostSelector: {}, pinnedHost: '', preferredHosts: [], antiAffinityGroup: '', rules: [] },
+    placement: given.placement ?? {
+      hostSelector: {},
+      pinnedHost: '',
+      preferredHosts: [],
+      antiAffinityGroup: '',
+      rules: [],
+    },
   };
 }
 
