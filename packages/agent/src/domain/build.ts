@@ -13,6 +13,7 @@ import {
   hostdevElement,
   memoryBackingElement,
   numatuneElement,
+  vcpuElement,
 } from './tuning-xml.ts';
 import { element, type XmlElement } from './xml.ts';
 
@@ -32,7 +33,7 @@ export function buildDomain(request: StartRequest, host: HostFacts): XmlElement 
     element('metadata', {}, metadataElement({ vmId, name, epoch, specRevision: spec.specRevision })),
     element('memory', { unit: 'b' }, spec.memoryBytes),
     memoryBackingElement(tuning, isRealtime),
-    element('vcpu', { placement: 'static' }, spec.vcpus),
+    vcpuElement(spec.vcpus, tuning),
     spec.ioThreads === 0 ? null : element('iothreads', {}, spec.ioThreads),
     cputuneElement(tuning),
     numatuneElement(tuning),

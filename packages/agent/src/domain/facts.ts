@@ -14,6 +14,8 @@ export interface HostCpus {
   readonly online: readonly number[];
   /** Kept away from the kernel's scheduler. */
   readonly isolated: readonly number[];
+  /** Online CPUs of each NUMA node, by its id. */
+  readonly ofNode: ReadonlyMap<number, readonly number[]>;
   /** Placement sees another topology than these (labs). */
   readonly pretended: boolean;
 }

@@ -156,7 +156,7 @@ function request(text: Texts, of: Shape): { readonly start: StartRequest; readon
     kvmUsable: of.kvmUsable,
     rbd: { monitors: [text.monitor], user: text.user, secretUuid: text.secret },
     paths: { consoleSocket: text.console, serialLog: text.log, nvram: text.nvram, seedIso: text.seed },
-    cpus: { online: [0, 1, 2, 3], isolated: [2, 3], pretended: false },
+    cpus: { online: [0, 1, 2, 3], isolated: [2, 3], ofNode: new Map(), pretended: false },
   };
   return { start: { vmId: text.uuid as VmId, name: text.name, epoch: 1n as Epoch, domain }, facts };
 }

@@ -6,6 +6,11 @@ import { childrenNamed, element, find, textOf, type XmlElement } from './xml.ts'
 
 /** CPUs, memory and devices of a domain in libvirt's words, both ways. Pure. */
 
+export function vcpuElement(count: number, { floatCpus }: Tuning): XmlElement {
+  const cpuset = floatCpus.length === 0 ? undefined : formatCpuList(floatCpus);
+  return element('vcpu', { placement: 'static', cpuset }, count);
+}
+
 export function cputuneElement(tuning: Tuning): XmlElement | null {
   const { vcpuCpus, emulatorCpus, ioThreadCpus, fifoPriority } = tuning;
   const children = [

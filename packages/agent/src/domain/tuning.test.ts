@@ -12,7 +12,7 @@ import { observedPlacement } from './tuning-xml.ts';
 import { parseXml, serialize } from './xml.ts';
 
 const MIB = 1024n ** 2n;
-const CPUS: HostCpus = { online: range(16), isolated: [8, 9, 10, 11], pretended: false };
+const CPUS: HostCpus = { online: range(16), isolated: [8, 9, 10, 11], ofNode: new Map(), pretended: false };
 const facts = (cpus: HostCpus, kvmUsable = true): HostFacts => ({
   kvmUsable,
   rbd: null,
@@ -111,7 +111,7 @@ describe('a realtime VM', () => {
   });
 
   test('on a pretended topology has only what exists: CPUs', () => {
-    const lab = xmlOf(realtime, { online: [0, 3], isolated: [], pretended: true });
+    const lab = xmlOf(realtime, { online: [0, 3], isolated: [], ofNode: new Map(), pretended: true });
     expect(lab.match(/<vcpupin vcpu="\d" cpuset="\d+"/g)).toEqual([
       '<vcpupin vcpu="0" cpuset="3"',
       '<vcpupin vcpu="1" cpuset="0"',
@@ -137,13 +137,26 @@ test('the threads of a dedicated VM stay off its CPUs and off those for realtime
   expect(xml).toContain('<memory mode="strict" nodeset="0"/>');
   expect(xml).not.toMatch(/vcpusched|memoryBacking|<cell|memnode|<pmu/);
   // No other CPU is left: then they share.
-  expect(xmlOf(spec, { online: [2, 3], isolated: [], pretended: false })).not.toContain('emulatorpin');
+  expect(xmlOf(spec, { online: [2, 3], isolated: [], ofNode: new Map(), pretended: false })).not.toContain(
+    'emulatorpin',
+  );
 });
 
 test('a shared VM is bound to memory alone, and one of a leader that decided nothing to nothing', () => {
   const shared = xmlOf({ placement: placed([{ numaNode: 1, vcpus: 1, cpus: [], memoryBytes: 32n * MIB }]) });
   expect(shared).toContain('<memory mode="strict" nodeset="1"/>');
-  expect(shared).not.toMatch(/cputune|memoryBacking/);
+  expect(shared).not.toMatch(/cputune|memoryBacking|<vcpu [^>]*cpuset/);
+  const twoNodes = {
+    ...CPUS,
+    ofNode: new Map([
+      [0, range(8)],
+      [1, range(16).slice(8)],
+    ]),
+  };
+  const spec = { placement: placed([{ numaNode: 1, vcpus: 1, cpus: [], memoryBytes: 32n * MIB }]) };
+  // Beside its memory, but not on the isolated CPUs.
+  expect(xmlOf(spec, twoNodes)).toContain('<vcpu placement="static" cpuset="12-15">1</vcpu>');
+  expect(xmlOf(spec, { ...twoNodes, pretended: true })).toContain('<vcpu placement="static">1</vcpu>');
   expect(xmlOf({})).not.toMatch(/cputune|numatune|memoryBacking|iothread/);
 });
 
@@ -202,7 +215,7 @@ const tuned = fc
         devices: of.devices.map((address) => ({ class: 'nic', address, numaNode: -1 })),
       }),
     };
-    return { spec, cpus: { online: of.online, isolated: [], pretended: of.pretended } };
+    return { spec, cpus: { online: of.online, isolated: [], ofNode: new Map(), pretended: of.pretended } };
   });
 
 test('what is read from the XML is what was put in', () => {

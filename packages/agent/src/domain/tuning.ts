@@ -10,6 +10,8 @@ import type { HostCpus } from './facts.ts';
 export interface Tuning {
   /** Of each vCPU its CPU; empty when they float. */
   readonly vcpuCpus: readonly number[];
+  /** CPUs that all threads without CPUs of their own float over; empty: all of the host. */
+  readonly floatCpus: readonly number[];
   /** Empty: they float. */
   readonly emulatorCpus: readonly number[];
   /** Of each I/O thread; an empty list floats. */
@@ -52,17 +54,25 @@ export function tuningOf(spec: DomainSpec, host: HostCpus): Tuning {
   // A pretended topology has neither these NUMA nodes nor their pages; FIFO threads that share the few CPUs that exist with
   // everything else would stop the host; and a container may not lock memory.
   const exists = !host.pretended;
+  const numaNodes = exists ? distinct((placement?.cells ?? []).map(({ numaNode }) => numaNode)) : [];
   return {
     vcpuCpus,
+    // Memory is on these nodes; so vCPUs that float stay there, too.
+    floatCpus: vcpuCpus.length > 0 || host.ofNode.size < 2 ? [] : cpusOf(numaNodes, host),
     emulatorCpus: around,
     ioThreadCpus,
     cells: spec.guestNuma ? (placement?.cells ?? []) : [],
-    numaNodes: exists ? distinct((placement?.cells ?? []).map(({ numaNode }) => numaNode)) : [],
+    numaNodes,
     fifoPriority: exists && vcpuCpus.length > 0 && spec.cpuPolicy === CpuPolicy.REALTIME ? spec.realtimePriority : 0,
     pageBytes: exists ? PAGE_BYTES[spec.hugepages] : 0n,
     memoryLocked: exists && spec.memoryLocked,
     devices: (placement?.devices ?? []).map(({ address }) => address),
   };
+}
+
+function cpusOf(numaNodes: readonly number[], host: HostCpus): number[] {
+  const all = numaNodes.flatMap((id) => host.ofNode.get(id) ?? []);
+  return distinct(all.filter((cpu) => !host.isolated.includes(cpu)));
 }
 
 /** The VM was changed between the decision and the start: the next start decides anew. */

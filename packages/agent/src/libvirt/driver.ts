@@ -13,7 +13,6 @@ import { buildDomain } from '../domain/build.ts';
 import { METADATA_URI, parseMetadata } from '../domain/metadata.ts';
 import { nicsToChange } from '../domain/nics.ts';
 import { buildSeed } from '../domain/seed.ts';
-import { observedPlacement } from '../domain/tuning-xml.ts';
 import { find, parseXml, serialize, textOf } from '../domain/xml.ts';
 import {
   type ConsoleLink,
@@ -31,16 +30,15 @@ import {
   domainStartFailed,
   hypervisorTimeout,
 } from '../driver/refusals.ts';
-import { readKvm } from '../inventory/kvm.ts';
-import { pretended } from '../inventory/pretend.ts';
-import { readCpus, readInventory } from '../inventory/read.ts';
+import { readShownInventory } from '../inventory/read.ts';
 import { Ends } from './ends.ts';
+import { readFacts } from './facts.ts';
 import type { ListedDomain } from './ffi/methods.ts';
 import { LibvirtLink, type LinkCall } from './link.ts';
 import { ObservedPlacements } from './observed.ts';
 import { readLogEnd, relevantLines } from './qemu-log.ts';
 import { QemuProcesses } from './qemu-process.ts';
-import { CEPH_SECRET_UUID, cephSecretXml, readCephKey } from './secret.ts';
+import { cephSecretXml, readCephKey } from './secret.ts';
 import { startOrUndo } from './undo.ts';
 import { VmFiles } from './vm-files.ts';
 import { EVENT, stateOf } from './words.ts';
@@ -131,18 +129,11 @@ export class LibvirtHostDriver implements HostDriver {
   }
 
   async inventory(): Promise<HostInventory> {
-    const inventory = await this.#hostInventory();
+    const inventory = await readShownInventory(this.#deps.fsRoot ?? '/', this.#config.pretendTopology);
     const { libvirt, hypervisor } = this.#link.versions;
     if (inventory.versions !== undefined) Object.assign(inventory.versions, { libvirt, qemu: hypervisor });
     if (inventory.cpu !== undefined) inventory.cpu.libvirtModel = await this.#libvirtCpuModel();
     return inventory;
-  }
-
-  async #hostInventory(): Promise<HostInventory> {
-    const { pretendTopology } = this.#config;
-    const root = this.#deps.fsRoot ?? '/';
-    const found = await readInventory(root);
-    return pretendTopology === undefined ? found : pretended(found, pretendTopology, (await readCpus(root)).online);
   }
 
   async listDomains(): Promise<readonly DomainObservation[]> {
@@ -150,10 +141,7 @@ export class LibvirtHostDriver implements HostDriver {
     const options = { lane: 'short', deadlineMs: CALL_DEADLINE_MS } as const;
     const listed = await this.#link.call('list', { metadataUri: METADATA_URI }, options);
     const domains = listed.flatMap((domain) => this.#observe(domain));
-    await this.#observed.refresh(domains, async (vmId) => {
-      const xml = await this.#link.call('xml', { uuid: vmId }, SHORT);
-      return xml === null ? undefined : observedPlacement(parseXml(xml));
-    });
+    await this.#observed.refresh(domains, (vmId) => this.#link.call('xml', { uuid: vmId }, SHORT));
     this.#ends.listed(domains, missed);
     if (missed) {
       this.#eventsMissed = false;
@@ -322,12 +310,8 @@ export class LibvirtHostDriver implements HostDriver {
   }
 
   async #prepareStart(request: StartRequest): Promise<string> {
-    const { rbd } = this.#config;
     const paths = this.#files.paths(request.vmId);
-    const root = this.#deps.fsRoot ?? '/';
-    const { kvmUsable } = await readKvm(root);
-    const cpus = { ...(await readCpus(root)), pretended: this.#config.pretendTopology !== undefined };
-    const facts = { kvmUsable, paths, cpus, rbd: rbd === null ? null : { ...rbd, secretUuid: CEPH_SECRET_UUID } };
+    const facts = await readFacts(this.#deps.fsRoot ?? '/', this.#config, paths);
     // First, so that a spec that cannot be built leaves nothing behind.
     const xml = serialize(buildDomain(request, facts));
     await this.#files.makeDirectories();

@@ -3,6 +3,8 @@ import type { Clock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { VmId } from '@busbar/core/ids';
 import type { ObservedPlacement } from '@busbar/proto/gen/busbar/v1/vm';
+import { observedPlacement } from '../domain/tuning-xml.ts';
+import { parseXml } from '../domain/xml.ts';
 
 /** Reads of a listing at most: a host may have hundreds of domains, and each costs a call of a millisecond. */
 const READS_PER_LISTING = 16;
@@ -30,10 +32,10 @@ export class ObservedPlacements {
     return this.#known.get(keyOf(vmId, epoch))?.placement;
   }
 
-  /** `read` gives undefined for a domain that is gone. What cannot be read now stays as it was known. */
+  /** `read` gives a domain's live XML, or null when it is gone. What cannot be read now stays as it was known. */
   async refresh(
     domains: readonly { readonly vmId: VmId; readonly epoch: bigint }[],
-    read: (vmId: VmId) => Promise<ObservedPlacement | undefined>,
+    read: (vmId: VmId) => Promise<string | null>,
   ): Promise<void> {
     const nowMs = this.#clock.nowMs();
     this.#known = new Map(
@@ -50,7 +52,8 @@ export class ObservedPlacements {
       .slice(0, READS_PER_LISTING);
     for (const { vmId, key } of due) {
       try {
-        this.#known.set(key, { placement: await read(vmId), atMs: nowMs });
+        const xml = await read(vmId);
+        this.#known.set(key, { placement: xml === null ? undefined : observedPlacement(parseXml(xml)), atMs: nowMs });
       } catch (error) {
         // The listing itself succeeded; without the hypervisor the next one tells.
         if (error instanceof BusbarError && error.reason.startsWith('HYPERVISOR_')) return;

@@ -90,7 +90,12 @@ export class SimMachine {
 
   get cpus(): HostCpus {
     const { numaNodes, isolatedCpus } = this.inventory;
-    return { online: numaNodes.flatMap(({ cpus }) => cpus), isolated: isolatedCpus, pretended: false };
+    return {
+      online: numaNodes.flatMap(({ cpus }) => cpus),
+      isolated: isolatedCpus,
+      ofNode: new Map(numaNodes.map(({ id, cpus }) => [id, cpus])),
+      pretended: false,
+    };
   }
 
   /** Everything that exists now, whatever the hypervisor says. */

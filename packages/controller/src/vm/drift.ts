@@ -27,11 +27,10 @@ export function driftOf(
     if (wanted !== normal) found.push(`${what} on CPUs ${normal || '(all)'} instead of ${wanted}`);
   };
   const pins = decided.cells.flatMap(({ cpus }) => cpus);
-  pins.forEach((pin, vcpu) => compare(`vCPU ${vcpu}`, list([pin]), observed.vcpuCpus[vcpu] ?? ''));
+  for (const [vcpu, pin] of pins.entries()) compare(`vCPU ${vcpu}`, list([pin]), observed.vcpuCpus[vcpu] ?? '');
   if (decided.emulatorCpus.length > 0) compare('emulator', list(decided.emulatorCpus), observed.emulatorCpus);
-  decided.ioThreadCpus.forEach((pin, thread) =>
-    compare(`I/O thread ${thread + 1}`, list([pin]), observed.ioThreadCpus[thread] ?? ''),
-  );
+  for (const [thread, pin] of decided.ioThreadCpus.entries())
+    compare(`I/O thread ${thread + 1}`, list([pin]), observed.ioThreadCpus[thread] ?? '');
   if (realCpus === null) {
     const nodes = formatCpuList(decided.cells.map(({ numaNode }) => numaNode));
     const has = formatCpuList(observed.numaNodes);
@@ -60,4 +59,10 @@ export function boundedObservation(told: ObservedPlacement): ObservedPlacement {
     hugepageBytes: told.hugepageBytes,
     devices: texts(told.devices, LIMITS.devices),
   };
+}
+
+export function sameObservation(a: ObservedPlacement | undefined, b: ObservedPlacement | undefined): boolean {
+  const text = (one: ObservedPlacement | undefined) =>
+    one === undefined ? '' : JSON.stringify({ ...one, hugepageBytes: String(one.hugepageBytes) });
+  return a === b || text(a) === text(b);
 }

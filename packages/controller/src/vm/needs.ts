@@ -135,7 +135,10 @@ function checkNuma({ numa, cpu, memoryBytes }: NeedsOf, issue: Issue): void {
     if (cells.length > 0) issue(['numa', 'cells'], 'no cells, or numa.topology EXPLICIT');
     return;
   }
-  if (cells.length === 0) return issue(['numa', 'cells'], `1 to ${CELLS_MAX} cells with numa.topology EXPLICIT`);
+  if (cells.length === 0) {
+    issue(['numa', 'cells'], `1 to ${CELLS_MAX} cells with numa.topology EXPLICIT`);
+    return;
+  }
   const vcpus = cells.reduce((sum, one) => sum + one.vcpus, 0);
   if (cpu !== undefined && vcpus !== cpu.vcpus)
     issue(['numa', 'cells'], `cells whose vcpus add up to ${cpu.vcpus}, the VM's (they add up to ${vcpus})`);

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import { isDeepStrictEqual } from 'node:util';
 import type { Result } from '@busbar/core/result';
 import { type DomainReport, DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { type Placement, RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import { cut } from '../api/validation.ts';
-import { boundedObservation, driftOf } from './drift.ts';
+import { boundedObservation, driftOf, sameObservation } from './drift.ts';
 import type { LiveVmPhase } from './state.ts';
 import { ON_HOST, phaseWord } from './state.ts';
 
@@ -169,7 +168,7 @@ function become(status: VmStatusRecord, phase: LiveVmPhase, told: string, seen: 
     failedStarts === status.failedStarts &&
     !begins &&
     next.placementDrift === status.placementDrift &&
-    isDeepStrictEqual(next.observedPlacement, status.observedPlacement);
+    sameObservation(next.observedPlacement, status.observedPlacement);
   return { status: same ? null : next, report: message || phaseWord(phase) };
 }
 
