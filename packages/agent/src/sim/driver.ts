@@ -5,7 +5,6 @@ import { formatCpuList } from '@busbar/core/cpu-list';
 import { BusbarError } from '@busbar/core/errors';
 import type { BootId, VmId } from '@busbar/core/ids';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
-import type { HostCpus } from '../domain/facts.ts';
 import { observationOf, tuningOf } from '../domain/tuning.ts';
 import type { ConsoleLink, DomainEnd, DomainObservation, HostDriver, StartRequest } from '../driver/host-driver.ts';
 import { consoleUnavailable, domainNotFound, hypervisorTimeout, hypervisorUnavailable } from '../driver/refusals.ts';
@@ -64,7 +63,7 @@ export class SimHostDriver implements HostDriver {
   }
 
   listDomains(): Promise<readonly DomainObservation[]> {
-    return this.#call('list domains', () => this.#machine.listed.map((domain) => observe(domain, this.#machine.cpus)));
+    return this.#call('list domains', () => this.#machine.listed.map((domain) => observe(domain, this.#machine)));
   }
 
   haveProcess(vmIds: readonly VmId[]): Promise<ReadonlySet<VmId>> {
@@ -232,9 +231,9 @@ export class SimHostDriver implements HostDriver {
   }
 }
 
-function observe(domain: SimDomain, host: HostCpus): DomainObservation {
+function observe(domain: SimDomain, { cpus, faults }: SimMachine): DomainObservation {
   const { vmId, name, epoch, spec, state, message } = domain;
-  const placement = observationOf(tuningOf(spec, host), formatCpuList);
+  const placement = { ...observationOf(tuningOf(spec, cpus), formatCpuList), ...faults.tampered.get(vmId) };
   const seen = { vmId, name, epoch, specRevision: spec.specRevision, placement };
   switch (state) {
     case 'running':

@@ -3,7 +3,7 @@ import { ok, refuse } from '@busbar/core/result';
 import { mayMove } from '@busbar/core/state-table';
 import { type DomainReport, DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
-import { Placement, RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
+import { ObservedPlacement, Placement, RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { planVm, restartDelayMs, shallStop, type VmObservation } from './plan.ts';
@@ -262,5 +262,42 @@ describe('planVm: any sequence', () => {
       }),
       { numRuns: 500 },
     );
+  });
+});
+
+describe('what a VM was given', () => {
+  const told = ObservedPlacement.fromPartial({ vcpuCpus: ['3'], numaNodes: [0] });
+  const off = ObservedPlacement.fromPartial({ vcpuCpus: ['0-7'], numaNodes: [0] });
+  const on = (more: Partial<VmStatusRecord> = {}) => statusOf(RUNNING, 'run', { placement: PLACED, ...more });
+  const next = (status: VmStatusRecord, placement: ObservedPlacement | undefined, more: Partial<VmObservation> = {}) =>
+    planVm(vmOf('run'), status, seenOf(domainOf(DomainState.RUNNING, { placement }), more)).status;
+
+  it('is stored with the start, and forgotten with the end', () => {
+    const started = planVm(vmOf('run'), statusOf(STOPPED, 'run'), seenOf(null)).status;
+    expect(started).toMatchObject({
+      host: 'host2',
+      placement: PLACED,
+      observedPlacement: undefined,
+      placementDrift: '',
+    });
+    const ended = planVm(vmOf('run'), on({ placementDrift: 'x' }), seenOf(domainOf(DomainState.ENDED))).status;
+    expect(ended).toMatchObject({ host: '', placement: undefined, observedPlacement: undefined, placementDrift: '' });
+  });
+
+  it('is compared with what its host reports', () => {
+    const seen = next(on(), told);
+    expect(seen).toMatchObject({ observedPlacement: told, placementDrift: '' });
+    expect(next(on({ observedPlacement: told }), told)).toBeNull();
+    const drifted = next(on({ observedPlacement: told }), off);
+    expect(drifted).toMatchObject({ observedPlacement: off, placementDrift: 'vCPU 0 on CPUs 0-7 instead of 3' });
+    // A report without it (an agent that was just started) changes nothing.
+    expect(next(drifted as VmStatusRecord, undefined)).toBeNull();
+    expect(next(drifted as VmStatusRecord, told)).toMatchObject({ placementDrift: '' });
+  });
+
+  it('on a pretended topology is compared with the CPUs that exist', () => {
+    const mapped = ObservedPlacement.fromPartial({ vcpuCpus: ['1'] });
+    expect(next(on(), mapped, { realCpus: [0, 1] })).toMatchObject({ placementDrift: '' });
+    expect(next(on(), mapped)).toMatchObject({ placementDrift: expect.stringContaining('instead of 3') });
   });
 });
