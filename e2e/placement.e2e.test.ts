@@ -31,8 +31,9 @@ interface HostJson {
 interface Placement {
   readonly host: string;
   readonly cells: readonly { readonly numaNode?: number; readonly vcpus: number; readonly cpus: readonly number[] }[];
-  readonly emulatorCpus: readonly number[];
-  readonly ioThreadCpus: readonly number[];
+  /** Absent when empty: proto3 JSON leaves out what is. */
+  readonly emulatorCpus?: readonly number[];
+  readonly ioThreadCpus?: readonly number[];
 }
 interface VmJson {
   readonly status: {
@@ -87,8 +88,8 @@ async function isPinnedAsPlaced(name: string, placement: Placement): Promise<voi
     [...xml.matchAll(new RegExp(`<${element}(?: \\w+='\\d+')? cpuset='([\\d,-]+)'/>`, 'g'))].map((match) => match[1]);
   const real = (cpus: readonly number[]) => cpus.map((cpu) => `${realCpu(cpu, realCpus)}`);
   expect(pins('vcpupin')).toEqual(real(placement.cells.flatMap(({ cpus }) => cpus)));
-  expect(pins('iothreadpin')).toEqual(real(placement.ioThreadCpus));
-  if (placement.emulatorCpus.length > 0) expect(pins('emulatorpin')).toEqual(real(placement.emulatorCpus));
+  expect(pins('iothreadpin')).toEqual(real(placement.ioThreadCpus ?? []));
+  if (placement.emulatorCpus !== undefined) expect(pins('emulatorpin')).toEqual(real(placement.emulatorCpus));
   expect(xml).not.toMatch(/<numatune|<hugepages|<vcpusched/);
 }
 
@@ -102,7 +103,7 @@ describe('a realtime and a dedicated VM', () => {
   });
 
   it('get their own CPUs, which libvirt has as the API says', async () => {
-    const numa = 'numa: {topology: automatic, oneNodeRequired: true}';
+    const numa = 'numa: {topology: automatic, oneNodeRequired: true}\n';
     const documents = [
       yaml(RELAY, '{vcpus: 3, policy: realtime, realtimePriority: 50, ioThreads: 1}', numa),
       yaml(HISTORIAN, '{vcpus: 3, policy: dedicated}'),
@@ -118,7 +119,9 @@ describe('a realtime and a dedicated VM', () => {
     expect(relay.placement.cells).toHaveLength(1);
     expect([relayCpus.length, historianCpus.length]).toEqual([3, 3]);
     expect(relayCpus.every((cpu) => isolated.has(cpu))).toBe(true);
-    const apart = [...historianCpus, ...relay.placement.emulatorCpus, ...relay.placement.ioThreadCpus];
+    const { emulatorCpus = [], ioThreadCpus = [] } = relay.placement;
+    expect([emulatorCpus.length, ioThreadCpus.length]).toEqual([1, 1]);
+    const apart = [...historianCpus, ...emulatorCpus, ...ioThreadCpus];
     expect(apart.some((cpu) => isolated.has(cpu))).toBe(false);
     const all = [...relayCpus, ...apart];
     expect(new Set(all).size).toBe(all.length);
