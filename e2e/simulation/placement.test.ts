@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { errorChain } from '@busbar/core/errors';
 import { HostState } from '@busbar/proto/gen/busbar/v1/host';
 import {
   CpuPolicy,
@@ -76,7 +77,7 @@ describe('placements while the leader dies', () => {
           .call<CreateVmResponse>(controllers[i % controllers.length] ?? '', 'VmService', 'createVm', requestOf(i))
           .then(
             () => 'accepted',
-            (error: { reason?: string }) => error.reason ?? String(error),
+            (error: unknown) => errorChain(error),
           ),
       );
       await world.clock.advance(killAfterMs);

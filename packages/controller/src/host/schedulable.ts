@@ -16,6 +16,12 @@ import type { ClusterView } from '../view/view.ts';
 /** The hosts as placement sees them: what their agents found, and what the user decided about them. Pure. */
 
 const MIB = 1024n ** 2n;
+/**
+ * What a host may claim to be. Planning makes tables of these sizes, for all hosts at once: one that lies must not take the
+ * leader's memory. The kernel's own limits on x86 are 8192 CPUs and 1024 NUMA nodes.
+ */
+const LIMITS = { cpus: 8192, numaNodes: 1024, memoryMib: 1024 ** 2 * 64 } as const;
+const PCI_ADDRESS = /^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/;
 
 export function schedulableHosts(view: ClusterView, isReporting: (host: string) => boolean): readonly Host[] {
   const networks = view.tables.network.sorted();
@@ -54,19 +60,27 @@ function whyNot(status: HostStatusRecord, spec: HostSpec | undefined, reporting:
 }
 
 function numaNodesOf(inventory: HostInventory | undefined): readonly NumaNode[] {
-  const nodes = inventory?.numaNodes ?? [];
+  const nodes = (inventory?.numaNodes ?? []).filter(({ id }) => id >= 0 && id < LIMITS.numaNodes);
   if (nodes.length > 0) return disjoint(nodes.map(numaNodeOf));
   // An agent that found no NUMA nodes: the host is one.
   return [
     {
       id: 0,
-      cpus: Array.from({ length: inventory?.cpu?.onlineCpus ?? 0 }, (_, cpu) => cpu),
+      cpus: Array.from({ length: clamp(inventory?.cpu?.onlineCpus ?? 0, LIMITS.cpus) }, (_, cpu) => cpu),
       smtSiblings: [],
-      memoryMib: Number((inventory?.memoryBytes ?? 0n) / MIB),
+      memoryMib: mibOf(inventory?.memoryBytes ?? 0n),
       hugepages: [],
       distances: [],
     },
   ];
+}
+
+function clamp(value: number, max: number): number {
+  return Math.max(0, Math.min(value, max));
+}
+
+function mibOf(bytes: bigint): number {
+  return clamp(Number(bytes / MIB), LIMITS.memoryMib);
 }
 
 /** A host that names a NUMA node or a CPU twice is not believed the second time: nothing may be given out twice. */
@@ -85,14 +99,18 @@ function numaNodeOf(node: Reported): NumaNode {
   const here = new Set(node.cpus);
   return {
     id: node.id,
-    cpus: node.cpus.toSorted((a, b) => a - b),
+    cpus: node.cpus.filter((cpu) => cpu >= 0 && cpu < LIMITS.cpus).toSorted((a, b) => a - b),
     smtSiblings: node.smtSiblingSets
       .map((set) => parseCpuList(set).filter((cpu) => here.has(cpu)))
       .filter((set) => set.length > 1),
-    memoryMib: Number(node.memoryBytes / MIB),
+    memoryMib: mibOf(node.memoryBytes),
     hugepages: node.hugepages
       .filter((pool) => pool.pageSizeBytes >= MIB)
-      .map((pool) => ({ sizeMib: Number(pool.pageSizeBytes / MIB), pages: Number(pool.total) })),
+      .map((pool) => {
+        const sizeMib = Math.max(1, mibOf(pool.pageSizeBytes));
+        // No more than the memory that they are made of.
+        return { sizeMib, pages: clamp(Number(pool.total), Math.floor(mibOf(node.memoryBytes) / sizeMib)) };
+      }),
     distances: node.distances,
   };
 }
@@ -102,7 +120,7 @@ function devicesOf(inventory: HostInventory | undefined, classes: readonly Devic
   if (classes.length === 0) return [];
   return (inventory?.pciDevices ?? []).flatMap(({ address, vendorProduct, numaNode, iommuGroup }): Device[] => {
     const of = classes.find(({ devices }) => devices.includes(address) || devices.includes(vendorProduct));
-    if (of === undefined || iommuGroup < 0) return [];
+    if (of === undefined || iommuGroup < 0 || !PCI_ADDRESS.test(address)) return [];
     return [{ address, class: of.name, numaNode: numaNode < 0 ? null : numaNode }];
   });
 }

@@ -149,6 +149,23 @@ describe('a host, as placement sees it', () => {
     ]);
   });
 
+  it('that claims to be larger than any machine is cut down to one', async () => {
+    const huge = 2 ** 31 - 1;
+    await inventory({ status: { inventory: { numaNodes: [], cpu: { onlineCpus: huge }, memoryBytes: 2n ** 62n } } });
+    expect(snapshotOf(rig.view, DEFAULT_POLICY).hosts[0]?.numaNodes).toMatchObject([{ memoryMib: 64 * 1024 ** 2 }]);
+    expect(snapshotOf(rig.view, DEFAULT_POLICY).hosts[0]?.numaNodes[0]?.cpus.length).toBe(8192);
+    const hugepages = [{ pageSizeBytes: 2n * MIB, total: 2n ** 62n }];
+    const numaNodes = [
+      { id: -1, cpus: [1] },
+      { id: huge, cpus: [2] },
+      { id: 7, cpus: [-1, 3, huge], memoryBytes: GIB, hugepages },
+    ];
+    await inventory({ status: { inventory: { numaNodes } } });
+    expect(snapshotOf(rig.view, DEFAULT_POLICY).hosts[0]?.numaNodes).toMatchObject([
+      { id: 7, cpus: [3], memoryMib: 1024, hugepages: [{ sizeMib: 2, pages: 512 }] },
+    ]);
+  });
+
   it('says why it takes no VM', async () => {
     expect(snapshotOf(rig.view, DEFAULT_POLICY, () => false).hosts[0]?.notSchedulable).toMatch(/has not reported/);
     const before = rig.view.tables['host-status'].get('host1')?.record;
