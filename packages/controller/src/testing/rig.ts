@@ -243,7 +243,7 @@ export class Rig {
         hostMessage: '',
         phaseAgeMs: 3_600_000,
         place: () => ok(Placement.fromPartial({ host: 'host1' })),
-        realCpus: null,
+        inventory: undefined,
         hardware: hardwareDigest(vm.record),
         revision: vm.modRevision,
         wallTime: this.clock.wallTime(),

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 import { ObservedPlacement, Placement } from '@busbar/proto/gen/busbar/v1/vm';
 import { describe, expect, it } from 'vitest';
 import { boundedObservation, driftOf, sameObservation } from './drift.ts';
@@ -38,17 +39,17 @@ describe('drift', () => {
     ['the normal scheduler', { realtimePriority: 0 }, 'vCPUs without FIFO priority'],
     ['a device that is missing', { devices: [] }, 'devices (none) instead of 0000:3b:00.1'],
   ])('%s', (_what, more, expected) => {
-    expect(driftOf(decided, observed(more), null)).toBe(expected);
+    expect(driftOf(decided, observed(more), undefined)).toBe(expected);
   });
 
   it('is cut short when everything differs', () => {
-    const text = driftOf(decided, ObservedPlacement.fromPartial({}), null);
+    const text = driftOf(decided, ObservedPlacement.fromPartial({}), undefined);
     expect(text).toMatch(/^vCPU 0 .*; and 4 more$/);
   });
 
   it('is not seen where nothing was decided or nothing is known', () => {
-    expect(driftOf(undefined, observed(), null)).toBe('');
-    expect(driftOf(decided, undefined, null)).toBe('');
+    expect(driftOf(undefined, observed(), undefined)).toBe('');
+    expect(driftOf(decided, undefined, undefined)).toBe('');
   });
 
   it('of a pretended topology: CPUs that exist, and nothing that does not', () => {
@@ -59,13 +60,38 @@ describe('drift', () => {
       numaNodes: [],
       realtimePriority: 0,
     });
-    expect(driftOf(decided, mapped, [1, 6])).toBe('');
-    expect(driftOf(decided, { ...mapped, emulatorCpus: '6' }, [1, 6])).toBe('emulator on CPUs 6 instead of 1');
+    const lab = HostInventory.fromPartial({ pretendedTopology: { realCpus: [1, 6] } });
+    expect(driftOf(decided, mapped, lab)).toBe('');
+    expect(driftOf(decided, { ...mapped, emulatorCpus: '6' }, lab)).toBe('emulator on CPUs 6 instead of 1');
+  });
+
+  it('is also what the host has lost', () => {
+    const whole = {
+      numaNodes: [
+        { id: 0, cpus: [0, 1, 2, 3, 4] },
+        { id: 1, cpus: [8, 9] },
+      ],
+      pciDevices: [{ address: '0000:3b:00.1' }],
+    };
+    const seen = observed();
+    const drift = (more: Partial<typeof whole>) =>
+      driftOf(decided, seen, HostInventory.fromPartial({ ...whole, ...more }));
+    expect(drift({})).toBe('');
+    expect(
+      drift({
+        numaNodes: [
+          { id: 0, cpus: [0, 1, 2, 4] },
+          { id: 1, cpus: [9] },
+        ],
+      }),
+    ).toBe('the host has lost CPUs 3,8');
+    expect(drift({ numaNodes: [{ id: 0, cpus: [2, 3, 4, 8, 9] }] })).toBe('the host has lost NUMA node 1');
+    expect(drift({ pciDevices: [] })).toBe('the host has lost device 0000:3b:00.1');
   });
 
   it('does not mind how a list is written', () => {
     const two = Placement.fromPartial({ ...decided, emulatorCpus: [3, 2] });
-    expect(driftOf(two, observed({ emulatorCpus: '2,3' }), null)).toBe('');
+    expect(driftOf(two, observed({ emulatorCpus: '2,3' }), undefined)).toBe('');
   });
 });
 

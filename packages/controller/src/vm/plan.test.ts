@@ -3,6 +3,7 @@ import { ok, refuse } from '@busbar/core/result';
 import { mayMove } from '@busbar/core/state-table';
 import { type DomainReport, DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 import { ObservedPlacement, Placement, RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -55,7 +56,7 @@ function seenOf(domain: DomainReport | null, more: Partial<VmObservation> = {}):
     hostMessage: '',
     phaseAgeMs: 0,
     place: () => ok(PLACED),
-    realCpus: null,
+    inventory: undefined,
     hardware: 'h',
     revision: 3n,
     wallTime: NOW,
@@ -297,7 +298,9 @@ describe('what a VM was given', () => {
 
   it('on a pretended topology is compared with the CPUs that exist', () => {
     const mapped = ObservedPlacement.fromPartial({ vcpuCpus: ['1'] });
-    expect(next(on(), mapped, { realCpus: [0, 1] })).toMatchObject({ placementDrift: '' });
+    expect(
+      next(on(), mapped, { inventory: HostInventory.fromPartial({ pretendedTopology: { realCpus: [0, 1] } }) }),
+    ).toMatchObject({ placementDrift: '' });
     expect(next(on(), mapped)).toMatchObject({ placementDrift: expect.stringContaining('instead of 3') });
   });
 });

@@ -2,6 +2,7 @@
 import type { Result } from '@busbar/core/result';
 import { type DomainReport, DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 import { type Placement, RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import { cut } from '../api/validation.ts';
 import { boundedObservation, driftOf, sameObservation } from './drift.ts';
@@ -29,8 +30,8 @@ export interface VmObservation {
   readonly phaseAgeMs: number;
   /** Asked only when the VM shall start. */
   readonly place: () => Result<Placement, string>;
-  /** CPUs that the assigned host's pretended topology stands for; null when it shows its own. */
-  readonly realCpus: readonly number[] | null;
+  /** Of the assigned host; undefined when there is none. */
+  readonly inventory: HostInventory | undefined;
   /** Digest of the hardware the VM would be started with now. */
   readonly hardware: string;
   /** Revision of the VM record. */
@@ -168,7 +169,7 @@ function become(status: VmStatusRecord, phase: LiveVmPhase, told: string, seen: 
     failedStarts === status.failedStarts &&
     !begins &&
     next.placementDrift === status.placementDrift &&
-    sameObservation(next.observedPlacement, status.observedPlacement);
+    next.observedPlacement === status.observedPlacement;
   return { status: same ? null : next, report: message || phaseWord(phase) };
 }
 
@@ -179,7 +180,11 @@ function observedOf(
 ): Pick<VmStatusRecord, 'observedPlacement' | 'placementDrift'> {
   const told = seen.domain?.placement;
   const observedPlacement = told === undefined ? status.observedPlacement : boundedObservation(told);
-  return { observedPlacement, placementDrift: driftOf(status.placement, observedPlacement, seen.realCpus) };
+  // What the record says already is kept as the object that it is: answers about it are remembered.
+  const known = sameObservation(observedPlacement, status.observedPlacement)
+    ? status.observedPlacement
+    : observedPlacement;
+  return { observedPlacement: known, placementDrift: driftOf(status.placement, known, seen.inventory) };
 }
 
 function ended(vm: VmRecord, status: VmStatusRecord, domain: DomainReport, stop: boolean, seen: VmObservation): VmPlan {

@@ -148,7 +148,7 @@ export class VmReconciler {
       hostMessage: hostStatus?.message ?? '',
       phaseAgeMs: nowMs - since.atMs,
       place: () => this.#place(vm.record),
-      realCpus: hostStatus?.inventory?.pretendedTopology?.realCpus ?? null,
+      inventory: hostStatus?.inventory,
       hardware: hardwareDigest(vm.record),
       revision: vm.modRevision,
       wallTime: this.#clock.wallTime(),
