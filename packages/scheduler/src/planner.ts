@@ -419,9 +419,9 @@ export class Planner {
     this.#changes.note(node);
   }
 
-  /** Looks at what is asked for, whenever there is half as much more of it. Small changes are not worth judging all hosts anew. */
+  /** Looks at what is asked for, whenever there is twice as much of it. Small changes are not worth judging all hosts anew. */
   #learn(): void {
-    this.#mixDueAt = Math.max(8, Math.ceil(1.5 * this.#taken));
+    this.#mixDueAt = Math.max(8, 2 * this.#taken);
     const mix = mixOf(this.#counts);
     if (isLike(mix, this.#mix)) return;
     this.#mix = mix;
