@@ -2,7 +2,7 @@
 
 import { BusbarError } from '@busbar/core/errors';
 import type { HostId, NetworkId, VmId } from '@busbar/core/ids';
-import type { VmRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import type { PlacementPreview } from '@busbar/proto/gen/busbar/v1/vm';
 import { RunPolicy } from '@busbar/proto/gen/busbar/v1/vm';
@@ -15,16 +15,21 @@ import { isOnHost } from './plan.ts';
 /**
  * What placement sees of the cluster: hosts with their inventory, and on each the VMs that hold its resources. The leader, who
  * decides, also leaves out every host that does not report to it now (`isReporting`); a preview goes by the records, since
- * the controller that was asked may hear less than the leader.
+ * the controller that was asked may hear less than the leader. `statusOf`: what holds resources, as the leader has planned it
+ * but not written yet.
  */
 export function snapshotOf(
   view: ClusterView,
   policy: PlacementPolicy,
-  isReporting: (host: string) => boolean = () => true,
+  known: {
+    readonly isReporting?: (host: string) => boolean;
+    readonly statusOf?: (vmId: string) => VmStatusRecord | undefined;
+  } = {},
 ): Snapshot {
+  const { isReporting = () => true, statusOf = (id) => view.tables['vm-status'].get(id)?.record } = known;
   const byHost = new Map<string, PlacedVm[]>();
   for (const entry of view.tables.vm.sorted()) {
-    const status = view.tables['vm-status'].get(entry.id)?.record;
+    const status = statusOf(entry.id);
     if (status === undefined || !isOnHost(status)) continue;
     const list = byHost.get(status.host) ?? [];
     list.push(placedVm(entry.record));
