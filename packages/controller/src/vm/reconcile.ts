@@ -2,7 +2,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { assert } from '@busbar/core/assert';
 import type { Clock } from '@busbar/core/clock/clock';
-import type { VmId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { ok, type Result, refuse } from '@busbar/core/result';
 import { mayMove } from '@busbar/core/state-table';
@@ -10,7 +9,6 @@ import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1
 import { HostState } from '@busbar/proto/gen/busbar/v1/host';
 import type { Placement } from '@busbar/proto/gen/busbar/v1/vm';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
-import { createPlanner, type Planner } from '@busbar/scheduler/planner';
 import { isStale, reports, withinReportGrace } from '../host/plan.ts';
 import { isTransient, type Leader } from '../leader/leader.ts';
 import { operationOn } from '../operation/log-fields.ts';
@@ -20,13 +18,9 @@ import { type Entry, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import { hardwareDigest } from './domain.ts';
 import { presentPlacement } from './placed.ts';
-import { snapshotOf } from './placement.ts';
 import { isOnHost, planVm, type VmObservation } from './plan.ts';
-import { requestOf } from './request.ts';
+import { KeptPlanner } from './planner.ts';
 import { type LiveVmPhase, VM_PHASES } from './state.ts';
-
-/** A planner is made anew at least this often: hosts fall silent also while a round goes on. */
-const PLANNER_FRESH_MS = 500;
 
 /** A message of an unchanged phase is written at most this often. */
 const MESSAGE_EVERY_MS = 5_000;
@@ -38,7 +32,6 @@ const MESSAGE_EVERY_MS = 5_000;
 export class VmReconciler {
   readonly #view: ClusterView;
   readonly #sessions: SessionRegistry;
-  readonly #policy: PlacementPolicy;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #leader: Leader;
@@ -46,8 +39,7 @@ export class VmReconciler {
   readonly #since = new Map<string, { readonly key: string; readonly atMs: number }>();
   /** When only a VM's message was last written. */
   readonly #worded = new Map<string, number>();
-  /** The cluster as this round fills it. */
-  #planner: { readonly planner: Planner; readonly madeMs: number } | null = null;
+  readonly #planner: KeptPlanner;
 
   constructor(deps: {
     readonly view: ClusterView;
@@ -59,14 +51,13 @@ export class VmReconciler {
   }) {
     this.#view = deps.view;
     this.#sessions = deps.sessions;
-    this.#policy = deps.policy;
     this.#clock = deps.clock;
     this.#log = deps.logger;
     this.#leader = deps.leader;
+    this.#planner = new KeptPlanner(deps.view, deps.policy);
   }
 
   async reconcile(): Promise<void> {
-    this.#planner = null;
     for (const entry of this.#view.tables.vm.sorted()) {
       if (this.#leader.signal.aborted) return;
       const status = this.#view.tables['vm-status'].get(entry.id);
@@ -97,8 +88,10 @@ export class VmReconciler {
       writes: [putRecord('vm-status', vm.id, plan.status)],
     });
     // A comparison that failed is a newer wish or status: the next round sees it.
-    if (!result.succeeded) return;
-    if (plan.status.host === '' && status.record.host !== '') this.#planner?.planner.release(vm.id as VmId);
+    if (!result.succeeded) {
+      this.#planner.forget(vm.id);
+      return;
+    }
     if (from !== to) {
       this.#log.info(
         {
@@ -147,7 +140,7 @@ export class VmReconciler {
         report !== null && (state === HostState.READY || (state === HostState.DEGRADED && !isStale(seen, nowMs))),
       hostMessage: hostStatus?.message ?? '',
       phaseAgeMs: nowMs - since.atMs,
-      place: () => this.#place(vm.record),
+      place: () => this.#place(vm.id),
       inventory: hostStatus?.inventory,
       hardware: hardwareDigest(vm.record),
       revision: vm.modRevision,
@@ -155,14 +148,9 @@ export class VmReconciler {
     };
   }
 
-  #place(vm: VmRecord): Result<Placement, string> {
-    const nowMs = this.#clock.nowMs();
-    if (this.#planner === null || nowMs - this.#planner.madeMs > PLANNER_FRESH_MS) {
-      const isReporting = (host: string) => reports(this.#sessions.observed(host), nowMs);
-      this.#planner = { planner: createPlanner(snapshotOf(this.#view, this.#policy, isReporting)), madeMs: nowMs };
-    }
-    // Taken before it is written: whatever becomes of the transaction, no other VM of this round is given the same.
-    const decided = this.#planner.planner.place(requestOf(vm, this.#view));
+  #place(vmId: string): Result<Placement, string> {
+    const isReporting = (host: string) => reports(this.#sessions.observed(host), this.#clock.nowMs());
+    const decided = this.#planner.place(vmId, isReporting);
     return decided.ok ? ok(presentPlacement(decided.value)) : refuse(decided.error.summary);
   }
 }
