@@ -96,7 +96,7 @@ it('counts what may have been written until the view tells', async () => {
   if (host?.meta === undefined) throw new Error('no host');
   await write(putRecord('host', 'host1', { ...host, meta: { ...host.meta, labels: { rack: 'a' } } }));
   expect(free(2)).toBe(6);
-  await write(putRecord('vm-status', 'a', { ...on([]), placement: presentPlacement(first.value) }));
+  await write(putRecord('vm-status', 'a', { ...on([]), placement: presentPlacement(first.value.placement) }));
   expect(free()).toBe(6);
   await write(putRecord('vm-status', 'a', off));
   expect(free()).toBe(8);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { HostId, VmId } from '@busbar/core/ids';
-import type { Result } from '@busbar/core/result';
+import { ok, type Result } from '@busbar/core/result';
 import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import type { Host, Placement, PlacementPolicy, Refusal } from '@busbar/scheduler/model';
 import { createPlanner, type Planner } from '@busbar/scheduler/planner';
@@ -29,6 +29,9 @@ export class KeptPlanner {
    */
   readonly #underWay = new Map<string, { readonly statusRevision: bigint; readonly placement: Placement }>();
 
+  /** The view's revision that it was last brought up to. */
+  #revision = -1n;
+
   constructor(view: ClusterView, policy: PlacementPolicy) {
     this.#view = view;
     this.#policy = policy;
@@ -45,22 +48,30 @@ export class KeptPlanner {
       this.#held.clear();
       this.#madeOf = madeOf;
       this.#planner = planner;
+      this.#revision = -1n;
+      for (const [id, { placement }] of this.#underWay) this.#take(planner, id, placement);
     }
-    this.#update(planner);
+    if (this.#view.revision !== this.#revision) this.#update(planner);
+    this.#revision = this.#view.revision;
     return planner;
   }
 
   /** Decides, and keeps it for the VM until the view shows what became of it, or `forget` is told. */
-  place(vmId: string, isReporting: (host: string) => boolean): Result<Placement, Refusal> {
+  place(
+    vmId: string,
+    isReporting: (host: string) => boolean,
+  ): Result<{ readonly placement: Placement; readonly reason: string }, Refusal> {
     const planner = this.current(isReporting);
     const entry = this.#view.tables.vm.get(vmId);
     if (entry === undefined) throw new Error(`VM ${vmId} is not in the view`);
-    const decided = planner.place(requestOf(entry.record, this.#view));
-    if (decided.ok) {
-      const statusRevision = this.#view.tables['vm-status'].get(vmId)?.modRevision ?? 0n;
-      this.#underWay.set(vmId, { statusRevision, placement: decided.value });
-    }
-    return decided;
+    const request = requestOf(entry.record, this.#view);
+    const decided = planner.decide(request);
+    if (!decided.ok) return decided;
+    const reason = planner.reasonFor(request, decided.value);
+    planner.take({ vm: request, placement: decided.value });
+    const statusRevision = this.#view.tables['vm-status'].get(vmId)?.modRevision ?? 0n;
+    this.#underWay.set(vmId, { statusRevision, placement: decided.value });
+    return ok({ placement: decided.value, reason });
   }
 
   /** The placement was certainly not written. */
@@ -79,15 +90,13 @@ export class KeptPlanner {
   #update(planner: Planner): void {
     const { vm: vms } = this.#view.tables;
     const statuses = this.#view.tables['vm-status'];
-    for (const [id, { statusRevision, placement }] of this.#underWay) {
-      const vm = vms.get(id);
+    for (const [id, { statusRevision }] of this.#underWay) {
       const isNewer = (statuses.get(id)?.modRevision ?? 0n) !== statusRevision;
-      if (vm === undefined || isNewer) {
-        this.#underWay.delete(id);
-        planner.release(id as VmId);
-        // So that it is taken again below, as it is written.
-        this.#held.delete(id);
-      } else planner.take({ vm: requestOf(vm.record, this.#view), placement });
+      if (vms.get(id) !== undefined && !isNewer) continue;
+      this.#underWay.delete(id);
+      planner.release(id as VmId);
+      // So that it is taken again below, as it is written.
+      this.#held.delete(id);
     }
     for (const { id, record: vm } of vms.sorted()) {
       const status = statuses.get(id)?.record;
@@ -101,9 +110,13 @@ export class KeptPlanner {
         this.#held.set(id, { vm, status });
       } else if (this.#held.delete(id)) planner.release(id as VmId);
     }
-    if (this.#held.size > 0)
-      for (const id of this.#held.keys())
-        if (vms.get(id) === undefined && this.#held.delete(id)) planner.release(id as VmId);
+    for (const id of this.#held.keys())
+      if (vms.get(id) === undefined && this.#held.delete(id)) planner.release(id as VmId);
+  }
+
+  #take(planner: Planner, id: string, placement: Placement): void {
+    const vm = this.#view.tables.vm.get(id)?.record;
+    if (vm !== undefined) planner.take({ vm: requestOf(vm, this.#view), placement });
   }
 }
 
