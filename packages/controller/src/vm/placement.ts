@@ -5,12 +5,13 @@ import type { VmRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import type { HostVerdict, PlacementPreview } from '@busbar/proto/gen/busbar/v1/vm';
 import { RunPolicy } from '@busbar/proto/gen/busbar/v1/vm';
 import type { PlacedVm, PlacementPolicy, Snapshot, HostVerdict as Verdict } from '@busbar/scheduler/model';
-import { createPlanner } from '@busbar/scheduler/planner';
+import type { Planner } from '@busbar/scheduler/planner';
 import type { Api } from '../api/call.ts';
 import { schedulableHosts } from '../host/schedulable.ts';
 import type { ClusterView } from '../view/view.ts';
 import { presentPlacement, restorePlacement } from './placed.ts';
 import { isOnHost } from './plan.ts';
+import { KeptPlanner } from './planner.ts';
 import { requestOf } from './request.ts';
 
 /**
@@ -37,9 +38,21 @@ export function snapshotOf(
   return { hosts, placed, policy };
 }
 
+/** One for each controller's view: questions of the API come often, and change nothing. */
+const planners = new WeakMap<ClusterView, KeptPlanner>();
+
+function plannerOf({ view, policy }: Pick<Api, 'view' | 'policy'>): Planner {
+  let kept = planners.get(view);
+  if (kept === undefined) {
+    kept = new KeptPlanner(view, policy);
+    planners.set(view, kept);
+  }
+  return kept.current();
+}
+
 export function previewPlacement(api: Api, record: VmRecord): PlacementPreview | undefined {
   if (record.spec?.runPolicy !== RunPolicy.RUNNING) return undefined;
-  const planner = createPlanner(snapshotOf(api.view, api.policy));
+  const planner = plannerOf(api);
   const vm = requestOf(record, api.view);
   const decided = planner.decide(vm);
   return {
@@ -61,7 +74,7 @@ export function presentVerdict({ host, fits, refusals, score }: Verdict): HostVe
 /** A VM that shall run and fits nowhere is refused before anything is made. */
 export function assertPlaceable(api: Api, vm: VmRecord): void {
   if (vm.spec?.runPolicy !== RunPolicy.RUNNING) return;
-  const decided = createPlanner(snapshotOf(api.view, api.policy)).decide(requestOf(vm, api.view));
+  const decided = plannerOf(api).decide(requestOf(vm, api.view));
   if (decided.ok) return;
   throw new BusbarError({
     kind: 'exhausted',

@@ -8,7 +8,6 @@ import { mayMove } from '@busbar/core/state-table';
 import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { HostState } from '@busbar/proto/gen/busbar/v1/host';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
-import { createPlanner, type Planner } from '@busbar/scheduler/planner';
 import { isStale, reports, withinReportGrace } from '../host/plan.ts';
 import { isTransient, type Leader } from '../leader/leader.ts';
 import { operationOn } from '../operation/log-fields.ts';
@@ -18,9 +17,8 @@ import { type Entry, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import { hardwareDigest } from './domain.ts';
 import { presentPlacement } from './placed.ts';
-import { snapshotOf } from './placement.ts';
 import { type DecidedPlacement, isOnHost, planVm, type VmObservation } from './plan.ts';
-import { requestOf } from './request.ts';
+import { KeptPlanner } from './planner.ts';
 import { type LiveVmPhase, VM_PHASES } from './state.ts';
 
 /** A message of an unchanged phase is written at most this often. */
@@ -43,7 +41,6 @@ interface Change {
 export class VmReconciler {
   readonly #view: ClusterView;
   readonly #sessions: SessionRegistry;
-  readonly #policy: PlacementPolicy;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #leader: Leader;
@@ -51,8 +48,7 @@ export class VmReconciler {
   readonly #since = new Map<string, { readonly phase: string; readonly epoch: bigint; readonly atMs: number }>();
   /** When only a VM's message was last written. */
   readonly #worded = new Map<string, number>();
-  /** The cluster as this round fills it; made when the first VM is placed. */
-  #planner: Planner | null = null;
+  readonly #planner: KeptPlanner;
 
   constructor(deps: {
     readonly view: ClusterView;
@@ -64,10 +60,10 @@ export class VmReconciler {
   }) {
     this.#view = deps.view;
     this.#sessions = deps.sessions;
-    this.#policy = deps.policy;
     this.#clock = deps.clock;
     this.#log = deps.logger;
     this.#leader = deps.leader;
+    this.#planner = new KeptPlanner(deps.view, deps.policy);
   }
 
   async reconcile(): Promise<void> {
@@ -90,7 +86,6 @@ export class VmReconciler {
   }
 
   #planAll(): ReadonlyMap<string, Change> {
-    this.#planner = null;
     const changes = new Map<string, Change>();
     for (const vm of this.#view.tables.vm.sorted()) {
       const status = this.#view.tables['vm-status'].get(vm.id);
@@ -124,7 +119,10 @@ export class VmReconciler {
         writes: [putRecord('vm-status', vm.id, next)],
       });
       // A comparison that failed is a newer wish or status: the next round sees it.
-      if (!result.succeeded) return;
+      if (!result.succeeded) {
+        this.#planner.forget(vm.id);
+        return;
+      }
       this.#tellChange(vm, status.record, next);
       await this.#view.waitFor(result.revision);
     } catch (error) {
@@ -184,7 +182,7 @@ export class VmReconciler {
         report !== null && (state === HostState.READY || (state === HostState.DEGRADED && !isStale(seen, nowMs))),
       hostMessage: hostStatus?.message ?? '',
       phaseAgeMs: nowMs - since.atMs,
-      place: () => this.#place(vm.record),
+      place: () => this.#place(vm.id),
       inventory: hostStatus?.inventory,
       hardware: hardwareDigest(vm.record),
       revision: vm.modRevision,
@@ -192,19 +190,11 @@ export class VmReconciler {
     };
   }
 
-  #place(vm: VmRecord): Result<DecidedPlacement, string> {
-    const nowMs = this.#clock.nowMs();
-    this.#planner ??= createPlanner(
-      snapshotOf(this.#view, this.#policy, (host) => reports(this.#sessions.observed(host), nowMs)),
-    );
-    const request = requestOf(vm, this.#view);
-    const decided = this.#planner.decide(request);
+  #place(vmId: string): Result<DecidedPlacement, string> {
+    const isReporting = (host: string) => reports(this.#sessions.observed(host), this.#clock.nowMs());
+    const decided = this.#planner.place(vmId, isReporting);
     if (!decided.ok) return refuse(decided.error.summary);
-    const reason = this.#planner.reasonFor(request, decided.value);
-    // Taken before it is written: whatever becomes of the transaction, no other VM of this round is given the same. What ends
-    // in this round holds its resources until that is written.
-    this.#planner.take({ vm: request, placement: decided.value });
-    return ok({ placement: presentPlacement(decided.value), reason });
+    return ok({ placement: presentPlacement(decided.value.placement), reason: decided.value.reason });
   }
 }
 
