@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+import { GENERAL, ISOLATED, MEMORY, PAGES_1G, PAGES_2M, THREADS } from '../capacity/dimensions.ts';
+import { demandOn, fitsNode, type Room } from '../fit/room.ts';
+import type { PlacementPolicy, ScorePart } from '../model.ts';
+import type { CellDemand, Demand, Shape } from '../shape/shape.ts';
+import type { Mix } from './mix.ts';
+
+/**
+ * What a placement costs, the least wins. One table, in units of "one expected request less that finds room":
+ *
+ * | part            | weight | reason |
+ * |-----------------|--------|--------|
+ * | rareRoom        | 1      | for each expected shape, weighted by its share: how many of it fit the node less than before. Keeps whole cores, pages and large gaps for who needs them |
+ * | emptiness       | 0.03   | (pack) how empty the node is: of equal ones the fullest, so that empty hosts stay empty. Small, since it must only decide what rareRoom leaves open |
+ * | load            | 1000   | (spread) share of CPUs and memory used afterwards, memory twice: it cannot be over-committed. Large: rareRoom only decides among equal load |
+ * | splitNuma       | 1e6    | spread over more NUMA nodes than needed: memory access across nodes costs every instruction, for ever |
+ * | softRule        | 1e7    | each soft rule that is broken: more than any split, since somebody asked for it |
+ * | preferredHost   | 1e9    | each place in the list of preferred hosts: more than all else, an engineer knows why |
+ */
+export const WEIGHTS = {
+  rareRoom: 1,
+  emptiness: 0.03,
+  load: 1000,
+  splitNuma: 1e6,
+  softRule: 1e7,
+  preferredHost: 1e9,
+} as const;
+
+/** The expected shapes in flat arrays, for one kind of node: shape i has the dimensions from start[i] to start[i + 1]. */
+interface FlatMix {
+  readonly start: Int32Array;
+  readonly dimensions: Int32Array;
+  readonly amounts: Int32Array;
+  readonly weights: Float64Array;
+}
+
+/** Costs of whole placements on single nodes; knows the expected mix. */
+export class Costs {
+  readonly #room: Room;
+  readonly #policy: PlacementPolicy;
+  readonly #capacity: Int32Array;
+  #general: FlatMix = flatten({ shapes: [], weights: new Float64Array() }, true);
+  #isolatedOnly: FlatMix = this.#general;
+  /** How many of each expected shape fit each node now: [node * shapes + shape]. */
+  #slots = new Int32Array();
+  /** The demand that is being judged, by dimension. */
+  readonly #demand: Int32Array;
+
+  constructor(room: Room, capacity: Int32Array, policy: PlacementPolicy) {
+    this.#room = room;
+    this.#capacity = capacity;
+    this.#policy = policy;
+    this.#demand = new Int32Array(room.topology.stride);
+  }
+
+  setMix(mix: Mix): void {
+    this.#general = flatten(mix, true);
+    this.#isolatedOnly = flatten(mix, false);
+    this.#slots = new Int32Array(this.#room.topology.nodeIds.length * mix.shapes.length);
+    for (let node = 0; node < this.#room.topology.nodeIds.length; node++) this.refresh(node);
+  }
+
+  /** The node's room changed. */
+  refresh(node: number): void {
+    const mix = this.#mixOn(node);
+    const at = node * this.#room.topology.stride;
+    const count = mix.weights.length;
+    for (let i = 0; i < count; i++) this.#slots[node * count + i] = slotsIn(mix, i, this.#room.amounts, at, NOTHING);
+  }
+
+  /** Of the whole VM on one node; infinite when it does not fit. */
+  whole({ whole }: Shape, node: number): number {
+    if (whole === null || !fitsNode(this.#room, demandOn(this.#room.topology, whole, node), node)) {
+      return Number.POSITIVE_INFINITY;
+    }
+    return this.#costOf(whole, node);
+  }
+
+  /** The node of the host that takes the whole VM at the least cost, the first of equals; -1 when none does. */
+  cheapest(shape: Shape, host: number): number {
+    const { nodeOfHost } = this.#room.topology;
+    const end = nodeOfHost[host + 1] as number;
+    let least = Number.POSITIVE_INFINITY;
+    let best = -1;
+    for (let node = nodeOfHost[host] as number; node < end; node++) {
+      const cost = this.whole(shape, node);
+      if (cost < least) [least, best] = [cost, node];
+    }
+    return best;
+  }
+
+  /** What the cost of a whole placement is made of. */
+  parts(shape: Shape, node: number): readonly ScorePart[] {
+    const cell = shape.whole;
+    if (cell === null) return [];
+    const demand = this.#setDemand(cell, node);
+    const parts = [
+      { name: 'rareRoom', value: this.#rareRoom(node) },
+      this.#policy.prefer === 'pack'
+        ? { name: 'emptiness', value: this.emptiness(node) }
+        : { name: 'load', value: this.#load(node) },
+    ];
+    this.#unset(demand);
+    return parts.filter(({ value }) => value !== 0);
+  }
+
+  /** Free CPUs and memory as shares of all, weighted. */
+  emptiness(node: number): number {
+    const base = node * this.#room.topology.stride;
+    let sum = 0;
+    for (let i = 0; i < LOAD_DIMENSIONS.length; i++) {
+      const at = base + (LOAD_DIMENSIONS[i] as number);
+      const all = this.#capacity[at] as number;
+      if (all > 0) sum += (this.#room.amounts[at] as number) / all;
+    }
+    return WEIGHTS.emptiness * sum;
+  }
+
+  #costOf(cell: CellDemand, node: number): number {
+    const demand = this.#setDemand(cell, node);
+    const cost = this.#rareRoom(node) + (this.#policy.prefer === 'pack' ? this.emptiness(node) : this.#load(node));
+    this.#unset(demand);
+    return cost;
+  }
+
+  #setDemand(cell: CellDemand, node: number): Demand {
+    const demand = demandOn(this.#room.topology, cell, node);
+    const { dimensions, amounts } = demand;
+    for (let i = 0; i < dimensions.length; i++) this.#demand[dimensions[i] as number] = amounts[i] as number;
+    return demand;
+  }
+
+  #unset({ dimensions }: Demand): void {
+    for (let i = 0; i < dimensions.length; i++) this.#demand[dimensions[i] as number] = 0;
+  }
+
+  #rareRoom(node: number): number {
+    const mix = this.#mixOn(node);
+    const { weights } = mix;
+    const count = weights.length;
+    const at = node * this.#room.topology.stride;
+    let sum = 0;
+    for (let i = 0; i < count; i++) {
+      const before = this.#slots[node * count + i] as number;
+      // Nothing to lose: common where the node is full.
+      if (before === 0) continue;
+      const after = slotsIn(mix, i, this.#room.amounts, at, this.#demand);
+      if (after !== before) sum += (weights[i] as number) * (before - after);
+    }
+    return WEIGHTS.rareRoom * sum;
+  }
+
+  /** Share of CPUs and memory used afterwards. */
+  #load(node: number): number {
+    const base = node * this.#room.topology.stride;
+    let sum = 0;
+    for (let i = 0; i < LOAD_DIMENSIONS.length; i++) {
+      const dimension = LOAD_DIMENSIONS[i] as number;
+      const all = this.#capacity[base + dimension] as number;
+      if (all === 0) continue;
+      const left = (this.#room.amounts[base + dimension] as number) - (this.#demand[dimension] as number);
+      sum += (dimension === MEMORY ? 2 : 1) * (1 - left / all);
+    }
+    return WEIGHTS.load * sum;
+  }
+
+  #mixOn(node: number): FlatMix {
+    return this.#room.topology.hasGeneral[node] === 1 ? this.#general : this.#isolatedOnly;
+  }
+}
+
+const NOTHING = new Int32Array(1024);
+
+/** How many copies of an expected shape fit what is left of a node. */
+function slotsIn(mix: FlatMix, index: number, room: Int32Array, at: number, taken: Int32Array): number {
+  const end = mix.start[index + 1] as number;
+  let least = Number.POSITIVE_INFINITY;
+  for (let i = mix.start[index] as number; i < end; i++) {
+    const dimension = mix.dimensions[i] as number;
+    const left = (room[at + dimension] as number) - (taken[dimension] as number);
+    const amount = mix.amounts[i] as number;
+    if (left < amount) return 0;
+    const count = left / amount;
+    if (count < least) least = count;
+  }
+  return Math.floor(least);
+}
+
+function flatten({ shapes, weights }: Mix, general: boolean): FlatMix {
+  const demands = shapes.flatMap(({ whole }) => (whole === null ? [] : [general ? whole.general : whole.isolatedOnly]));
+  const start = [0];
+  for (const { dimensions } of demands) start.push((start.at(-1) ?? 0) + dimensions.length);
+  return {
+    start: Int32Array.from(start),
+    dimensions: Int32Array.from(demands.flatMap(({ dimensions }) => [...dimensions])),
+    amounts: Int32Array.from(demands.flatMap(({ amounts }) => [...amounts])),
+    weights,
+  };
+}
+
+const LOAD_DIMENSIONS: readonly number[] = [MEMORY, PAGES_2M, PAGES_1G, GENERAL + THREADS, ISOLATED + THREADS];

@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { VmId } from '@busbar/core/ids';
+import { demandOn, type Room } from '../fit/room.ts';
+import { mayBeSpread, mightSeat, seatingsOn } from '../fit/seat.ts';
+import type { Seated } from '../fit/seating.ts';
+import type { PlacementPolicy, Vm } from '../model.ts';
+import type { Groups, Ruling } from '../rule/groups.ts';
+import type { Shape } from '../shape/shape.ts';
+import { Holds } from './holds.ts';
+import type { Loss } from './losses.ts';
+import type { Member, Refuge } from './refuge.ts';
+import { type Effort, enough, inOrder, type SearchWorld, search, type Verdict } from './search.ts';
+
+/** Whether every loss would be survived; if not, one that would not, and whether that is proven. */
+export interface Survival {
+  readonly ok: boolean;
+  readonly loss: string;
+  readonly proven: boolean;
+}
+
+/** What the plans need of the cluster. */
+export interface FailoverWorld {
+  /** What is free now, nothing kept back. */
+  readonly free: Room;
+  readonly groups: Groups;
+  readonly policy: PlacementPolicy;
+  /** Whether a host may be considered for the shape at all: state, labels, networks. */
+  readonly admits: (shape: Shape, host: number) => boolean;
+}
+
+/** The plan for one loss. */
+interface Plan {
+  readonly loss: Loss;
+  readonly index: number;
+  /** 1: the host is lost. */
+  readonly isLost: Uint8Array;
+  /** HA VMs on its hosts. */
+  readonly members: Map<VmId, Member>;
+  readonly refuges: Map<VmId, Refuge>;
+  /** Members without a place. */
+  readonly homeless: Map<VmId, Member>;
+  /** Where the last one went: the next one likely fits there as well. */
+  lastHost: number;
+}
+
+/**
+ * For each loss that must be survived, a plan: where every HA VM of the lost hosts goes, so that the question "may this VM
+ * come here?" is answered by looking at what the plans hold. Plans are mended where something is in their way, and made
+ * anew, by trying everything, where mending fails.
+ */
+export class Failover {
+  readonly #world: FailoverWorld;
+  readonly #plans: readonly Plan[];
+  readonly #plansOfHost: readonly (readonly Plan[])[];
+  readonly #holds: Holds;
+  readonly #scratch: Room;
+  /** Where something was last kept back. */
+  #spare = -1;
+
+  constructor(losses: readonly Loss[], world: FailoverWorld) {
+    const { topology } = world.free;
+    this.#world = world;
+    this.#holds = new Holds(topology);
+    this.#scratch = { topology, amounts: new Int32Array(world.free.amounts.length) };
+    this.#plans = losses.map((loss, index) => {
+      const isLost = new Uint8Array(topology.hosts.length);
+      for (const host of loss.hosts) isLost[host] = 1;
+      return { loss, index, isLost, members: new Map(), refuges: new Map(), homeless: new Map(), lastHost: -1 };
+    });
+    const plansOfHost: Plan[][] = topology.hosts.map(() => []);
+    for (const plan of this.#plans) for (const host of plan.loss.hosts) plansOfHost[host]?.push(plan);
+    this.#plansOfHost = plansOfHost;
+  }
+
+  /** Nothing must be survived. */
+  get isOff(): boolean {
+    return this.#plans.length === 0;
+  }
+
+  /** What must stay free: [node * stride + dimension]. */
+  get reserve(): Int32Array {
+    return this.#holds.reserve;
+  }
+
+  /** Plans with their refuges, those of the highest priority first. */
+  plans(): readonly { readonly loss: Loss; readonly refuges: readonly Refuge[]; readonly homeless: readonly Vm[] }[] {
+    return this.#plans.map(({ loss, refuges, homeless }) => ({
+      loss,
+      refuges: inOrder([...refuges.values()].map(({ member }) => member)).flatMap(({ vm }) => refuges.get(vm.id) ?? []),
+      homeless: inOrder([...homeless.values()]).map(({ vm }) => vm),
+    }));
+  }
+
+  /** Whether a VM that would be placed on its host has a place for each loss of that host, as the plans stand. Changes nothing. */
+  hasRefuge(member: Member): boolean {
+    const { amounts } = this.#world.free;
+    return this.#plansOf(member.host).every((plan) => this.#find(plan, member, amounts) !== null);
+  }
+
+  /**
+   * Whether every loss that is survived now would be if the room were `amounts`, which is less than it is on `nodes`, and if the
+   * member (an HA VM) were there. Used when the plans as they stand are in the way: others may exist. Changes nothing.
+   */
+  couldSurvive(amounts: Int32Array, nodes: readonly number[], member: Member | null, effort: Effort): Survival {
+    const affected = new Set<Plan>(member === null ? [] : this.#plansOf(member.host));
+    for (const node of nodes) for (const plan of this.#brokenOn(node, amounts)) affected.add(plan);
+    const total = totalOf(this.#world.free, amounts);
+    for (const plan of affected) {
+      const newcomer = member !== null && plan.isLost[member.host] === 1 ? member : null;
+      if (this.#mend(plan, amounts, newcomer, false) !== null) continue;
+      const housed = [...plan.members.values()].filter(({ vm }) => !plan.homeless.has(vm.id));
+      const verdict = this.#planFor(plan, newcomer === null ? housed : [...housed, newcomer], amounts, total, effort);
+      if (verdict.kind !== 'planned') {
+        return { ok: false, loss: plan.loss.name, proven: verdict.kind === 'impossible' };
+      }
+    }
+    return { ok: true, loss: '', proven: true };
+  }
+
+  /** The member was placed. Returns the nodes on which other amounts are kept back now. */
+  add(member: Member): ReadonlySet<number> {
+    const changed = new Set<number>();
+    for (const plan of this.#plansOf(member.host)) {
+      plan.members.set(member.vm.id, member);
+      const refuge = this.#find(plan, member, this.#world.free.amounts);
+      if (refuge === null) this.#replan(plan, changed);
+      else this.#hold(plan, refuge, changed);
+    }
+    return changed;
+  }
+
+  /** The VM is gone from its host. Returns as `add`. */
+  remove(id: VmId, host: number): ReadonlySet<number> {
+    const changed = new Set<number>();
+    for (const plan of this.#plansOf(host)) {
+      plan.members.delete(id);
+      plan.homeless.delete(id);
+      const refuge = plan.refuges.get(id);
+      if (refuge !== undefined) this.#letGo(plan, refuge, changed);
+    }
+    return changed;
+  }
+
+  /** Something was released: there may be a place for those that have none. Returns as `add`. */
+  retry(): ReadonlySet<number> {
+    const changed = new Set<number>();
+    for (const plan of this.#plans) if (plan.homeless.size > 0) this.#replan(plan, changed);
+    return changed;
+  }
+
+  /** Less is free on the node: mends the plans that relied on it. Returns as `add`. */
+  recheck(node: number): ReadonlySet<number> {
+    const changed = new Set<number>();
+    const touched = new Set<number>();
+    const { amounts } = this.#world.free;
+    for (const plan of this.#brokenOn(node, amounts)) {
+      const mended = this.#mend(plan, amounts, null, true);
+      if (mended === null) this.#replan(plan, changed);
+      else for (const { node } of mended) touched.add(node);
+    }
+    for (const each of touched) this.#holds.settle(each, changed);
+    return changed;
+  }
+
+  #plansOf(host: number): readonly Plan[] {
+    return this.#plansOfHost[host] ?? [];
+  }
+
+  #brokenOn(node: number, amounts: Int32Array): readonly Plan[] {
+    return this.#holds
+      .lossesOn(node)
+      .flatMap((index) => (this.#holds.exceeds(index, node, amounts) ? [this.#plans[index] as Plan] : []));
+  }
+
+  // ------------------------------------------------------------------------------------------------- a place for one VM
+
+  /** Rules of a VM under a loss: who was on a lost host is where the plan puts it, or nowhere. */
+  #rulings(plan: Plan, member: Member, planned: ReadonlyMap<VmId, Refuge>): readonly Ruling[] {
+    if (member.vm.rules.length === 0) return NO_RULINGS;
+    return member.vm.rules.flatMap((rule) => {
+      if (rule.soft) return [];
+      const ruling = this.#world.groups.ruling(member.vm, rule, (id, host) =>
+        plan.isLost[host] === 1 ? (planned.get(id)?.host ?? -1) : host,
+      );
+      return ruling === null ? [] : [ruling];
+    });
+  }
+
+  #mayGo(plan: Plan, { vm, shape }: Member, host: number, rulings: readonly Ruling[]): boolean {
+    if (plan.isLost[host] === 1 || !this.#world.admits(shape, host)) return false;
+    if (vm.pinnedHost !== '' && this.#world.free.topology.hosts[host]?.id !== vm.pinnedHost) return false;
+    for (const ruling of rulings) if (!this.#world.groups.allows(ruling, host)) return false;
+    return true;
+  }
+
+  /**
+   * A place beside what the plan holds already. One for which nothing more must be kept back, if there is one; else the one for
+   * which least of what is free must be, which is on the emptiest host: there it is in nobody's way.
+   */
+  #find(plan: Plan, member: Member, amounts: Int32Array, hint = this.#spare): Refuge | null {
+    const rulings = this.#rulings(plan, member, plan.refuges);
+    const { topology } = this.#world.free;
+    let best: Refuge | null = null;
+    let bestGrowth = Number.POSITIVE_INFINITY;
+    const ways = mayBeSpread(member.shape, topology) ? (['whole', 'any'] as const) : (['whole'] as const);
+    for (const way of ways) {
+      const consider = (host: number): boolean => {
+        if (host < 0 || !this.#mayGo(plan, member, host, rulings)) return false;
+        const found =
+          way === 'whole' ? this.#wholeOn(plan, member, host, amounts) : this.#anyOn(plan, member, host, amounts);
+        if (found === null) return false;
+        const growth = this.#holds.growth(plan.index, found.held, amounts);
+        if (best === null || growth < bestGrowth) [best, bestGrowth] = [found, growth];
+        return growth === 0;
+      };
+      if (consider(plan.lastHost) || consider(hint)) return best;
+      for (let host = 0; host < topology.hosts.length; host++) if (consider(host)) break;
+      if (best !== null) return best;
+    }
+    return null;
+  }
+
+  #wholeOn(plan: Plan, member: Member, host: number, amounts: Int32Array): Refuge | null {
+    const { topology } = this.#world.free;
+    const { shape } = member;
+    if (shape.whole === null) return null;
+    const end = topology.nodeOfHost[host + 1] as number;
+    for (let node = topology.nodeOfHost[host] as number; node < end; node++) {
+      const demand = demandOn(topology, shape.whole, node);
+      if (!this.#holds.fitsBeside(plan.index, demand, node, amounts)) continue;
+      if (shape.looseDevices.length > 0) return this.#anyOn(plan, member, host, amounts);
+      const seats = [{ node, vcpus: shape.needs.vcpus, memoryMib: shape.needs.memoryMib }];
+      const devices = shape.boundDevices.map((each) => ({ ...each, node, loose: false, bound: true }));
+      return { member, host, seating: { seats, devices }, held: [{ node, demand }] };
+    }
+    return null;
+  }
+
+  /** In any way that the host offers. */
+  #anyOn(plan: Plan, member: Member, host: number, amounts: Int32Array): Refuge | null {
+    const { free, policy } = this.#world;
+    if (!mightSeat({ ...free, amounts }, member.shape, host, policy)) return null;
+    const [found] = seatingsOn(this.#roomBeside(plan, host, amounts), member.shape, host, policy);
+    return found === undefined ? null : { member, host, ...found };
+  }
+
+  /** The host's room without what the plan holds there; nothing else in it may be looked at. */
+  #roomBeside(plan: Plan, host: number, amounts: Int32Array): Room {
+    const { stride, nodeOfHost } = this.#world.free.topology;
+    const end = nodeOfHost[host + 1] as number;
+    for (let node = nodeOfHost[host] as number; node < end; node++) {
+      for (let i = 0; i < stride; i++) {
+        const at = node * stride + i;
+        this.#scratch.amounts[at] = (amounts[at] as number) - this.#holds.amount(plan.index, node, i);
+      }
+    }
+    return this.#scratch;
+  }
+
+  // -------------------------------------------------------------------------------------------------------- whole plans
+
+  #hold(plan: Plan, refuge: Refuge, changed: Set<number>): void {
+    plan.refuges.set(refuge.member.vm.id, refuge);
+    plan.lastHost = refuge.host;
+    this.#holds.shift(plan.index, refuge.held, 1);
+    const before = changed.size;
+    this.#holds.raise(plan.index, refuge.held, changed);
+    if (changed.size > before) this.#spare = refuge.host;
+  }
+
+  #letGo(plan: Plan, refuge: Refuge, changed: Set<number>): void {
+    plan.refuges.delete(refuge.member.vm.id);
+    this.#holds.shift(plan.index, refuge.held, -1);
+    for (const { node } of refuge.held) this.#holds.settle(node, changed);
+  }
+
+  /**
+   * Other places for the VMs on nodes where the plan holds more than there is, and one for the newcomer. Returns everything that
+   * moved, or null, and all is as it was, when one of them found none. With `keep` false all is as it was in any case.
+   */
+  #mend(plan: Plan, amounts: Int32Array, newcomer: Member | null, keep: boolean): Seated['held'] | null {
+    const exceeded = new Set<number>();
+    for (const { held } of plan.refuges.values()) {
+      for (const { node } of held) if (this.#holds.exceeds(plan.index, node, amounts)) exceeded.add(node);
+    }
+    const moved = [...plan.refuges.values()].filter(({ held }) => held.some(({ node }) => exceeded.has(node)));
+    for (const refuge of moved) {
+      plan.refuges.delete(refuge.member.vm.id);
+      this.#holds.shift(plan.index, refuge.held, -1);
+    }
+    const members = moved.map(({ member }) => member);
+    const found: Refuge[] = [];
+    for (const member of inOrder(newcomer === null ? members : [...members, newcomer])) {
+      const refuge = this.#find(plan, member, amounts, found.at(-1)?.host ?? this.#spare);
+      if (refuge === null) break;
+      found.push(refuge);
+      plan.refuges.set(member.vm.id, refuge);
+      this.#holds.shift(plan.index, refuge.held, 1);
+    }
+    const complete = found.length === members.length + (newcomer === null ? 0 : 1);
+    if (complete && keep) {
+      this.#spare = found.at(-1)?.host ?? this.#spare;
+    } else {
+      for (const refuge of found) {
+        plan.refuges.delete(refuge.member.vm.id);
+        this.#holds.shift(plan.index, refuge.held, -1);
+      }
+      for (const refuge of moved) {
+        plan.refuges.set(refuge.member.vm.id, refuge);
+        this.#holds.shift(plan.index, refuge.held, 1);
+      }
+    }
+    return complete ? [...moved, ...found].flatMap(({ held }) => held) : null;
+  }
+
+  /** A new plan. When there is no place for all, those of the highest priority are served first. */
+  #replan(plan: Plan, changed: Set<number>): void {
+    for (const refuge of [...plan.refuges.values()]) this.#letGo(plan, refuge, changed);
+    plan.homeless.clear();
+    const { amounts } = this.#world.free;
+    const members = [...plan.members.values()];
+    const total = totalOf(this.#world.free, amounts);
+    const effort = enough();
+    const whole = this.#planFor(plan, members, amounts, total, effort);
+    let refuges = whole.kind === 'planned' ? whole.refuges : [];
+    if (whole.kind !== 'planned') {
+      const served: Member[] = [];
+      for (const member of inOrder(members)) {
+        const verdict = this.#planFor(plan, [...served, member], amounts, total, enough());
+        if (verdict.kind === 'planned') {
+          served.push(member);
+          refuges = verdict.refuges;
+        } else {
+          plan.homeless.set(member.vm.id, member);
+        }
+      }
+    }
+    for (const refuge of refuges) this.#hold(plan, refuge, changed);
+  }
+
+  #planFor(plan: Plan, members: readonly Member[], amounts: Int32Array, total: Float64Array, effort: Effort): Verdict {
+    if (!this.#volumeSuffices(plan, members, amounts, total)) return { kind: 'impossible' };
+    const { topology } = this.#world.free;
+    const world: SearchWorld = {
+      policy: this.#world.policy,
+      kinds: this.#kindsOfHosts(members),
+      mayGo: (member, planned) => {
+        const rulings = this.#rulings(plan, member, planned);
+        return (host) => this.#mayGo(plan, member, host, rulings);
+      },
+    };
+    return search(members, { topology, amounts }, world, effort);
+  }
+
+  #kindsOfHosts(members: readonly Member[]): readonly string[] | null {
+    const ruled = ({ vm }: Member) => vm.pinnedHost !== '' || vm.rules.some(({ soft }) => !soft);
+    if (members.some(ruled)) return null;
+    const shapes = [...new Set(members.map(({ shape }) => shape))];
+    const { hosts, nodeOfHost, hasGeneral } = this.#world.free.topology;
+    return hosts.map((_, host) => {
+      const admitted = shapes.map((shape) => (this.#world.admits(shape, host) ? 1 : 0)).join('');
+      return `${admitted} ${hasGeneral.subarray(nodeOfHost[host], nodeOfHost[host + 1]).join('')}`;
+    });
+  }
+
+  /** A bound that costs little: what all of them take against all that is free on the hosts that are left. */
+  #volumeSuffices(plan: Plan, members: readonly Member[], amounts: Int32Array, total: Float64Array): boolean {
+    const { stride, nodeOfHost } = this.#world.free.topology;
+    const need = new Float64Array(stride);
+    for (const { shape } of members) {
+      for (const { general, isolatedOnly } of shape.whole === null ? shape.cells : [shape.whole]) {
+        general.dimensions.forEach((dimension, i) => {
+          const other = isolatedOnly.dimensions.indexOf(dimension);
+          const least = other < 0 ? 0 : Math.min(general.amounts[i] ?? 0, isolatedOnly.amounts[other] ?? 0);
+          need[dimension] = (need[dimension] ?? 0) + least;
+        });
+      }
+    }
+    const have = total.slice();
+    for (const host of plan.loss.hosts) {
+      const end = (nodeOfHost[host + 1] as number) * stride;
+      for (let at = (nodeOfHost[host] as number) * stride; at < end; at++) {
+        have[at % stride] = (have[at % stride] as number) - Math.max(0, amounts[at] as number);
+      }
+    }
+    return need.every((amount, dimension) => amount <= (have[dimension] as number));
+  }
+}
+
+/** All that is free in the cluster, by dimension. */
+function totalOf({ topology }: Room, amounts: Int32Array): Float64Array {
+  const total = new Float64Array(topology.stride);
+  for (let at = 0; at < amounts.length; at++) {
+    total[at % topology.stride] = (total[at % topology.stride] as number) + Math.max(0, amounts[at] as number);
+  }
+  return total;
+}
+
+const NO_RULINGS: readonly Ruling[] = [];
