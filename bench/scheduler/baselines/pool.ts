@@ -28,19 +28,29 @@ export class Pool {
 /** Gives the VM a host and takes its resources; -1 when no host has them. */
 export type Placer = (vm: Flavour) => number;
 
+/** How far somebody got with a stream. */
 export interface Packing {
   /** VMs placed before the first refusal. */
   readonly first: number;
   /** Of the whole stream, going on after refusals. */
   readonly total: number;
+  /** vCPUs of the whole stream's placed VMs: who refuses the big ones has more VMs on fewer CPUs. */
+  readonly vcpus: number;
 }
 
 export function pack(place: Placer, stream: readonly Arrival[]): Packing {
-  let first: number | null = null;
-  let total = 0;
-  for (const [index, vm] of stream.entries()) {
-    if (place(vm) >= 0) total++;
-    else first ??= index;
-  }
-  return { first: first ?? stream.length, total };
+  return packingOf(
+    stream,
+    stream.map((vm) => place(vm) >= 0),
+  );
+}
+
+export function packingOf(stream: readonly Arrival[], placed: readonly boolean[]): Packing {
+  const refusal = placed.indexOf(false);
+  const got = stream.filter((_, index) => placed[index] === true);
+  return {
+    first: refusal < 0 ? placed.length : refusal,
+    total: got.length,
+    vcpus: got.reduce((sum, { vcpus }) => sum + vcpus, 0),
+  };
 }

@@ -5,6 +5,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { assert } from '@busbar/core/assert';
+import { type Packing, packingOf } from '../../baselines/pool.ts';
 import { type Arrival, type Flavour, HOST } from '../../workload/flavour.ts';
 import { libraryPath } from '../library-path.ts';
 import {
@@ -22,13 +23,6 @@ const DEADLINE_MS = 60_000;
 export interface Rate {
   readonly placements: number;
   readonly ms: number;
-}
-
-export interface Packing {
-  /** VMs placed before the first refusal. */
-  readonly first: number;
-  /** Of the whole stream, going on after refusals. */
-  readonly total: number;
 }
 
 /** ganeti's htools: hail decides for one VM or for a list, hspace fills a cluster with VMs of one size. */
@@ -96,12 +90,15 @@ export async function openGaneti(root: string): Promise<Ganeti> {
         length === 0 ? [] : ((await ganeti.placeAll(hosts, stream.slice(0, length)))?.on ?? null),
       );
       const placed = stream.slice(0, accepted.length).map((vm, index) => ({ ...vm, host: accepted[index] ?? -1 }));
+      const verdicts = stream.map((_, index) => index < accepted.length);
       // The one behind the prefix is refused; the rest one by one, as only then is a refusal no end of the list.
-      for (const vm of stream.slice(accepted.length + 1)) {
+      for (let index = accepted.length + 1; index < stream.length; index++) {
+        const vm = stream[index] as Arrival;
         const { host } = await ganeti.decide(hosts, placed, vm, false);
+        verdicts[index] = host !== null;
         if (host !== null) placed.push({ ...vm, host });
       }
-      return { first: accepted.length, total: placed.length };
+      return packingOf(stream, verdicts);
     },
     async [Symbol.asyncDispose]() {
       await rm(folder, { recursive: true });
