@@ -32,6 +32,8 @@ const DEFAULT_CASES = 20_000;
 const NOTES = `Ratio: how many times better than the peer (more per second, or in less time). Medians; of packing, means over the seeds.
 Rates of ours without the making of the planner; of hspace and hail the whole process, some 10 ms of it their start.
 hail is asked about packing on 20 hosts only: a stream takes it 3 s there, minutes on 100 hosts and hours on 400.
+Verdicts: numa_fit_instance_to_host remembers pairs of cells by ids that it changes, and so refuses some that fit; asked
+about one cell on one node at a time, Nova's code says what we say.
 In all: who refuses large VMs early has room for more small ones; the share of CPUs in use says what that is worth.`;
 
 export async function benchScheduler(args: readonly string[]): Promise<void> {

@@ -9,6 +9,8 @@ import { type Arrival, HOST } from '../workload/flavour.ts';
 import { type Stream, streamOf, type WorkloadName } from '../workload/stream.ts';
 
 const ROUNDS = 3;
+// Ours in each of them: 20 hosts are full in a few milliseconds, less than a pause of the machine.
+const RUNS = 5;
 /**
  * What a peer can be asked for without minutes of waiting: hspace needs 0.7 s to fill 20 hosts, and some 70 s and 2.6 h for
  * 100 and 400. Its first placements are its fastest, so that a limit is in its favour.
@@ -48,7 +50,7 @@ export async function rateRows(bench: Bench): Promise<readonly Row[]> {
     rows.push({
       what: `placements/s, skew, ${hosts} hosts`,
       peer: 'the limit: a loop over typed arrays, CPUs and memory only',
-      goal: '≥ 0.5×',
+      goal: '–',
       ...limitRow,
     });
   }
@@ -67,11 +69,14 @@ async function inTurn(hosts: number, stream: Stream, peer: () => Promise<Placed>
   const vms = stream.arrivals.map((arrival, index) => plainVm(`vm${index}`, arrival));
   const [ours, theirs]: [number[], number[]] = [[], []];
   for (let round = 0; round <= ROUNDS; round++) {
-    const { placed, ms } = placeToRefusal(emptyCluster(hostsOf(hosts, [plainNode(HOST)])), vms);
+    const runs = Array.from({ length: RUNS }, () => {
+      const { placed, ms } = placeToRefusal(emptyCluster(hostsOf(hosts, [plainNode(HOST)])), vms);
+      return (1000 * placed) / ms;
+    });
     // The first round warms the compiler; a peer that is started anew each time has nothing to warm.
     if (round === 0) continue;
     const asked = await peer();
-    ours.push((1000 * placed) / ms);
+    ours.push(median(runs));
     theirs.push((1000 * asked.placements) / asked.ms);
   }
   return {

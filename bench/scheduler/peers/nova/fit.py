@@ -4,6 +4,7 @@
 A host is a list of cells {"cpus", "siblings", "memory", "usedCpus", "usedMemory", "pages": [[KiB, total, used]]}, a guest
 {"threads": policy, "page": KiB (-1: the smallest), "cells": [[vCPUs, MiB]]}, always with dedicated CPUs.
 """
+import itertools
 import json
 import sys
 import time
@@ -55,6 +56,25 @@ def verdicts(request):
     return [fit(host_of(host), guest_of(guest)) is not None for host, guest in request["cases"]]
 
 
+def exact(request):
+    """Verdicts of the same code cell by cell: each guest cell is asked about on each host cell with objects of their own.
+
+    numa_fit_instance_to_host remembers pairs by the ids of host cell and guest cell, but a fit changes the guest cell's id
+    to the host cell's. Two guest cells then have one key, and one gets the other's "does not fit".
+    """
+    answers = []
+    for host, guest in request["cases"]:
+        fits = []
+        for index in range(len(guest["cells"])):
+            fits.append([
+                hardware._numa_fit_instance_cell(host_of(host).cells[at], guest_of(guest).cells[index], LIMITS) is not None
+                for at in range(len(host))])
+        answers.append(any(
+            all(row[at] for row, at in zip(fits, chosen))
+            for chosen in itertools.permutations(range(len(host)), len(fits))))
+    return answers
+
+
 def timing(request):
     """Microseconds of each fit alone, without making its objects."""
     host = host_of(request["host"])
@@ -96,7 +116,7 @@ def fill(request):
     return answer
 
 
-OPERATIONS = {"verdicts": verdicts, "timing": timing, "fill": fill}
+OPERATIONS = {"verdicts": verdicts, "exact": exact, "timing": timing, "fill": fill}
 
 for line in sys.stdin:
     asked = json.loads(line)

@@ -33,6 +33,8 @@ export type NovaHost = readonly NovaCell[];
 /** Nova's placement code in a Python process, asked one thing at a time. */
 export interface Nova extends AsyncDisposable {
   verdicts(cases: readonly (readonly [NovaHost, NovaGuest])[]): Promise<readonly boolean[]>;
+  /** Verdicts of Nova's own check of one cell on one node, without what it remembers in between. */
+  exactVerdicts(cases: readonly (readonly [NovaHost, NovaGuest])[]): Promise<readonly boolean[]>;
   /** Microseconds of each of so many fits; null when one did not end within the limit, and then the process is gone. */
   time(host: NovaHost, guest: NovaGuest, rounds: number, limitMs: number): Promise<NovaTiming | null>;
   /** Filters and weighs a stream over equal hosts, null for a refusal. */
@@ -95,6 +97,7 @@ export async function openNova(root: string): Promise<Nova> {
 
   return {
     verdicts: async (cases) => (await answered({ ask: 'verdicts', cases })) as readonly boolean[],
+    exactVerdicts: async (cases) => (await answered({ ask: 'exact', cases })) as readonly boolean[],
     time: async (host, guest, rounds, limitMs) =>
       (await ask({ ask: 'timing', host, guest, rounds }, limitMs)) as NovaTiming | null,
     fill: async (hosts, host, guests) =>
