@@ -34,7 +34,8 @@ Rates of ours without the making of the planner; of hspace and hail the whole pr
 hail is asked about packing on 20 hosts only: a stream takes it 3 s there, minutes on 100 hosts and hours on 400.
 Verdicts: numa_fit_instance_to_host remembers pairs of cells by ids that it changes, and so refuses some that fit; asked
 about one cell on one node at a time, Nova's code says what we say.
-In all: who refuses large VMs early has room for more small ones; the share of CPUs in use says what that is worth.`;
+In all: who refuses large VMs early has room for more small ones; the share in use (of CPUs or memory, what is scarcer)
+says what that is worth.`;
 
 export async function benchScheduler(args: readonly string[]): Promise<void> {
   const options = { only: { type: 'string' }, trace: { type: 'string' }, cases: { type: 'string' } } as const;

@@ -27,7 +27,12 @@ test('the gradient keeps whole what another flavour needs', () => {
 });
 
 test('refusals do not end the stream', () => {
-  expect(pack(firstFit(1, SMALL), [vm(3, 1), vm(2, 1), vm(1, 1)])).toEqual({ first: 1, total: 2, vcpus: 4 });
+  expect(pack(firstFit(1, SMALL), [vm(3, 1), vm(2, 1), vm(1, 1)])).toEqual({
+    first: 1,
+    total: 2,
+    vcpus: 4,
+    memoryMib: 2,
+  });
 });
 
 test('nobody gets past the volume bound', () => {

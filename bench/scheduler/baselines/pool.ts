@@ -34,8 +34,9 @@ export interface Packing {
   readonly first: number;
   /** Of the whole stream, going on after refusals. */
   readonly total: number;
-  /** vCPUs of the whole stream's placed VMs: who refuses the big ones has more VMs on fewer CPUs. */
+  /** What the placed VMs of the whole stream have: who refuses the big ones has more VMs with less. */
   readonly vcpus: number;
+  readonly memoryMib: number;
 }
 
 export function pack(place: Placer, stream: readonly Arrival[]): Packing {
@@ -52,5 +53,6 @@ export function packingOf(stream: readonly Arrival[], placed: readonly boolean[]
     first: refusal < 0 ? placed.length : refusal,
     total: got.length,
     vcpus: got.reduce((sum, { vcpus }) => sum + vcpus, 0),
+    memoryMib: got.reduce((sum, { memoryMib }) => sum + memoryMib, 0),
   };
 }

@@ -48,7 +48,8 @@ async function compare(bench: Bench, name: WorkloadName, hosts: number): Promise
       peer: `the best of ${[...rivals.keys()].join(', ')}: ${best}`,
     };
   };
-  const cpus = hosts * HOST.cpus;
+  const usedOf = ({ vcpus, memoryMib }: Packing): number =>
+    Math.max(vcpus / HOST.cpus, memoryMib / HOST.memoryMib) / hosts;
   return [
     {
       ...row(
@@ -66,8 +67,8 @@ async function compare(bench: Bench, name: WorkloadName, hosts: number): Promise
         'VMs in all',
         ({ total }) => total,
         (packings) => {
-          const used = mean(packings.map(({ vcpus }) => vcpus)) / cpus;
-          return `${mean(packings.map(({ total }) => total)).toFixed(1)} on ${percent(used)} of CPUs`;
+          const used = mean(packings.map(usedOf));
+          return `${mean(packings.map(({ total }) => total)).toFixed(1)} with ${percent(used)}`;
         },
       ),
       goal: '≥ 1×',
