@@ -6,7 +6,7 @@
 import { DOCUMENTS } from '@busbar/cli/manifest/kinds';
 import type { ObjectShape, Shape } from '@busbar/cli/manifest/shape';
 import { vmSpecSchema } from '@busbar/controller/vm/spec';
-import { VmSpec } from '@busbar/proto/gen/busbar/v1/vm';
+import { CpuPolicy, VmSpec } from '@busbar/proto/gen/busbar/v1/vm';
 import { describe, expect, test } from 'vitest';
 
 interface Limit {
@@ -31,11 +31,13 @@ function limits(shape: Shape, path: readonly string[]): Limit[] {
 /** A spec that the controller takes, with one number in it. */
 function withNumber(path: readonly string[], value: number): VmSpec {
   const spec = VmSpec.fromPartial({
-    cpu: { vcpus: 2, topology: {} },
+    cpu: { vcpus: 2, topology: {}, policy: CpuPolicy.REALTIME },
     memoryBytes: 1024n ** 3n,
     disks: [{ name: 'boot', sizeBytes: 1024n ** 3n }],
     nics: [{ name: 'nic0', network: 'plant' }],
     ha: {},
+    numa: { cells: [{ vcpus: 2, memoryBytes: 1024n ** 3n }] },
+    devices: [{ class: 'nic' }],
     placement: {},
   });
   let at = spec as unknown as Record<string, unknown>;

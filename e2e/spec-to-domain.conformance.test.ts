@@ -10,17 +10,26 @@ import { serialize } from '@busbar/agent/domain/xml';
 import { parse } from '@busbar/controller/api/validation';
 import type { ClusterView } from '@busbar/controller/view/view';
 import { domainOf } from '@busbar/controller/vm/domain';
+import { PAGE_BYTES } from '@busbar/controller/vm/needs';
 import { vmSpecSchema, withDefaults } from '@busbar/controller/vm/spec';
 import type { Epoch, VmId } from '@busbar/core/ids';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import {
+  CpuPolicy,
+  DeviceNumaPolicy,
+  type DeviceRequest,
   DiskBus,
   DiskCache,
   Firmware,
+  Hugepages,
   IsolationPolicy,
   MachineType,
   NicModel,
+  type NumaCell,
+  NumaTopology,
+  type Placement,
   RunPolicy,
+  SmtPolicy,
   type VmSpec,
   WatchdogAction,
 } from '@busbar/proto/gen/busbar/v1/vm';
@@ -74,8 +83,13 @@ const cpu = fc
       vcpus: fc.constant(shape === undefined ? vcpus : shape.sockets * shape.cores * shape.threads),
       topology: fc.constant(shape),
       model: fc.constantFrom('', 'host-model', 'host-passthrough', 'max', model),
+      policy: enumOf(CpuPolicy),
+      smtPolicy: fc.constant(SmtPolicy.UNSPECIFIED),
+      realtimePriority: fc.integer({ min: 1, max: 99 }),
+      ioThreads: fc.nat(16),
     }),
-  );
+  )
+  .map((made) => ({ ...made, realtimePriority: made.policy === CpuPolicy.REALTIME ? made.realtimePriority : 0 }));
 const spec: fc.Arbitrary<VmSpec> = fc
   .record({
     runPolicy: enumOf(RunPolicy),
@@ -96,7 +110,23 @@ const spec: fc.Arbitrary<VmSpec> = fc
     isolationPolicy: enumOf(IsolationPolicy),
     placement: fc.constant(undefined),
     shutdownTimeoutMs: fc.constantFrom(0, 1000, 3_600_000),
+    hugepages: enumOf(Hugepages),
+    memoryLocked: fc.boolean(),
+    numa: fc.option(
+      fc.record({
+        topology: fc.constantFrom(NumaTopology.NONE, NumaTopology.AUTOMATIC),
+        cells: fc.constant([] as NumaCell[]),
+        oneNodeRequired: fc.boolean(),
+      }),
+      { nil: undefined },
+    ),
+    devices: fc.constantFrom<DeviceRequest[]>(
+      [],
+      [{ class: 'process-bus-nic', count: 2, numaPolicy: DeviceNumaPolicy.REQUIRED }],
+    ),
   })
+  // Pages divide the memory.
+  .map((made) => ({ ...made, memoryBytes: pageMultiple(made.memoryBytes, made.hugepages) }))
   .chain((made) =>
     // Boot orders are used once each among disks and NICs.
     fc
@@ -110,6 +140,41 @@ const spec: fc.Arbitrary<VmSpec> = fc
         nics: made.nics.map((one, i) => ({ ...one, bootOrder: orders[16 + i] ?? 0 })),
       })),
   );
+
+function pageMultiple(bytes: bigint, hugepages: Hugepages): bigint {
+  const page = PAGE_BYTES[hugepages] ?? MIB;
+  return ((bytes + page - 1n) / page) * page;
+}
+
+/** What a planner could have decided: on one or two NUMA nodes, with every CPU and device named. */
+function placementOf({ cpu, memoryBytes, hugepages, devices }: VmSpec): Placement {
+  const vcpus = cpu?.vcpus ?? 1;
+  const page = PAGE_BYTES[hugepages] ?? MIB;
+  const half = (memoryBytes / page / 2n) * page;
+  const parts: [number, bigint][] =
+    vcpus > 1 && half > 0n
+      ? [
+          [vcpus >> 1, half],
+          [vcpus - (vcpus >> 1), memoryBytes - half],
+        ]
+      : [[vcpus, memoryBytes]];
+  const isPinned = cpu?.policy === CpuPolicy.DEDICATED || cpu?.policy === CpuPolicy.REALTIME;
+  const isRealtime = cpu?.policy === CpuPolicy.REALTIME;
+  return {
+    host: 'host1',
+    cells: parts.map(([count, bytes], numaNode) => ({
+      numaNode,
+      vcpus: count,
+      cpus: isPinned ? Array.from({ length: count }, (_, i) => 64 * numaNode + i) : [],
+      memoryBytes: bytes,
+    })),
+    emulatorCpus: isRealtime ? [1000] : [],
+    ioThreadCpus: isRealtime ? Array.from({ length: cpu.ioThreads }, (_, i) => 1001 + i) : [],
+    devices: devices.flatMap((one) =>
+      Array.from({ length: one.count }, (_, i) => ({ class: one.class, address: `0000:3b:1f.${i}`, numaNode: 0 })),
+    ),
+  };
+}
 
 const network = (kind: BridgeKind, bridge: string, vlanTag: number) => ({
   record: { spec: { kind, bridge, vlanTag } },
@@ -135,7 +200,14 @@ function xmlOf(given: VmSpec, name: string, kvmUsable: boolean, rbd: boolean): s
     rbd
       ? ({ kind: 'rbd', pool: 'busbar', image: `volume.${id}` } as const)
       : ({ kind: 'file', path: `/srv/vms/${id}.raw` } as const);
-  const domain = domainOf(vm, 7n, view, { diskSource } as Parameters<typeof domainOf>[3], checked.cloudInit);
+  const domain = domainOf(
+    vm,
+    7n,
+    view,
+    { diskSource } as Parameters<typeof domainOf>[3],
+    checked.cloudInit,
+    placementOf(checked),
+  );
   if (domain === null) throw new Error('a spec that the schema takes makes no domain');
   const facts: HostFacts = {
     kvmUsable,
@@ -146,6 +218,7 @@ function xmlOf(given: VmSpec, name: string, kvmUsable: boolean, rbd: boolean): s
       nvram: `/var/lib/busbar/nvram/${VM}.fd`,
       seedIso: `/var/lib/busbar/seed/${VM}.iso`,
     },
+    cpus: { online: [0, 1, 2, 3], isolated: [3], ofNode: new Map(), pretended: false },
   };
   return serialize(buildDomain({ vmId: VM, name, epoch: (2n ** 62n) as Epoch, domain }, facts));
 }

@@ -2,6 +2,7 @@
 // A lab as a whole. This is what tests import; main.ts is its command line.
 import { randomUUID } from 'node:crypto';
 import { access, mkdir, readFile, rm } from 'node:fs/promises';
+import { parse, stringify } from 'yaml';
 import { z } from 'zod';
 import { ceph, installCeph } from './ceph.ts';
 import { cgroupMembers, killAll, removeCgroups } from './cgroup.ts';
@@ -21,7 +22,7 @@ import { installHost } from './host-files.ts';
 import { withLock } from './lock.ts';
 import { requireMachine } from './machine.ts';
 import { createBridges, removeLinks } from './network.ts';
-import { labDir, specFile, volumesDir } from './paths.ts';
+import { hostRoot, labDir, specFile, volumesDir } from './paths.ts';
 import { createPki } from './pki-files.ts';
 import { checkLabName, checkSize, findHost, type LabPlan, type LabSpec, type NetworkName, planLab } from './plan.ts';
 import { readRegistry, register, unregister, writeAtomically } from './registry.ts';
@@ -298,6 +299,21 @@ export async function partitionHost(
 export async function healHost(lab: string | LabPlan, host: string): Promise<void> {
   const plan = await toPlan(lab);
   await partition(plan, findHost(plan, host), []);
+}
+
+/** The part of agent.yaml that says which CPUs and NUMA nodes a host shows instead of its own; null for its own. */
+export type Pretended = Readonly<Record<string, unknown>> | null;
+
+/** Gives a host a pretended topology for placement, or its own back. Its agent is started again; VMs run on. */
+export async function pretendTopology(lab: string | LabPlan, host: string, topology: Pretended): Promise<void> {
+  const plan = await toPlan(lab);
+  const target = findHost(plan, host);
+  if (target.role === 'witness') throw new LabError(`${host} is a witness: nothing is placed there`);
+  const file = hostRoot(plan.spec.name, host, '/etc/busbar/agent.yaml');
+  const { pretendTopology: _, ...rest } = parse(await readFile(file, 'utf8')) as Record<string, unknown>;
+  await writeAtomically(file, stringify(topology === null ? rest : { ...rest, pretendTopology: topology }));
+  if ((await power(plan.spec.name, host)) !== 'on') return;
+  await execInside(plan, target, ['sv', 'restart', 'agent']);
 }
 
 /** Ceph's own command line as its administrator, for tests that look behind the scenes. */

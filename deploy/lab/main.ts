@@ -2,7 +2,9 @@
 // npm run lab -- COMMAND: the command line of the lab. Exit codes: 0 done, 1 failed, 2 wrong use; `exec` passes its program's on.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { parse } from 'yaml';
 import { cephArgv } from './ceph.ts';
 import {
   DEFAULT_NAME,
@@ -14,7 +16,9 @@ import {
   labUp,
   listLabs,
   openLab,
+  type Pretended,
   partitionHost,
+  pretendTopology,
   reviveHost,
   status,
   thawHost,
@@ -121,6 +125,15 @@ named(program.command('partition <host>'))
   )
   .action(async (host: string, options: { name: string; net: NetworkName | 'all' }) => {
     await partitionHost(options.name, host, options.net === 'all' ? ['management', 'storage'] : [options.net]);
+  });
+
+named(program.command('pretend <host> [file]'))
+  .description(
+    'show placement another topology than the host has: a YAML file like pretendTopology of agent.yaml; none: its own',
+  )
+  .action(async (host: string, file: string | undefined, options: { name: string }) => {
+    const topology = file === undefined ? null : (parse(await readFile(file, 'utf8')) as Pretended);
+    await pretendTopology(options.name, host, topology);
   });
 
 named(program.command('ceph [arguments...]'))

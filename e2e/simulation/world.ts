@@ -4,7 +4,7 @@ import { InMemoryStore } from '@busbar/agent/reconcile/memory';
 import type { ControllerDialer } from '@busbar/agent/session/link';
 import { SimHostDriver } from '@busbar/agent/sim/driver';
 import { SimMachine } from '@busbar/agent/sim/machine';
-import { simInventory } from '@busbar/agent/sim/topology';
+import { type SimTopology, simInventory } from '@busbar/agent/sim/topology';
 import type { Caller } from '@busbar/controller/api/call';
 import { pipeline } from '@busbar/controller/api/pipeline';
 import { type Controller, createController } from '@busbar/controller/controller';
@@ -66,6 +66,8 @@ export class World {
     readonly seed: number;
     readonly controllers?: number;
     readonly hosts?: number;
+    /** What each host is made of [one NUMA node with 8 CPUs, 64 GiB]. */
+    readonly topology?: SimTopology;
     /** A registry for each `controller NAME` and `agent NAME`. */
     readonly metricsOf?: (who: string) => Metrics;
   }) {
@@ -76,7 +78,7 @@ export class World {
     const names = (count: number) => Array.from({ length: count }, (_, i) => `host${i + 1}`);
     this.#names = names(options.controllers ?? 3);
     for (const name of this.#names) this.bootController(name);
-    this.hosts = names(options.hosts ?? 3).map((name) => this.#newHost(name));
+    this.hosts = names(options.hosts ?? 3).map((name) => this.#newHost(name, options.topology));
     for (const host of this.hosts) this.startAgent(host);
   }
 
@@ -214,9 +216,9 @@ export class World {
     return promise;
   }
 
-  #newHost(name: string): SimHost {
+  #newHost(name: string, topology: SimTopology | undefined): SimHost {
     const random = seededRandom(Math.floor(this.random.next() * 2 ** 32));
-    const inventory = simInventory({ bridges: [{ name: 'br-vm', kind: BridgeKind.LINUX }] });
+    const inventory = simInventory({ ...topology, bridges: [{ name: 'br-vm', kind: BridgeKind.LINUX }] });
     const machine = new SimMachine({ clock: this.clock, random, inventory });
     machine.observe((change) => {
       if (change.kind === 'state')

@@ -15,7 +15,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   storage: ['proto', 'core', 'native'],
   agent: ['proto', 'core', 'pki', 'telemetry', 'native', 'scheduler', 'storage'],
   controller: ['proto', 'core', 'pki', 'telemetry', 'native', 'scheduler', 'storage'],
-  cli: ['proto', 'core', 'pki'],
+  cli: ['proto', 'core', 'pki', 'scheduler'],
   console: ['proto', 'core'],
 };
 

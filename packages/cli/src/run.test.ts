@@ -161,6 +161,33 @@ it would run on host1:
     expect((await lab.cli('host', 'list')).stdout).toContain('ready,cordoned');
   });
 
+  test('what placement is told of a host', async () => {
+    const set = (...args: string[]) => lab.cli('host', 'set', 'host1', ...args);
+    const spec = () => lab.cluster.hosts.get('host1')?.spec;
+    expect((await set('--reserved-cpus', '0-1,8', '--reserved-memory', '2GiB')).stdout).toBe('host/host1 set\n');
+    await set('--rack', 'a3', '--power-feed', 'ups-1');
+    await set(
+      '--power-feed',
+      'none',
+      '--device-class',
+      'nic=0000:3b:00.1,8086:1521',
+      '--device-class',
+      'gps=1234:5678',
+    );
+    await set('--device-class', 'gps=none');
+    expect(spec()).toEqual({
+      unschedulable: false,
+      reservedCpus: [0, 1, 8],
+      reservedMemoryBytes: 2n * 1024n ** 3n,
+      failureDomains: { rack: 'a3', powerFeed: '', ringSegment: '' },
+      deviceClasses: [{ name: 'nic', devices: ['0000:3b:00.1', '8086:1521'] }],
+    });
+    await set('--reserved-cpus', 'none', '--reserved-memory', 'none');
+    expect(spec()).toMatchObject({ reservedCpus: [], reservedMemoryBytes: 0n });
+    for (const args of [[], ['--reserved-cpus', 'all'], ['--device-class', 'nic']])
+      expect((await set(...args)).code).toBe(2);
+  });
+
   test('volumes', async () => {
     expect((await lab.cli('volume', 'create', 'archive', '--size', '1GiB')).stdout).toBe('volume/archive created\n');
     expect((await lab.cli('volume', 'resize', 'archive', '2GiB')).code).toBe(0);

@@ -15,7 +15,7 @@ import { createLogger, endOnBug } from '@busbar/telemetry/logger';
 import { metricsRegistry } from '@busbar/telemetry/registry';
 import { grpcServer } from './api/grpc-server.ts';
 import { pipeline } from './api/pipeline.ts';
-import { parseControllerFile } from './config/config.ts';
+import { parseControllerFile, placementPolicy } from './config/config.ts';
 import { createController } from './controller.ts';
 import { edgeServer } from './edge/server.ts';
 import { NO_BUS } from './event/bus.ts';
@@ -90,6 +90,7 @@ async function main(): Promise<void> {
     random: systemRandom,
     logger,
     seal: openSeal(sealKey),
+    policy: placementPolicy(config),
     forVoters: { sealKey, etcdEndpoints: config.etcd.endpoints },
     ...(authorities === undefined ? {} : { authorities }),
     metrics,

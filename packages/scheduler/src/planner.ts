@@ -1,22 +1,20 @@
-// SPDX-License-Identifier: Apache-2.0
-import { assert } from '@busbar/core/assert';
 import type { HostId, VmId } from '@busbar/core/ids';
 import { ok, type Result, refuse } from '@busbar/core/result';
 import { GENERAL, ISOLATED } from './capacity/dimensions.ts';
 import { Ledger } from './capacity/ledger.ts';
 import { type Topology, topologyOf } from './capacity/topology.ts';
-import { explainHost, hostRefusals, type Inquiry, summaryOf } from './explain/explain.ts';
-import type { Room } from './fit/room.ts';
+import { explainHost, type Inquiry, summaryOf } from './explain/explain.ts';
+import { demandOn, type Room } from './fit/room.ts';
 import { mayBeSpread, mightSeat, seatingsOn, seatWhole } from './fit/seat.ts';
 import type { Seating } from './fit/seating.ts';
-import { seatSpread } from './fit/spread.ts';
 import type { HostVerdict, PlacedVm, Placement, PlacementPolicy, Refusal, Snapshot, Vm } from './model.ts';
+import { Classes, type ShapeClass } from './rank/classes.ts';
 import { Costs, WEIGHTS } from './rank/cost.ts';
 import { isLike, type Mix, mixOf } from './rank/mix.ts';
-import { Changes, Ranked } from './rank/ranked.ts';
+import { Changes } from './rank/ranked.ts';
 import type { Ranking } from './rank/ranking.ts';
 import { Groups, type Ruling } from './rule/groups.ts';
-import { type Shape, shapeKey, shapeOf } from './shape/shape.ts';
+import type { Shape } from './shape/shape.ts';
 import { Failover, type Survival } from './survive/failover.ts';
 import { lossesOf } from './survive/losses.ts';
 import { type Effort, enough } from './survive/search.ts';
@@ -50,7 +48,7 @@ export class Planner {
   readonly #free: Room;
   readonly #costs: Costs;
   readonly #placed = new Map<VmId, PlacedVm & { readonly shape: Shape; readonly problems: readonly string[] }>();
-  readonly #classes = new Map<string, ShapeClass>();
+  readonly #classes: Classes;
   readonly #counts = new Map<Shape, number>();
   readonly #changes: Changes;
   /** Decisions until the expected mix is looked at again: it grows with what is known. */
@@ -73,18 +71,21 @@ export class Planner {
       free: this.#free,
       groups: this.#groups,
       policy: snapshot.policy,
-      admits: (shape, host) => this.#classOfShape(shape).admits[host] === 1,
     });
+    this.#classes = new Classes(this.#room, this.#costs, this.#changes, snapshot.policy);
     // What is there is there, whether or not it would be put there today: first all of it, then the plans.
     const placed = snapshot.placed.toSorted((a, b) => (a.vm.id < b.vm.id ? -1 : 1));
-    for (const each of placed) this.#hold(each);
+    for (const each of placed) {
+      this.#hold(each);
+      this.#count(each.vm);
+    }
     for (const { vm, placement } of placed) this.#protect(vm, placement);
     this.#learn();
   }
 
   /** Where the VM would go now. Takes nothing. A VM that is placed here is decided as if it were not. */
   decide(vm: Vm): Result<Placement, Refusal> {
-    return this.#without(vm.id, () => this.#decide(vm));
+    return this.without(vm.id, () => this.#decide(vm));
   }
 
   /** Decides and takes. */
@@ -98,11 +99,23 @@ export class Planner {
   /** Gives the VM what the placement says, whatever anybody thinks of it. Returns what is wrong with it, for people. */
   take(placed: PlacedVm): readonly string[] {
     this.release(placed.vm.id);
-    const problems = this.#hold(placed);
-    this.#protect(placed.vm, placed.placement);
-    this.#taken++;
+    const problems = this.#put(placed);
+    this.#count(placed.vm);
     if (this.#taken >= this.#mixDueAt) this.#learn();
     return problems;
+  }
+
+  #put(placed: PlacedVm): readonly string[] {
+    const problems = this.#hold(placed);
+    this.#protect(placed.vm, placed.placement);
+    return problems;
+  }
+
+  /** It was asked for: the like of it is expected. */
+  #count(vm: Vm): void {
+    const { shape } = this.#classes.of(vm);
+    this.#counts.set(shape, (this.#counts.get(shape) ?? 0) + 1);
+    this.#taken++;
   }
 
   /** Frees what the VM holds; false when it holds nothing. */
@@ -121,9 +134,73 @@ export class Planner {
     return true;
   }
 
+  /** Does the work as if the VM were not there. */
+  without<T>(id: VmId, work: () => T): T {
+    const held = this.#placed.get(id);
+    if (held === undefined) return work();
+    this.release(id);
+    try {
+      return work();
+    } finally {
+      this.#put(held);
+    }
+  }
+
+  /** Does the work as if the VM were there. */
+  with<T>(placed: PlacedVm, work: () => T): T {
+    this.#put(placed);
+    try {
+      return work();
+    } finally {
+      this.release(placed.vm.id);
+    }
+  }
+
+  /** What holds resources, by id. */
+  placed(): readonly PlacedVm[] {
+    return [...this.#placed.values()].toSorted((a, b) => (a.vm.id < b.vm.id ? -1 : 1));
+  }
+
+  /** Cheap, for choosing what to try: false only when the VM certainly would not fit the other's host in its stead. */
+  mightFitWithout(vm: Vm, { vm: other, placement }: PlacedVm): boolean {
+    const { shape } = this.#classes.of(vm);
+    const host = this.#topology.hostIndex.get(placement.host) ?? -1;
+    if (shape.admits[host] !== 1) return false;
+    const { whole } = shape;
+    const freed = this.#classes.of(other).shape.whole;
+    if (whole === null || freed === null || placement.cells.length > 1 || mayBeSpread(shape, this.#topology))
+      return true;
+    const there = this.#ledger.nodeOf(host, placement.cells[0]?.numaNode ?? -1);
+    return this.#nodesOf(host).some((node) => {
+      const gain = node === there ? demandOn(this.#topology, freed, node) : null;
+      const need = demandOn(this.#topology, whole, node);
+      return need.dimensions.every((dimension, i) => {
+        const more = gain === null ? -1 : gain.dimensions.indexOf(dimension);
+        const free = this.#ledger.free[node * this.#topology.stride + dimension] ?? 0;
+        return free + (more < 0 ? 0 : (gain?.amounts[more] ?? 0)) >= (need.amounts[i] ?? 0);
+      });
+    });
+  }
+
+  /** The cost of a placement that is not taken, for comparing one with another. */
+  costOf(vm: Vm, placement: Placement): number {
+    const { shape } = this.#classes.of(vm);
+    const host = this.#topology.hostIndex.get(placement.host) ?? -1;
+    const nodes = placement.cells.map(({ numaNode }) => this.#ledger.nodeOf(host, numaNode));
+    const [only] = nodes;
+    const cost =
+      nodes.length === 1 && only !== undefined && only >= 0 && shape.whole !== null
+        ? this.#costs.whole(shape, only)
+        : WEIGHTS.splitNuma * (nodes.length - 1);
+    const broken = this.#rulings(vm, true).filter((ruling) => !this.#groups.allows(ruling, host)).length;
+    const preference = vm.preferredHosts.indexOf(placement.host);
+    const preferred = preference < 0 ? 0 : vm.preferredHosts.length - preference;
+    return cost + WEIGHTS.softRule * broken - WEIGHTS.preferredHost * preferred;
+  }
+
   /** What each host says, in the order of their ids. Slow and thorough: for people. */
   explain(vm: Vm): readonly HostVerdict[] {
-    return this.#without(vm.id, () => this.#explain(vm));
+    return this.without(vm.id, () => this.#explain(vm));
   }
 
   /** Placed VMs that hold what is not there, or what another one holds too: their hosts changed, or somebody erred. */
@@ -155,7 +232,7 @@ export class Planner {
   // --------------------------------------------------------------------------------------------------------- deciding
 
   #decide(vm: Vm): Result<Placement, Refusal> {
-    const cls = this.#classOf(vm);
+    const cls = this.#classes.of(vm);
     // What was refused stays refused until something is released: taking makes no room.
     const ruleless = vm.rules.length === 0 && vm.pinnedHost === '';
     if (ruleless && cls.refused !== null && cls.refused.releases === this.#releases) return refuse(cls.refused.refusal);
@@ -167,7 +244,7 @@ export class Planner {
   }
 
   #explain(vm: Vm): readonly HostVerdict[] {
-    const { shape } = this.#classOf(vm);
+    const { shape } = this.#classes.of(vm);
     const effort = enough();
     const inquiry: Inquiry = {
       vm,
@@ -201,17 +278,18 @@ export class Planner {
     const soft = this.#rulings(vm, true);
     if (vm.pinnedHost !== '' || vm.preferredHosts.length > 0 || soft.length > 0)
       return this.#bestByWish(vm, cls, soft, may);
-    const whole = firstOf(cls.whole.upToDate(), may);
+    const whole = firstOf(this.#classes.whole(cls), may);
     // Only when no NUMA node of the cluster takes it whole.
-    return whole >= 0 || !cls.spreads ? whole : firstOf(cls.spread.upToDate(), may);
+    return whole >= 0 || !cls.spreads ? whole : firstOf(this.#classes.spread(cls), may);
   }
 
   /** With wishes of its own, a VM has its own order of hosts. */
   #bestByWish(vm: Vm, cls: ShapeClass, soft: readonly Ruling[], may: (host: number) => boolean): number {
-    const whole = cls.whole.upToDate();
-    const spread = cls.spreads ? cls.spread.upToDate() : whole;
+    const whole = this.#classes.whole(cls);
+    const spread = cls.spreads ? this.#classes.spread(cls) : whole;
     const priced: { readonly host: number; readonly price: number }[] = [];
     for (const [host, { id }] of this.#topology.hosts.entries()) {
+      if (vm.pinnedHost !== '' && vm.pinnedHost !== id) continue;
       const cost = Math.min(whole.costs[host] as number, spread.costs[host] as number);
       if (cost === Number.POSITIVE_INFINITY) continue;
       const broken = soft.filter((ruling) => !this.#groups.allows(ruling, host)).length;
@@ -228,7 +306,7 @@ export class Planner {
     const effort = enough();
     const hard = this.#rulings(vm, false);
     for (let host = 0; host < this.#topology.hosts.length; host++) {
-      if (cls.admits[host] !== 1 || (vm.pinnedHost !== '' && this.#topology.hosts[host]?.id !== vm.pinnedHost))
+      if (cls.shape.admits[host] !== 1 || (vm.pinnedHost !== '' && this.#topology.hosts[host]?.id !== vm.pinnedHost))
         continue;
       if (hard.some((ruling) => !this.#groups.allows(ruling, host))) continue;
       if (!mightSeat(this.#free, cls.shape, host, this.#policy)) continue;
@@ -301,10 +379,9 @@ export class Planner {
 
   #hold(placed: PlacedVm): readonly string[] {
     const { vm, placement } = placed;
-    const { shape } = this.#classOf(vm);
+    const { shape } = this.#classes.of(vm);
     const problems = this.#ledger.take(vm, placement);
     this.#placed.set(vm.id, { vm, placement, shape, problems });
-    this.#counts.set(shape, (this.#counts.get(shape) ?? 0) + 1);
     const host = this.#topology.hostIndex.get(placement.host);
     if (host === undefined) return problems;
     this.#groups.add(vm, host);
@@ -323,19 +400,8 @@ export class Planner {
     if (host === undefined || this.#failover.isOff) return;
     for (const node of this.#nodesOf(host)) for (const changed of this.#failover.recheck(node)) this.#refresh(changed);
     if (!vm.ha) return;
-    const { shape } = this.#classOf(vm);
+    const { shape } = this.#classes.of(vm);
     for (const changed of this.#failover.add({ vm, shape, host })) this.#refresh(changed);
-  }
-
-  #without<T>(id: VmId, work: () => T): T {
-    const held = this.#placed.get(id);
-    if (held === undefined) return work();
-    this.release(id);
-    try {
-      return work();
-    } finally {
-      this.take(held);
-    }
   }
 
   #nodesOf(host: number): readonly number[] {
@@ -353,75 +419,9 @@ export class Planner {
     this.#changes.note(node);
   }
 
-  // ---------------------------------------------------------------------------------------------------------- classes
-
-  #classOf(vm: Vm): ShapeClass {
-    const key = shapeKey(vm);
-    const known = this.#classes.get(key);
-    if (known !== undefined) return known;
-    const topology = this.#topology;
-    const shape = shapeOf(vm, this.#classes.size, this.#policy, topology.deviceClasses);
-    const admits = Uint8Array.from(topology.hosts, (host) =>
-      // Pinning is a VM's own affair.
-      hostRefusals({ ...vm, pinnedHost: '' }, shape, host).length === 0 ? 1 : 0,
-    );
-    const nodeCosts = new Float64Array(topology.nodeIds.length);
-    const cls: ShapeClass = {
-      shape,
-      admits,
-      whole: new Ranked(
-        this.#room,
-        this.#changes,
-        (node, like) => {
-          nodeCosts[node] = like >= 0 ? (nodeCosts[like] as number) : this.#costs.whole(shape, node);
-        },
-        (host) => (admits[host] === 1 ? this.#wholeCost(shape, host, nodeCosts) : Number.POSITIVE_INFINITY),
-      ),
-      spread: new Ranked(
-        this.#room,
-        this.#changes,
-        () => {},
-        (host) => (admits[host] === 1 ? this.#spreadCost(shape, host) : Number.POSITIVE_INFINITY),
-      ),
-      spreads: mayBeSpread(shape, topology),
-      refused: null,
-    };
-    this.#classes.set(key, cls);
-    this.#byShape.set(shape, cls);
-    return cls;
-  }
-
-  readonly #byShape = new Map<Shape, ShapeClass>();
-
-  #classOfShape(shape: Shape): ShapeClass {
-    const cls = this.#byShape.get(shape);
-    assert(cls !== undefined, 'a shape has a class');
-    return cls;
-  }
-
-  #wholeCost(shape: Shape, host: number, nodeCosts: Float64Array): number {
-    const { nodeOfHost } = this.#topology;
-    const end = nodeOfHost[host + 1] as number;
-    let least = Number.POSITIVE_INFINITY;
-    let best = -1;
-    for (let node = nodeOfHost[host] as number; node < end; node++) {
-      const cost = nodeCosts[node] as number;
-      if (cost < least) [least, best] = [cost, node];
-    }
-    if (best < 0 || shape.looseDevices.length === 0) return least;
-    return seatWhole(this.#room, shape, host, best) === null ? Number.POSITIVE_INFINITY : least;
-  }
-
-  #spreadCost(shape: Shape, host: number): number {
-    const seating = seatSpread(this.#room, shape, host, this.#policy);
-    if (seating === null) return Number.POSITIVE_INFINITY;
-    const avoidable = shape.cells.length === 0 ? seating.seats.length - 1 : 0;
-    return seating.seats.reduce((sum, seat) => sum + this.#costs.emptiness(seat.node), WEIGHTS.splitNuma * avoidable);
-  }
-
-  /** Looks at what is asked for, whenever there is half as much more of it. Small changes are not worth judging all hosts anew. */
+  /** Looks at what is asked for, whenever there is twice as much of it. Small changes are not worth judging all hosts anew. */
   #learn(): void {
-    this.#mixDueAt = Math.max(8, Math.ceil(1.5 * this.#taken));
+    this.#mixDueAt = Math.max(8, 2 * this.#taken);
     const mix = mixOf(this.#counts);
     if (isLike(mix, this.#mix)) return;
     this.#mix = mix;
@@ -433,20 +433,6 @@ export class Planner {
 interface Choice {
   readonly host: number;
   readonly seating: Seating;
-}
-
-interface ShapeClass {
-  readonly shape: Shape;
-  /** 1: state, labels, networks and device classes of the host are right. */
-  readonly admits: Uint8Array;
-  /** Hosts with a NUMA node that takes the VM whole. */
-  readonly whole: Ranked;
-  /** Hosts that take it on several nodes. */
-  readonly spread: Ranked;
-  /** There may be such. */
-  readonly spreads: boolean;
-  /** What was said last time, and how many releases there had been. */
-  refused: { readonly releases: number; readonly refusal: Refusal } | null;
 }
 
 const NO_RULINGS: readonly Ruling[] = [];

@@ -41,7 +41,32 @@ describe('agent.yaml', () => {
     expect(parseAgentFile(witness, 'agent.yaml').role).toBe('witness');
   });
 
+  it('may pretend a topology', () => {
+    const pretend = 'pretendTopology: {numaNodes: [{cpus: "0-3", memoryMib: 512}, {cpus: 4-7}], isolatedCpus: "2,3"}';
+    expect(parseAgentFile(`${GOOD}${pretend}`, 'agent.yaml')).toMatchObject({
+      pretendTopology: { numaNodes: [{ cpus: '0-3', memoryMib: 512 }, { cpus: '4-7' }], isolatedCpus: '2,3' },
+    });
+  });
+
   it.each([
+    [
+      'logDir: /var/log/busbar',
+      'logDir: /var/log/busbar\npretendTopology: {numaNodes: []}',
+      'pretendTopology.numaNodes',
+      /at least one NUMA node/,
+    ],
+    [
+      'logDir: /var/log/busbar',
+      'logDir: /var/log/busbar\npretendTopology: {numaNodes: [{cpus: all}]}',
+      'pretendTopology.numaNodes[0].cpus',
+      /is "all"; right is: a Linux CPU list such as "0-7,16"/,
+    ],
+    [
+      'logDir: /var/log/busbar',
+      'logDir: /var/log/busbar\npretendTopology: {numaNodes: [{cpus: 0-3}, {cpus: 3-4}]}',
+      'pretendTopology.numaNodes',
+      /each CPU in one NUMA node/,
+    ],
     ['host: host1', 'host: Host_1', 'host', /is "Host_1"; right is: a lower-case DNS label/],
     [
       'managementAddress: 10.77.0.11',

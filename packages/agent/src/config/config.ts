@@ -4,6 +4,7 @@ import { BusbarError, type FieldViolation } from '@busbar/core/errors';
 import { LOG_LEVELS } from '@busbar/telemetry/logger';
 import { parse } from 'yaml';
 import { z } from 'zod';
+import { PretendTopology } from '../inventory/pretend.ts';
 
 // Every field says what would be right, because the reader of the message has this file open and nothing else.
 const WANT = {
@@ -74,6 +75,8 @@ const schema = z.discriminatedUnion(
         'uri, such as qemu:///system',
       ),
       storage,
+      /** For labs only: see inventory/pretend.ts. */
+      pretendTopology: PretendTopology.optional(),
     }),
     z.strictObject({ ...common, role: z.literal('witness') }),
   ],

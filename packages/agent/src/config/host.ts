@@ -28,9 +28,16 @@ export async function openHost(file: AgentFile, deps: HostDeps): Promise<OpenHos
   return { ...open, driver: openHostDriver(driverConfig(file), deps) };
 }
 
-function driverConfig({ libvirt, stateDir, runDir, logDir, storage }: HypervisorFile): HostDriverConfig {
-  const { uri } = libvirt;
-  if (storage.driver === 'dir') return { uri, stateDir, runDir, logDir, rbd: null };
+function driverConfig({
+  libvirt,
+  stateDir,
+  runDir,
+  logDir,
+  storage,
+  pretendTopology,
+}: HypervisorFile): HostDriverConfig {
+  const common = { uri: libvirt.uri, stateDir, runDir, logDir, pretendTopology };
+  if (storage.driver === 'dir') return { ...common, rbd: null };
   const { monitors, user, keyFile } = storage;
-  return { uri, stateDir, runDir, logDir, rbd: { monitors, user, keyFile } };
+  return { ...common, rbd: { monitors, user, keyFile } };
 }

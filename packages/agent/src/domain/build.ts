@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
-import { DiskBus, Firmware, MachineType, WatchdogAction } from '@busbar/proto/gen/busbar/v1/vm';
+import { CpuPolicy, DiskBus, Firmware, MachineType, WatchdogAction } from '@busbar/proto/gen/busbar/v1/vm';
 import type { StartRequest } from '../driver/host-driver.ts';
-import { DeviceNames, diskElement } from './disks.ts';
+import { DeviceNames, diskElement, IoThreads } from './disks.ts';
 import type { DomainPaths, HostFacts } from './facts.ts';
 import { metadataElement } from './metadata.ts';
 import { nicElement } from './nics.ts';
+import { tuningOf } from './tuning.ts';
+import {
+  cputuneElement,
+  guestNumaElement,
+  hostdevElement,
+  memoryBackingElement,
+  numatuneElement,
+  vcpuElement,
+} from './tuning-xml.ts';
 import { element, type XmlElement } from './xml.ts';
 
 /**
@@ -14,6 +23,8 @@ import { element, type XmlElement } from './xml.ts';
  */
 export function buildDomain(request: StartRequest, host: HostFacts): XmlElement {
   const { vmId, name, epoch, domain: spec } = request;
+  const tuning = tuningOf(spec, host.cpus);
+  const isRealtime = spec.cpuPolicy === CpuPolicy.REALTIME;
   return element(
     'domain',
     { type: host.kvmUsable ? 'kvm' : 'qemu' },
@@ -21,10 +32,14 @@ export function buildDomain(request: StartRequest, host: HostFacts): XmlElement 
     element('uuid', {}, vmId),
     element('metadata', {}, metadataElement({ vmId, name, epoch, specRevision: spec.specRevision })),
     element('memory', { unit: 'b' }, spec.memoryBytes),
-    element('vcpu', { placement: 'static' }, spec.vcpus),
+    memoryBackingElement(tuning, isRealtime),
+    vcpuElement(spec.vcpus, tuning),
+    spec.ioThreads === 0 ? null : element('iothreads', {}, spec.ioThreads),
+    cputuneElement(tuning),
+    numatuneElement(tuning),
     osElement(spec, host.paths),
-    element('features', {}, element('acpi'), element('apic'), element('vmport', { state: 'off' })),
-    cpuElement(spec, host.kvmUsable),
+    featuresElement(isRealtime, host.kvmUsable),
+    cpuElement(spec, host.kvmUsable, guestNumaElement(tuning)),
     clockElement(),
     // The cluster decides what happens next, not libvirt: only a guest's own reboot stays inside.
     element('on_poweroff', {}, 'destroy'),
@@ -32,7 +47,20 @@ export function buildDomain(request: StartRequest, host: HostFacts): XmlElement 
     element('on_crash', {}, 'destroy'),
     // Hosts do not sleep, so that guests do not either.
     element('pm', {}, element('suspend-to-mem', { enabled: 'no' }), element('suspend-to-disk', { enabled: 'no' })),
-    devicesElement(spec, host),
+    devicesElement(spec, host, tuning.devices),
+  );
+}
+
+/** Performance counters cost an exit now and then, and a guest whose vCPUs have their CPUs need not yield when it waits. */
+function featuresElement(isRealtime: boolean, kvm: boolean): XmlElement {
+  return element(
+    'features',
+    {},
+    element('acpi'),
+    element('apic'),
+    element('vmport', { state: 'off' }),
+    isRealtime ? element('pmu', { state: 'off' }) : null,
+    isRealtime && kvm ? element('kvm', {}, element('hint-dedicated', { state: 'on' })) : null,
   );
 }
 
@@ -56,8 +84,10 @@ function osElement(spec: DomainSpec, paths: DomainPaths): XmlElement {
   );
 }
 
-function cpuElement(spec: DomainSpec, kvm: boolean): XmlElement {
-  const { topology, cpuModel } = spec;
+function cpuElement(spec: DomainSpec, kvm: boolean, numa: XmlElement | null): XmlElement {
+  const { topology } = spec;
+  // hint-dedicated asks for it, and a realtime VM is bound to its host's hardware anyway.
+  const cpuModel = spec.cpuModel === '' && spec.cpuPolicy === CpuPolicy.REALTIME ? 'host-passthrough' : spec.cpuModel;
   const product = topology === undefined ? 0 : topology.sockets * topology.cores * topology.threads;
   const shape =
     topology !== undefined && product === spec.vcpus
@@ -65,14 +95,16 @@ function cpuElement(spec: DomainSpec, kvm: boolean): XmlElement {
       : null;
   const isHostModel = cpuModel === '' || cpuModel === 'host-model' || cpuModel === 'host-passthrough';
   // Emulation cannot show the host's CPU; the most that it can show is what comes nearest.
-  if (cpuModel === 'max' || (isHostModel && !kvm)) return element('cpu', { mode: 'maximum' }, shape);
-  if (cpuModel === 'host-passthrough') return element('cpu', { mode: 'host-passthrough', migratable: 'on' }, shape);
-  if (isHostModel) return element('cpu', { mode: 'host-model' }, shape);
+  if (cpuModel === 'max' || (isHostModel && !kvm)) return element('cpu', { mode: 'maximum' }, shape, numa);
+  if (cpuModel === 'host-passthrough')
+    return element('cpu', { mode: 'host-passthrough', migratable: 'on' }, shape, numa);
+  if (isHostModel) return element('cpu', { mode: 'host-model' }, shape, numa);
   return element(
     'cpu',
     { mode: 'custom', match: 'exact', check: 'partial' },
     element('model', { fallback: 'forbid' }, cpuModel),
     shape,
+    numa,
   );
 }
 
@@ -87,27 +119,30 @@ function clockElement(): XmlElement {
   );
 }
 
-function devicesElement(spec: DomainSpec, host: HostFacts): XmlElement {
+function devicesElement(spec: DomainSpec, host: HostFacts, passedThrough: readonly string[]): XmlElement {
   const names = new DeviceNames();
-  const disks = spec.disks.map((disk) => diskElement(disk, names, host.rbd));
+  const ioThreads = new IoThreads(spec.ioThreads);
+  const disks = spec.disks.map((disk) => diskElement(disk, names, host.rbd, ioThreads));
   return element(
     'devices',
     {},
     ...disks,
     spec.cloudInit === undefined ? null : seedElement(spec, names, host.paths.seedIso),
     spec.disks.some(({ bus }) => bus === DiskBus.SCSI)
-      ? element('controller', { type: 'scsi', model: 'virtio-scsi' })
+      ? element('controller', { type: 'scsi', model: 'virtio-scsi' }, ...ioThreads.driver())
       : null,
     // Nothing here needs USB, and its emulation wakes the host's CPU a hundred times a second.
     element('controller', { type: 'usb', model: 'none' }),
     ...spec.nics.map(nicElement),
+    ...passedThrough.map(hostdevElement),
     spec.serialConsole ? serialElement(host.paths) : null,
     spec.guestAgent
       ? element('channel', { type: 'unix' }, element('target', { type: 'virtio', name: 'org.qemu.guest_agent.0' }))
       : null,
     watchdogElement(spec.watchdog),
     element('rng', { model: 'virtio' }, element('backend', { model: 'random' }, '/dev/urandom')),
-    element('memballoon', { model: 'virtio' }),
+    // A realtime guest's memory is locked: there is nothing to give back.
+    element('memballoon', { model: spec.cpuPolicy === CpuPolicy.REALTIME ? 'none' : 'virtio' }),
     element('panic', { model: 'isa' }),
   );
 }

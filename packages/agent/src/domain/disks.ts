@@ -34,13 +34,39 @@ export class DeviceNames {
   }
 }
 
+/** Hands out I/O threads, in turn. */
+export class IoThreads {
+  readonly #count: number;
+  #next = 0;
+
+  constructor(count: number) {
+    this.#count = count;
+  }
+
+  /** Undefined when there are none. libvirt counts from 1. */
+  next(): number | undefined {
+    return this.#count === 0 ? undefined : (this.#next++ % this.#count) + 1;
+  }
+
+  /** For a controller, which serves all its disks by one. */
+  driver(): XmlElement[] {
+    const iothread = this.next();
+    return iothread === undefined ? [] : [element('driver', { iothread })];
+  }
+}
+
 /** a … z, aa, ab … as the kernel counts disks. */
 function letters(index: number): string {
   const rest = Math.floor(index / 26);
   return (rest === 0 ? '' : letters(rest - 1)) + String.fromCharCode(97 + (index % 26));
 }
 
-export function diskElement(disk: DomainDisk, names: DeviceNames, rbd: RbdFacts | null): XmlElement {
+export function diskElement(
+  disk: DomainDisk,
+  names: DeviceNames,
+  rbd: RbdFacts | null,
+  ioThreads: IoThreads,
+): XmlElement {
   const bus = BUSES[disk.bus];
   const cache = CACHES[disk.cache];
   const isRbd = disk.source?.$case === 'rbd';
@@ -58,6 +84,8 @@ export function diskElement(disk: DomainDisk, names: DeviceNames, rbd: RbdFacts 
       // Kernel aio needs O_DIRECT, which only cache=none opens with; librbd has its own threads.
       io: isRbd ? undefined : cache === 'none' ? 'native' : 'threads',
       discard: 'unmap',
+      // Only virtio-blk has a thread of its own; SCSI disks have their controller's.
+      iothread: bus === 'virtio' ? ioThreads.next() : undefined,
     }),
     ...sourceElements(disk, rbd),
     element('target', { dev: names.next(bus), bus }),

@@ -6,6 +6,18 @@ export interface HostFacts {
   /** How QEMU reaches Ceph; null when this host has none. */
   readonly rbd: RbdFacts | null;
   readonly paths: DomainPaths;
+  readonly cpus: HostCpus;
+}
+
+/** CPUs that exist, ascending. */
+export interface HostCpus {
+  readonly online: readonly number[];
+  /** Kept away from the kernel's scheduler. */
+  readonly isolated: readonly number[];
+  /** Online CPUs of each NUMA node, by its id. */
+  readonly ofNode: ReadonlyMap<number, readonly number[]>;
+  /** Placement sees another topology than these (labs). */
+  readonly pretended: boolean;
 }
 
 export interface RbdFacts {

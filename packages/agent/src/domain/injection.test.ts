@@ -2,7 +2,16 @@
 import type { Epoch, VmId } from '@busbar/core/ids';
 import type { DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
-import { DiskBus, DiskCache, Firmware, MachineType, NicModel, WatchdogAction } from '@busbar/proto/gen/busbar/v1/vm';
+import {
+  CpuPolicy,
+  DiskBus,
+  DiskCache,
+  Firmware,
+  Hugepages,
+  MachineType,
+  NicModel,
+  WatchdogAction,
+} from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
 import { XMLParser, XMLValidator } from 'fast-xml-parser';
 import { expect, test } from 'vitest';
@@ -96,12 +105,31 @@ const shape = fc.record({
   bridgeKind: fc.constantFrom(BridgeKind.LINUX, BridgeKind.OPEN_VSWITCH),
   flag: fc.boolean(),
   kvmUsable: fc.boolean(),
+  tuned: fc.boolean(),
 });
 type Shape = typeof shape extends fc.Arbitrary<infer T> ? T : never;
+
+/** A realtime VM with all that is tuned for one; none of it is text. */
+const TUNED: Partial<DomainSpec> = {
+  cpuPolicy: CpuPolicy.REALTIME,
+  realtimePriority: 50,
+  ioThreads: 1,
+  hugepages: Hugepages.HUGEPAGES_2M,
+  memoryLocked: true,
+  guestNuma: true,
+  placement: {
+    host: 'host1',
+    cells: [{ numaNode: 0, vcpus: 1, cpus: [2], memoryBytes: 32n * 1024n ** 2n }],
+    emulatorCpus: [3],
+    ioThreadCpus: [3],
+    devices: [{ class: 'process-bus-nic', address: '0000:3b:00.1', numaNode: 0 }],
+  },
+};
 
 function request(text: Texts, of: Shape): { readonly start: StartRequest; readonly facts: HostFacts } {
   const disk = { volumeId: text.serial, name: text.diskName, bus: of.bus, cache: of.cache, readOnly: of.flag };
   const domain: DomainSpec = testSpec({
+    ...(of.tuned ? TUNED : {}),
     cpuModel: text.cpuModel,
     firmware: of.firmware,
     machineType: of.machineType,
@@ -128,6 +156,7 @@ function request(text: Texts, of: Shape): { readonly start: StartRequest; readon
     kvmUsable: of.kvmUsable,
     rbd: { monitors: [text.monitor], user: text.user, secretUuid: text.secret },
     paths: { consoleSocket: text.console, serialLog: text.log, nvram: text.nvram, seedIso: text.seed },
+    cpus: { online: [0, 1, 2, 3], isolated: [2, 3], ofNode: new Map(), pretended: false },
   };
   return { start: { vmId: text.uuid as VmId, name: text.name, epoch: 1n as Epoch, domain }, facts };
 }

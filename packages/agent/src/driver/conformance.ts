@@ -87,8 +87,17 @@ export function hostDriverConformance(create: () => Promise<ConformanceHost>): v
       const one = request({ specRevision: 42n }, 3n);
       await made.startDomain(one);
       const { vmId, name } = one;
+      const floats = {
+        vcpuCpus: [],
+        emulatorCpus: '',
+        ioThreadCpus: [],
+        numaNodes: [],
+        realtimePriority: 0,
+        hugepageBytes: 0n,
+        devices: [],
+      };
       expect(await made.listDomains()).toEqual([
-        { vmId, name, epoch: 3n, specRevision: 42n, state: 'running', message: '' },
+        { vmId, name, epoch: 3n, specRevision: 42n, state: 'running', message: '', placement: floats },
       ]);
       const absent = request().vmId;
       expect(await made.haveProcess([absent, vmId])).toEqual(new Set([vmId]));

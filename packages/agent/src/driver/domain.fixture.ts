@@ -2,7 +2,16 @@
 import type { Epoch, VmId } from '@busbar/core/ids';
 import type { DomainDisk, DomainNic, DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
-import { DiskBus, DiskCache, Firmware, MachineType, NicModel, WatchdogAction } from '@busbar/proto/gen/busbar/v1/vm';
+import {
+  CpuPolicy,
+  DiskBus,
+  DiskCache,
+  Firmware,
+  Hugepages,
+  MachineType,
+  NicModel,
+  WatchdogAction,
+} from '@busbar/proto/gen/busbar/v1/vm';
 import type { StartRequest } from './host-driver.ts';
 
 /** Small valid pieces for tests; each takes what the test cares about. */
@@ -22,6 +31,13 @@ export function testSpec(spec: Partial<DomainSpec> = {}): DomainSpec {
     watchdog: WatchdogAction.UNSPECIFIED,
     cloudInit: undefined,
     specRevision: 7n,
+    placement: undefined,
+    cpuPolicy: CpuPolicy.SHARED,
+    realtimePriority: 0,
+    ioThreads: 0,
+    hugepages: Hugepages.HUGEPAGES_NONE,
+    memoryLocked: false,
+    guestNuma: false,
     ...spec,
   };
 }

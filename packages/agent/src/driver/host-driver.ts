@@ -2,6 +2,8 @@
 import type { Epoch, VmId } from '@busbar/core/ids';
 import type { DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import type { ObservedPlacement } from '@busbar/proto/gen/busbar/v1/vm';
+import type { PretendTopology } from '../inventory/pretend.ts';
 
 /**
  * What the agent needs of a hypervisor. Implementations: libvirt (through koffi in a child
@@ -81,6 +83,8 @@ export interface HostDriverConfig {
   readonly logDir: string;
   /** How QEMU reaches Ceph; null when this host has none. The key file is a keyring or holds just the key. */
   readonly rbd: { readonly monitors: readonly string[]; readonly user: string; readonly keyFile: string } | null;
+  /** What the inventory shows instead of the host's own CPUs and NUMA nodes (labs). [its own] */
+  readonly pretendTopology?: PretendTopology | undefined;
 }
 
 export interface StartRequest {
@@ -98,6 +102,8 @@ export interface DomainObservation {
   readonly state: 'running' | 'paused' | 'shutting-down';
   /** Why it is paused, in words; empty otherwise. */
   readonly message: string;
+  /** What the hypervisor gives it; may be some minutes old. Undefined while it was not read. */
+  readonly placement: ObservedPlacement | undefined;
 }
 
 export interface ConsoleLink {

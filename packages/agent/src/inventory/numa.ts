@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+import { parseCpuList } from '@busbar/core/cpu-list';
 import type { HugepagePool, NumaNode } from '@busbar/proto/gen/busbar/v1/host';
 import type { Files } from './files.ts';
-import { parseCpuList, parseDistances, parseHugepageSize, parseMemory } from './parse.ts';
+import { parseDistances, parseHugepageSize, parseMemory } from './parse.ts';
 
 const NODES = ['sys', 'devices', 'system', 'node'] as const;
 const CPUS = ['sys', 'devices', 'system', 'cpu'] as const;

@@ -1,19 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the kernel writes, as data. Pure. */
 
-/** `0-3,8,10-11` as numbers, ascending. */
-export function parseCpuList(text: string): number[] {
-  const cpus = new Set<number>();
-  for (const part of text.trim().split(',')) {
-    const range = /^(\d+)(?:-(\d+))?$/.exec(part.trim());
-    if (range === null) continue;
-    const first = Number(range[1]);
-    const last = range[2] === undefined ? first : Number(range[2]);
-    for (let cpu = first; cpu <= last; cpu++) cpus.add(cpu);
-  }
-  return [...cpus].toSorted((a, b) => a - b);
-}
-
 export interface CpuIdentity {
   readonly model: string;
   readonly vendor: string;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { BootId } from '@busbar/core/ids';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import type { HostCpus } from '../domain/facts.ts';
 import {
   readInterfaces,
   readLinuxBridges,
@@ -12,6 +13,7 @@ import { Files } from './files.ts';
 import { readKvm } from './kvm.ts';
 import { readIsolatedCpus, readNumaNodes, readOnlineCpus } from './numa.ts';
 import { parseCpuInfo, parseMemory, parseOsRelease } from './parse.ts';
+import { type PretendTopology, pretended } from './pretend.ts';
 
 /**
  * The host as the kernel shows it. Left empty for whoever knows: the host's addresses in the
@@ -39,6 +41,24 @@ export async function readInventory(root: string, addresses = systemAddresses())
       qemu: '',
       os: parseOsRelease(await files.text('etc', 'os-release'), 'PRETTY_NAME'),
     },
+    pretendedTopology: undefined,
+  };
+}
+
+/** The inventory as placement shall see it. */
+export async function readShownInventory(root: string, topology: PretendTopology | undefined): Promise<HostInventory> {
+  const found = await readInventory(root);
+  return topology === undefined ? found : pretended(found, topology, (await readCpus(root)).online);
+}
+
+/** CPUs that exist, ascending. */
+export async function readCpus(root: string): Promise<Omit<HostCpus, 'pretended'>> {
+  const files = new Files(root);
+  const nodes = await readNumaNodes(files);
+  return {
+    online: await readOnlineCpus(files),
+    isolated: await readIsolatedCpus(files),
+    ofNode: new Map(nodes.map(({ id, cpus }) => [id, cpus])),
   };
 }
 

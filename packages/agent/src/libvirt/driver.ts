@@ -30,14 +30,15 @@ import {
   domainStartFailed,
   hypervisorTimeout,
 } from '../driver/refusals.ts';
-import { readKvm } from '../inventory/kvm.ts';
-import { readInventory } from '../inventory/read.ts';
+import { readShownInventory } from '../inventory/read.ts';
 import { Ends } from './ends.ts';
+import { readFacts } from './facts.ts';
 import type { ListedDomain } from './ffi/methods.ts';
 import { LibvirtLink, type LinkCall } from './link.ts';
+import { ObservedPlacements } from './observed.ts';
 import { readLogEnd, relevantLines } from './qemu-log.ts';
 import { QemuProcesses } from './qemu-process.ts';
-import { CEPH_SECRET_UUID, cephSecretXml, readCephKey } from './secret.ts';
+import { cephSecretXml, readCephKey } from './secret.ts';
 import { startOrUndo } from './undo.ts';
 import { VmFiles } from './vm-files.ts';
 import { EVENT, stateOf } from './words.ts';
@@ -82,6 +83,7 @@ export class LibvirtHostDriver implements HostDriver {
   readonly #lines: SerialLines;
   readonly #processes: QemuProcesses;
   readonly #ends = new Ends();
+  readonly #observed: ObservedPlacements;
   readonly #starting = new Set<VmId>();
   /** Starts given up whose destroy has not come back, also beyond its deadline: it would hit the next start. */
   readonly #undoing = new Set<VmId>();
@@ -94,6 +96,7 @@ export class LibvirtHostDriver implements HostDriver {
     this.#config = config;
     this.#deps = deps;
     this.#files = new VmFiles(config);
+    this.#observed = new ObservedPlacements(deps.clock);
     this.#lines = new SerialLines(deps.clock);
     this.#processes = new QemuProcesses(deps.clock, {
       ...(deps.netNamespace === undefined ? {} : { netNamespace: deps.netNamespace }),
@@ -126,7 +129,7 @@ export class LibvirtHostDriver implements HostDriver {
   }
 
   async inventory(): Promise<HostInventory> {
-    const inventory = await readInventory(this.#deps.fsRoot ?? '/');
+    const inventory = await readShownInventory(this.#deps.fsRoot ?? '/', this.#config.pretendTopology);
     const { libvirt, hypervisor } = this.#link.versions;
     if (inventory.versions !== undefined) Object.assign(inventory.versions, { libvirt, qemu: hypervisor });
     if (inventory.cpu !== undefined) inventory.cpu.libvirtModel = await this.#libvirtCpuModel();
@@ -138,13 +141,14 @@ export class LibvirtHostDriver implements HostDriver {
     const options = { lane: 'short', deadlineMs: CALL_DEADLINE_MS } as const;
     const listed = await this.#link.call('list', { metadataUri: METADATA_URI }, options);
     const domains = listed.flatMap((domain) => this.#observe(domain));
+    await this.#observed.refresh(domains, (vmId) => this.#link.call('xml', { uuid: vmId }, SHORT));
     this.#ends.listed(domains, missed);
     if (missed) {
       this.#eventsMissed = false;
       const present = new Set(domains.map(({ vmId }) => vmId));
       await this.#files.removeSeedsExcept((vmId) => present.has(vmId) || this.#starting.has(vmId));
     }
-    return domains;
+    return domains.map((domain) => ({ ...domain, placement: this.#observed.of(domain.vmId, domain.epoch) }));
   }
 
   haveProcess(vmIds: readonly VmId[]): Promise<ReadonlySet<VmId>> {
@@ -306,10 +310,8 @@ export class LibvirtHostDriver implements HostDriver {
   }
 
   async #prepareStart(request: StartRequest): Promise<string> {
-    const { rbd } = this.#config;
     const paths = this.#files.paths(request.vmId);
-    const { kvmUsable } = await readKvm(this.#deps.fsRoot ?? '/');
-    const facts = { kvmUsable, paths, rbd: rbd === null ? null : { ...rbd, secretUuid: CEPH_SECRET_UUID } };
+    const facts = await readFacts(this.#deps.fsRoot ?? '/', this.#config, paths);
     // First, so that a spec that cannot be built leaves nothing behind.
     const xml = serialize(buildDomain(request, facts));
     await this.#files.makeDirectories();
@@ -357,7 +359,7 @@ export class LibvirtHostDriver implements HostDriver {
     if (metadata === null || metadata.vmId !== domain.uuid) return [];
     const { state, message } = stateOf(domain.state, domain.reason);
     const ioError = state === 'paused' && message.startsWith('I/O error') ? this.#ends.ioError(metadata.vmId) : '';
-    return [{ ...metadata, state, message: ioError === '' ? message : ioError }];
+    return [{ ...metadata, state, message: ioError === '' ? message : ioError, placement: undefined }];
   }
 
   #ended(vmId: VmId): void {

@@ -32,8 +32,11 @@ export interface VmPlan {
 export function describeDomains(vm: VmPlan): readonly DomainReport[] {
   const { vmId, memory, track, domain, action } = vm;
   const lines: DomainReport[] = [];
+  // Of the domain that is there alone.
+  const placementOf = (epoch: bigint) => (domain?.epoch === epoch ? domain.placement : undefined);
   const say = (epoch: bigint, state: DomainState, message: string, endReason: EndReason = EndReason.UNSPECIFIED) => {
-    if (!lines.some((line) => line.epoch === epoch)) lines.push({ vmId, epoch, state, endReason, message });
+    if (lines.some((line) => line.epoch === epoch)) return;
+    lines.push({ vmId, epoch, state, endReason, message, placement: placementOf(epoch) });
   };
   const { startedEpoch } = memory;
   if (track.busy === 'start') say(startedEpoch, DomainState.STARTING, '');

@@ -41,5 +41,13 @@ export function suspects({ desired, memory, domains, ends }: StraySources): Read
 
 export function strayDomain(vmId: VmId, epoch: bigint, desired: Desired | undefined): DomainObservation {
   const name = desired?.vms.get(vmId)?.name ?? vmId;
-  return { vmId, name, epoch: epoch as Epoch, specRevision: 0n, state: 'running', message: STRAY };
+  return {
+    vmId,
+    name,
+    epoch: epoch as Epoch,
+    specRevision: 0n,
+    state: 'running',
+    message: STRAY,
+    placement: undefined,
+  };
 }

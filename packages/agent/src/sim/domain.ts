@@ -2,6 +2,7 @@
 import type { Epoch, VmId } from '@busbar/core/ids';
 import type { StateTable } from '@busbar/core/state-table';
 import type { DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import type { ObservedPlacement } from '@busbar/proto/gen/busbar/v1/vm';
 import { FanOut } from '../console/fan-out.ts';
 import { consoleUnavailable } from '../driver/refusals.ts';
 
@@ -25,6 +26,8 @@ export interface SimDomain {
   /** Why it is paused or ended. */
   readonly message: string;
   readonly linksUp: boolean;
+  /** What it was given. */
+  readonly placement: ObservedPlacement;
 }
 
 /** What happened to a domain, for invariants. */

@@ -4,6 +4,7 @@ import { withDeadline } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { BootId, VmId } from '@busbar/core/ids';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import type { ObservedPlacement } from '@busbar/proto/gen/busbar/v1/vm';
 import type { ConsoleLink, DomainEnd, DomainObservation, HostDriver, StartRequest } from '../driver/host-driver.ts';
 import { consoleUnavailable, domainNotFound, hypervisorTimeout, hypervisorUnavailable } from '../driver/refusals.ts';
 import type { SimDomain } from './domain.ts';
@@ -61,7 +62,9 @@ export class SimHostDriver implements HostDriver {
   }
 
   listDomains(): Promise<readonly DomainObservation[]> {
-    return this.#call('list domains', () => this.#machine.listed.map(observe));
+    return this.#call('list domains', () =>
+      this.#machine.listed.map((domain) => observe(domain, this.#machine.faults.tampered.get(domain.vmId))),
+    );
   }
 
   haveProcess(vmIds: readonly VmId[]): Promise<ReadonlySet<VmId>> {
@@ -229,9 +232,10 @@ export class SimHostDriver implements HostDriver {
   }
 }
 
-function observe(domain: SimDomain): DomainObservation {
+function observe(domain: SimDomain, tampered: Partial<ObservedPlacement> | undefined): DomainObservation {
   const { vmId, name, epoch, spec, state, message } = domain;
-  const seen = { vmId, name, epoch, specRevision: spec.specRevision };
+  const placement = tampered === undefined ? domain.placement : { ...domain.placement, ...tampered };
+  const seen = { vmId, name, epoch, specRevision: spec.specRevision, placement };
   switch (state) {
     case 'running':
     case 'shutting-down':

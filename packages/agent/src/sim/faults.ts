@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { ObservedPlacement } from '@busbar/proto/gen/busbar/v1/vm';
 import type { LatencyRange } from './effects.ts';
 
 /** What a simulated machine does wrong. Plain data that a test changes at any time. */
@@ -20,6 +21,8 @@ export interface SimFaults {
   lost: ReadonlySet<string>;
   /** Nothing is told of what happens to domains, neither as a hint nor as an end; who looks sees it. */
   loseEvents: boolean;
+  /** What somebody changed by hand of what these VMs get, by VM id. */
+  tampered: ReadonlyMap<string, Partial<ObservedPlacement>>;
 }
 
 export function noFaults(): SimFaults {
@@ -31,6 +34,7 @@ export function noFaults(): SimFaults {
     ignoreShutdown: false,
     lost: new Set(),
     loseEvents: false,
+    tampered: new Map(),
   };
 }
 

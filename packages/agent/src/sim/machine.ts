@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import { assert } from '@busbar/core/assert';
 import type { Clock } from '@busbar/core/clock/clock';
+import { formatCpuList } from '@busbar/core/cpu-list';
+import { errorChain } from '@busbar/core/errors';
 import type { BootId, VmId } from '@busbar/core/ids';
 import type { Random } from '@busbar/core/random';
 import { move } from '@busbar/core/state-table';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import type { ObservedPlacement } from '@busbar/proto/gen/busbar/v1/vm';
+import type { HostCpus } from '../domain/facts.ts';
+import { observationOf, tuningOf } from '../domain/tuning.ts';
 import type { DomainEnd, StartRequest } from '../driver/host-driver.ts';
 import { consoleUnavailable, domainExists, domainNotFound, domainStartFailed } from '../driver/refusals.ts';
 import {
@@ -83,6 +88,16 @@ export class SimMachine {
 
   get poweredOn(): boolean {
     return this.#poweredOn;
+  }
+
+  #cpus(): HostCpus {
+    const { numaNodes, isolatedCpus } = this.inventory;
+    return {
+      online: numaNodes.flatMap(({ cpus }) => cpus),
+      isolated: isolatedCpus,
+      ofNode: new Map(numaNodes.map(({ id, cpus }) => [id, cpus])),
+      pretended: false,
+    };
   }
 
   /** Everything that exists now, whatever the hypervisor says. */
@@ -185,6 +200,12 @@ export class SimMachine {
     if ([...this.#domains.values()].some((other) => other.name === name)) {
       return Promise.reject(domainStartFailed(name, 'another domain has this name'));
     }
+    let placement: ObservedPlacement;
+    try {
+      placement = observationOf(tuningOf(request.domain, this.#cpus()), formatCpuList);
+    } catch (error) {
+      return Promise.reject(domainStartFailed(name, errorChain(error)));
+    }
     return new Promise((resolve, reject) => {
       const domain: MutableDomain = {
         vmId,
@@ -194,6 +215,7 @@ export class SimMachine {
         state: 'starting',
         message: '',
         linksUp: true,
+        placement,
         failStart: (why) => reject(domainStartFailed(name, why)),
       };
       this.#domains.set(vmId, domain);

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Bridge, BridgeKind, type HostInventory, type NumaNode } from '@busbar/proto/gen/busbar/v1/host';
+import {
+  type Bridge,
+  BridgeKind,
+  type HostInventory,
+  type NumaNode,
+  type PciDevice,
+} from '@busbar/proto/gen/busbar/v1/host';
 
 const MIB = 1024n * 1024n;
 const GIB = 1024n * MIB;
@@ -13,6 +19,10 @@ export interface SimTopology {
   readonly threadsPerCore?: number;
   /** Of the whole host [64 GiB]. */
   readonly memoryBytes?: bigint;
+  /** [none] */
+  readonly isolatedCpus?: readonly number[];
+  /** [none] */
+  readonly pciDevices?: readonly PciDevice[];
   /** 2 MiB hugepages of each NUMA node [0]. */
   readonly hugepagesPerNumaNode?: bigint;
   /** [a Linux bridge `br0`] */
@@ -65,9 +75,9 @@ export function simInventory(topology: SimTopology = {}): HostInventory {
       features: ['lm', 'vmx'],
       onlineCpus: nodes * cores * threads,
     },
-    isolatedCpus: [],
+    isolatedCpus: [...(topology.isolatedCpus ?? [])],
     memoryBytes,
-    pciDevices: [],
+    pciDevices: [...(topology.pciDevices ?? [])],
     interfaces: [
       {
         name: 'eth0',
@@ -83,5 +93,6 @@ export function simInventory(topology: SimTopology = {}): HostInventory {
     kvmUsable,
     kvmMessage: kvmUsable ? '' : 'simulated without KVM',
     versions: { agent: '', kernel: '6.1.0-sim', libvirt: '9.0.0', qemu: '7.2.0', os: 'Simulated Linux' },
+    pretendedTopology: undefined,
   };
 }

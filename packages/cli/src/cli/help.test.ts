@@ -66,7 +66,7 @@ test('every change that the API can tie to a revision has --if-revision', () => 
   const SENT_BY: Readonly<Record<string, readonly string[]>> = {
     UpdateVmRequest: ['apply'],
     UpdateNetworkRequest: ['apply'],
-    UpdateHostRequest: ['host label', 'host cordon', 'host uncordon'],
+    UpdateHostRequest: ['host label', 'host set', 'host cordon', 'host uncordon'],
     DeleteVmRequest: ['vm delete'],
     DeleteVolumeRequest: ['volume delete'],
     DeleteNetworkRequest: ['network delete'],

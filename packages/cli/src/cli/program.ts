@@ -83,6 +83,12 @@ const NOUNS: readonly Noun[] = [
     load: () => import('../explain/command.ts'),
   },
   {
+    name: 'schedule',
+    group: TOOLS,
+    summary: 'where VMs of a file would go on hosts of a file; asks no cluster',
+    load: () => import('../schedule/command.ts'),
+  },
+  {
     name: 'wait',
     group: TOOLS,
     summary: 'wait until a resource is as you want it',

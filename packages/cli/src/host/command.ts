@@ -2,13 +2,14 @@
 import { HostServiceDefinition, UpdateHostRequest, UpdateHostResponse } from '@busbar/proto/gen/busbar/v1/host';
 import type { Command } from 'commander';
 import { usageError } from '../cli/exit.ts';
-import { changeOptions, examples, getOptions, listOptions, parseLabels } from '../cli/options.ts';
+import { appendText, changeOptions, examples, getOptions, listOptions, parseLabels } from '../cli/options.ts';
 import type { ChangeOptions, Session } from '../cli/session.ts';
 import { runChange } from '../operation/change.ts';
 import { type ListOptions, runGet, runList } from '../resource/resource.ts';
 import type { JoinOptions } from './join.ts';
 import type { RenewOptions } from './renew.ts';
 import { hosts } from './resource.ts';
+import type { SetOptions } from './set.ts';
 import { defineToken } from './token.ts';
 
 export function define(noun: Command, session: Session): void {
@@ -44,6 +45,19 @@ export function define(noun: Command, session: Session): void {
     'busbar host label host2 rack=a3',
     'busbar host label host2 rack-',
   ]).action((host: string, labels: string[], options: ChangeOptions) => label(session, host, labels, options));
+  const set = update('set <host>')
+    .description('Sets what VMs never get, what fails together, and which devices VMs may get.')
+    .option('--reserved-cpus <list>', 'CPUs that VMs never get, e.g. 0-1,8; none for none')
+    .option('--reserved-memory <size>', "memory that VMs never get; none for the cluster's setting")
+    .option('--rack <word>', 'rack or cabinet; none when not known')
+    .option('--power-feed <word>', 'power feed or UPS; none when not known')
+    .option('--ring-segment <word>', 'segment of the network ring; none when not known')
+    .option('--device-class <name=devices>', 'addresses or vendor:product; none removes it (repeatable)', appendText);
+  examples(set, [
+    'busbar host set host2 --reserved-cpus 0-1 --reserved-memory 6GiB',
+    'busbar host set host2 --rack a3 --power-feed ups-1',
+    'busbar host set host2 --device-class process-bus-nic=0000:3b:00.1,8086:1521',
+  ]).action(async (host: string, options: SetOptions) => (await import('./set.ts')).setHost(session, host, options));
   for (const verb of ['cordon', 'uncordon'] as const) {
     const text = verb === 'cordon' ? 'Keeps new VMs away; running ones stay.' : 'Lets new VMs in again.';
     examples(update(`${verb} <host>`).description(text), [`busbar host ${verb} host2`]).action(

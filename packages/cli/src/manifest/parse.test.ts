@@ -28,6 +28,50 @@ function problems(text: string): readonly string[] {
 }
 
 describe('a good file', () => {
+  test('says what a realtime VM needs', () => {
+    const [vm] = parseManifests(
+      `apiVersion: busbar.v1
+kind: Vm
+name: relay-1
+spec:
+  cpu: {vcpus: 4, policy: realtime, smtPolicy: isolate, realtimePriority: 50, ioThreads: 1}
+  memoryBytes: 6GiB
+  hugepages: 1g
+  memoryLocked: true
+  numa: {topology: explicit, oneNodeRequired: true, cells: [{vcpus: 4, memoryBytes: 6GiB}]}
+  devices: [{class: process-bus-nic, count: 1, numaPolicy: required}]
+  placement:
+    rules: [{group: bay-1, kind: pair}, {group: bay-1, kind: apart, soft: true}]
+`,
+      'f.yaml',
+    );
+    expect(vm?.spec).toEqual({
+      cpu: {
+        vcpus: 4,
+        policy: 'CPU_POLICY_REALTIME',
+        smtPolicy: 'SMT_POLICY_ISOLATE',
+        realtimePriority: 50,
+        ioThreads: 1,
+      },
+      memoryBytes: 6n * 1024n ** 3n,
+      hugepages: 'HUGEPAGES_1G',
+      memoryLocked: true,
+      numa: {
+        topology: 'NUMA_TOPOLOGY_EXPLICIT',
+        oneNodeRequired: true,
+        cells: [{ vcpus: 4, memoryBytes: 6n * 1024n ** 3n }],
+      },
+      devices: [{ class: 'process-bus-nic', count: 1, numaPolicy: 'DEVICE_NUMA_POLICY_REQUIRED' }],
+      placement: {
+        rules: [
+          { group: 'bay-1', kind: 'PLACEMENT_RULE_KIND_PAIR' },
+          { group: 'bay-1', kind: 'PLACEMENT_RULE_KIND_APART', soft: true },
+        ],
+      },
+    });
+    expect(problems(`${VM}  hugepages: 4k\n`)).toEqual([expect.stringContaining('one of none, 2m, 1g')]);
+  });
+
   test('becomes the API’s spec', () => {
     const [vm] = parseManifests(
       `${VM}  machineType: q35\n  firmware: FIRMWARE_UEFI\n  runPolicy: STOPPED\n  isolationPolicy: keep-running\n  shutdownTimeoutMs: 2min\n  disks: [{name: boot, sizeBytes: 10 GiB}]\n  cloudInit:\n    userData: |\n      #cloud-config\n      hostname: web\nlabels: {tier: "1"}\n`,

@@ -74,11 +74,15 @@ export const innerName: Shape = {
 export function enumeration(generated: Readonly<Record<string, string>>): Shape {
   const values = new Map<string, string>();
   const names: string[] = [];
-  for (const [short, full] of Object.entries(generated)) {
-    if (short === 'UNSPECIFIED' || short === 'UNRECOGNIZED') continue;
-    values.set(short.toLowerCase(), full);
+  const all = Object.values(generated);
+  // Of the values and not of the generated keys: those keep the prefix when what follows begins with a digit.
+  const prefix = all.find((value) => value.endsWith('_UNSPECIFIED'))?.slice(0, -'UNSPECIFIED'.length) ?? '';
+  for (const full of all) {
+    const short = full.slice(prefix.length).toLowerCase();
+    if (short === 'unspecified' || full === 'UNRECOGNIZED') continue;
+    values.set(short, full);
     values.set(full.toLowerCase(), full);
-    names.push(short.toLowerCase().replaceAll('_', '-'));
+    names.push(short.replaceAll('_', '-'));
   }
   return { type: 'enum', values, names };
 }

@@ -131,7 +131,8 @@ function scalarType(scalar: ScalarType, name: string): FieldType {
 }
 
 function enumOf(of: DescEnum): { readonly values: readonly EnumValue[]; readonly unset: string } {
-  const prefix = of.sharedPrefix?.toUpperCase() ?? '';
+  // Not `sharedPrefix`: there is none when what follows begins with a digit.
+  const prefix = of.values[0]?.name.replace(/UNSPECIFIED$/, '') ?? '';
   const index = of.file.enums.indexOf(of);
   const values = of.values.map((value, position) => ({
     name: value.name.slice(prefix.length).toLowerCase().replaceAll('_', '-'),

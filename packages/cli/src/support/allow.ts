@@ -64,7 +64,13 @@ export const CLUSTER: Allow<Cluster> = {
 
 export const HOST: Allow<Host> = {
   meta: META,
-  spec: { unschedulable: true },
+  spec: {
+    unschedulable: true,
+    reservedCpus: true,
+    reservedMemoryBytes: true,
+    failureDomains: { rack: true, powerFeed: true, ringSegment: true },
+    deviceClasses: { name: true, devices: true },
+  },
   status: {
     state: true,
     message: true,
@@ -110,6 +116,7 @@ export const HOST: Allow<Host> = {
       kvmUsable: true,
       kvmMessage: true,
       versions: { agent: true, kernel: true, libvirt: true, qemu: true, os: true },
+      pretendedTopology: { realCpus: true },
     },
   },
 };
@@ -118,8 +125,20 @@ export const VM: Allow<Vm> = {
   meta: META,
   spec: {
     runPolicy: true,
-    cpu: { vcpus: true, topology: { sockets: true, cores: true, threads: true }, model: true },
+    cpu: {
+      vcpus: true,
+      topology: { sockets: true, cores: true, threads: true },
+      model: true,
+      policy: true,
+      smtPolicy: true,
+      realtimePriority: true,
+      ioThreads: true,
+    },
     memoryBytes: true,
+    hugepages: true,
+    memoryLocked: true,
+    numa: { topology: true, cells: { vcpus: true, memoryBytes: true }, oneNodeRequired: true },
+    devices: { class: true, count: true, numaPolicy: true },
     machineType: true,
     firmware: true,
     disks: {
@@ -138,7 +157,13 @@ export const VM: Allow<Vm> = {
     watchdog: true,
     ha: { enabled: true, priority: true },
     isolationPolicy: true,
-    placement: { hostSelector: true, pinnedHost: true, preferredHosts: true, antiAffinityGroup: true },
+    placement: {
+      hostSelector: true,
+      pinnedHost: true,
+      preferredHosts: true,
+      antiAffinityGroup: true,
+      rules: { group: true, kind: true, soft: true },
+    },
     shutdownTimeoutMs: true,
   },
   status: {
@@ -151,6 +176,23 @@ export const VM: Allow<Vm> = {
     restartNeeded: true,
     failedStarts: true,
     startedRevision: true,
+    placement: {
+      host: true,
+      cells: { numaNode: true, vcpus: true, cpus: true, memoryBytes: true },
+      emulatorCpus: true,
+      ioThreadCpus: true,
+      devices: { class: true, address: true, numaNode: true },
+    },
+    observedPlacement: {
+      vcpuCpus: true,
+      emulatorCpus: true,
+      ioThreadCpus: true,
+      numaNodes: true,
+      realtimePriority: true,
+      hugepageBytes: true,
+      devices: true,
+    },
+    placementDrift: true,
   },
 };
 

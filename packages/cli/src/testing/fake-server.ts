@@ -7,7 +7,7 @@ import { ClusterServiceDefinition, type ClusterServiceImplementation } from '@bu
 import type { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
 import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
 import { EventServiceDefinition } from '@busbar/proto/gen/busbar/v1/event';
-import { HostServiceDefinition, type HostServiceImplementation } from '@busbar/proto/gen/busbar/v1/host';
+import { HostServiceDefinition, type HostServiceImplementation, type HostSpec } from '@busbar/proto/gen/busbar/v1/host';
 import {
   Image,
   ImagePhase,
@@ -119,7 +119,11 @@ function hostService(cluster: FakeCluster): HostServiceImplementation {
       if (validateOnly) return { host };
       return cluster.once(requestId, () => {
         if (host.meta !== undefined && updateMask.includes('labels')) host.meta.labels = labels;
-        if (spec !== undefined && updateMask.includes('spec.unschedulable')) host.spec = spec;
+        const fields = updateMask
+          .filter((path) => path.startsWith('spec.'))
+          .map((path) => path.slice(5) as keyof HostSpec);
+        if (spec !== undefined && host.spec !== undefined)
+          for (const field of fields) Object.assign(host.spec, { [field]: spec[field] });
         if (host.meta !== undefined) host.meta.revision = cluster.nextRevision();
         return { host };
       });

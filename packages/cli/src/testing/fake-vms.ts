@@ -57,7 +57,7 @@ export function vmService(cluster: FakeCluster, controller: Named): VmServiceImp
         if (validateOnly) {
           const verdicts = [
             { host: 'host1', fits: true },
-            { host: 'host2', fits: false, reasons: ['memory: 1GiB wanted, 512MiB free'] },
+            { host: 'host2', fits: false, refusals: [{ checker: 'memory', reason: '1GiB wanted, 512MiB free' }] },
           ];
           return { vm, placement: { host: 'host1', verdicts } };
         }

@@ -85,6 +85,8 @@ function defineCreate(noun: Command, session: Session): void {
     .option('--network <network>', 'network to plug a NIC into (repeatable)', appendText)
     .option('--firmware <firmware>', 'bios or uefi')
     .option('--machine-type <type>', 'q35 or pc')
+    .option('--cpu-policy <policy>', 'shared, dedicated or realtime')
+    .option('--hugepages <size>', 'none, 2m or 1g')
     .option('--user-data <file>', 'cloud-init user-data')
     .option('--network-config <file>', 'cloud-init network-config, version 2')
     .option('--ha', 'restart it on another host when its host dies')

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `vm create`, by flags or from a file with one Vm document. */
 import {
+  CpuPolicy,
   CreateVmRequest,
   CreateVmResponse,
   type DeepPartial,
   Firmware,
+  Hugepages,
   MachineType,
   RunPolicy,
   VmServiceDefinition,
@@ -28,6 +30,8 @@ export interface CreateOptions extends ChangeOptions {
   readonly network?: readonly string[];
   readonly firmware?: string;
   readonly machineType?: string;
+  readonly cpuPolicy?: string;
+  readonly hugepages?: string;
   readonly userData?: string;
   readonly networkConfig?: string;
   readonly ha?: boolean;
@@ -44,6 +48,8 @@ const SPEC_FLAGS = [
   'network',
   'firmware',
   'machineType',
+  'cpuPolicy',
+  'hugepages',
   'userData',
   'networkConfig',
   'ha',
@@ -137,10 +143,22 @@ function fromFlags(session: Session, given: string | undefined, options: CreateO
     name,
     labels: parseLabels(options.label ?? []),
     spec: {
-      cpu: { vcpus: intFlag('--vcpus', vcpus, 512) },
+      cpu: {
+        vcpus: intFlag('--vcpus', vcpus, 512),
+        ...choice('--cpu-policy', options.cpuPolicy, 'policy', {
+          shared: CpuPolicy.SHARED,
+          dedicated: CpuPolicy.DEDICATED,
+          realtime: CpuPolicy.REALTIME,
+        }),
+      },
       memoryBytes: bytesFlag('--memory', memory),
       ...choice('--firmware', options.firmware, 'firmware', { bios: Firmware.BIOS, uefi: Firmware.UEFI }),
       ...choice('--machine-type', options.machineType, 'machineType', { q35: MachineType.Q35, pc: MachineType.PC }),
+      ...choice('--hugepages', options.hugepages, 'hugepages', {
+        none: Hugepages.HUGEPAGES_NONE,
+        '2m': Hugepages.HUGEPAGES_2M,
+        '1g': Hugepages.HUGEPAGES_1G,
+      }),
       disks: [...boot, ...data],
       nics,
       ...(userData === undefined && networkConfig === undefined ? {} : { cloudInit }),

@@ -36,6 +36,12 @@ const COLOURS: Partial<Record<VmPhase, Colour>> = {
   [VmPhase.DELETING]: 'yellow',
 };
 
+function message({ status }: Vm): string {
+  const drift = status?.placementDrift ?? '';
+  if (drift !== '') return `not placed as decided: ${drift}`;
+  return status?.message || (status?.restartNeeded === true ? 'changed: restart needed' : '');
+}
+
 export const vms: Resource<Vm, VmFilter> = {
   singular: 'vm',
   plural: 'vms',
@@ -66,7 +72,7 @@ export const vms: Resource<Vm, VmFilter> = {
     numberColumn('EPOCH', (vm) => vm.status?.epoch ?? 0n, true),
     {
       header: 'MESSAGE',
-      value: (vm) => vm.status?.message || (vm.status?.restartNeeded === true ? 'changed: restart needed' : ''),
+      value: message,
       shrinks: true,
     },
     ...metaColumns<Vm>(),

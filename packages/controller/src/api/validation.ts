@@ -76,6 +76,16 @@ export function show(value: unknown): string {
   }
 }
 
+export const count = (min: number, max: number) =>
+  z.number().int('a whole number').min(min, `${min} to ${max}`).max(max, `${min} to ${max}`);
+
+/** The values of a proto enum but the one that this version does not know. */
+export function oneOf<T extends string>(known: Readonly<Record<string, T>>): z.ZodType<T> {
+  const values = Object.entries(known).flatMap(([key, value]) => (key === 'UNRECOGNIZED' ? [] : value));
+  const named = values.filter((value) => !value.endsWith('_UNSPECIFIED'));
+  return z.enum(values as [T, ...T[]], `one of ${named.join(', ')}`) as unknown as z.ZodType<T>;
+}
+
 /** RFC 1035 label: usable as host name in the guest, in file names and in XML without quoting. */
 export const NAME_RULE =
   '1 to 63 lower-case letters, digits and hyphens, beginning with a letter, not ending in a hyphen';

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One case of each call that changes something, for tests of what holds for all of them.
+
 import { createRequest } from '@busbar/pki/csr';
 import { parseJoinToken } from '@busbar/pki/join-token';
 import {
@@ -15,6 +16,7 @@ import { CreateJoinTokenRequest, DeleteJoinTokenRequest } from '@busbar/proto/ge
 import { CreateNetworkRequest } from '@busbar/proto/gen/busbar/v1/network';
 import { CreateVmRequest, RunPolicy, UpdateVmRequest } from '@busbar/proto/gen/busbar/v1/vm';
 import { CreateVolumeRequest } from '@busbar/proto/gen/busbar/v1/volume';
+import { NEW_HOST_SPEC } from '../host/spec.ts';
 import { testCaller } from '../testing/callers.ts';
 import type { FoundedRig } from '../testing/founded-rig.ts';
 import type { Rig } from '../testing/rig.ts';
@@ -86,7 +88,7 @@ export function mutations(at: { founded: FoundedRig }): Readonly<Record<string, 
         rig().call('HostService', 'updateHost', {
           host: 'host1',
           labels: {},
-          spec: { unschedulable: true },
+          spec: { ...NEW_HOST_SPEC, unschedulable: true },
           updateMask: [],
           ...flags,
         }),

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
+import { DEFAULT_POLICY } from '@busbar/scheduler/model';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { parseControllerFile } from './config.ts';
+import { parseControllerFile, placementPolicy } from './config.ts';
 
 const tls = { ca: '/pki/ca.pem', certificate: '/pki/c.pem', key: '/pki/c.key' };
 const good = {
@@ -37,7 +38,25 @@ describe('controller file', () => {
     expect(parse({ ...good, edge }).edge).toEqual(edge);
   });
 
+  it('has a placement policy: what it says, and the defaults for the rest', () => {
+    expect(placementPolicy(parse(good))).toEqual(DEFAULT_POLICY);
+    const placement = { vcpuOvercommit: 1.5, survive: 'any-one-host' };
+    expect(placementPolicy(parse({ ...good, placement }))).toEqual({ ...DEFAULT_POLICY, ...placement });
+    expect(parse(`${stringify(good)}placement: {survive: off}`).placement).toEqual({ survive: 'off' });
+  });
+
   it.each([
+    [
+      'over-commit',
+      { ...good, placement: { vcpuOvercommit: 0.5 } },
+      'placement.vcpuOvercommit is 0.5, expected a ratio from 1 to 64',
+    ],
+    ['prefer', { ...good, placement: { prefer: 'best' } }, 'placement.prefer is "best", expected pack or spread'],
+    [
+      'survive',
+      { ...good, placement: { survive: true } },
+      'placement.survive is true, expected off, any-one-host or any-one-failure-domain',
+    ],
     ['cluster', { ...good, cluster: 'Plant 7' }, 'cluster is "Plant 7", expected a lower-case host name (DNS label)'],
     ['host missing', { ...good, host: undefined }, 'host is missing, expected a lower-case host name (DNS label)'],
     ['listen', { ...good, listen: '10.0.0.1' }, 'listen is "10.0.0.1", expected an address host:port'],

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
+import { DEFAULT_POLICY, type PlacementPolicy } from '@busbar/scheduler/model';
 import { StorageConfig } from '@busbar/storage/config';
 import { LOG_LEVELS } from '@busbar/telemetry/logger';
 import { parse as parseYaml } from 'yaml';
@@ -46,6 +47,29 @@ const schema = z.strictObject({
   /** Metrics and health over HTTPS; without it there is no such listener. */
   metrics: z.strictObject({ listen: address }, 'listen, such as 10.77.0.11:7802').optional(),
   log: z.strictObject({ level: z.enum(LOG_LEVELS, LOG_LEVELS.join(', ')) }, 'level').optional(),
+  /** How VMs are placed: the same on every controller, since any of them may lead. Each default is in scheduler/model.ts. */
+  placement: z
+    .strictObject(
+      {
+        hostReservedMemoryMib: z
+          .int('whole MiB')
+          .min(0, '0 or more MiB')
+          .max(16 * 1024 ** 2, 'at most 16 TiB')
+          .optional(),
+        vmOverheadMib: z.int('whole MiB').min(0, '0 to 16384 MiB').max(16_384, '0 to 16384 MiB').optional(),
+        vcpuOvercommit: z
+          .number('a ratio from 1 to 64')
+          .min(1, 'a ratio from 1 to 64')
+          .max(64, 'a ratio from 1 to 64')
+          .optional(),
+        prefer: z.enum(['pack', 'spread'], 'pack or spread').optional(),
+        survive: z
+          .enum(['off', 'any-one-host', 'any-one-failure-domain'], 'off, any-one-host or any-one-failure-domain')
+          .optional(),
+      },
+      'hostReservedMemoryMib, vmOverheadMib, vcpuOvercommit, prefer, survive',
+    )
+    .optional(),
   /** Events go out to one of these, with the certificate of `tls`; the nearest first. Without it, they are only in the API. */
   nats: z
     .strictObject({
@@ -55,6 +79,12 @@ const schema = z.strictObject({
     })
     .optional(),
 });
+
+/** What the file says, and for the rest the defaults. */
+export function placementPolicy(file: Pick<ControllerFile, 'placement'>): PlacementPolicy {
+  const given = Object.entries(file.placement ?? {}).filter(([, value]) => value !== undefined);
+  return { ...DEFAULT_POLICY, ...Object.fromEntries(given) };
+}
 
 export interface ControllerFile extends Omit<z.infer<typeof schema>, 'storage'> {
   readonly storage: StorageConfig;

@@ -60,6 +60,24 @@ describe('events of a VM', () => {
       }
   });
 
+  it('tell when it does not have what was decided, and when it has it again', () => {
+    const drifted = { placementDrift: 'vCPU 0 on CPUs 0-7 instead of 5' };
+    const [event] = of('vm-status', vm(P.RUNNING), vm(P.RUNNING, drifted));
+    expect(event).toMatchObject({
+      reason: 'VM_PLACEMENT_DRIFT',
+      message: 'does not have what was decided: vCPU 0 on CPUs 0-7 instead of 5',
+      attributes: { host: 'host1', epoch: '3' },
+    });
+    expect(told('vm-status', vm(P.STARTING), vm(P.RUNNING, drifted))).toEqual([
+      'info VM_STARTED',
+      'error VM_PLACEMENT_DRIFT',
+    ]);
+    expect(told('vm-status', vm(P.RUNNING, drifted), vm(P.RUNNING, drifted))).toEqual([]);
+    expect(told('vm-status', vm(P.RUNNING, drifted), vm(P.RUNNING))).toEqual(['info VM_PLACEMENT_RESTORED']);
+    // Whoever starts it anew has other news.
+    expect(told('vm-status', vm(P.RUNNING, drifted), vm(P.STOPPED, { host: '' }))).toEqual(['warning VM_ENDED']);
+  });
+
   it('name the VM, its host and epoch, also when the host is gone from the record', () => {
     const [event] = of('vm-status', vm(P.RUNNING), vm(P.STOPPED, { host: '' }));
     expect(event).toMatchObject({

@@ -10,6 +10,7 @@ import type { Write } from '../store/cluster-store.ts';
 import { absent, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import { planHost } from './plan.ts';
+import { NEW_HOST_SPEC } from './spec.ts';
 
 /**
  * A host chooses what it says and when, and each record holds its whole inventory: one that changes its mind all the time
@@ -75,7 +76,7 @@ export class HostReconciler {
       writes.push(
         putRecord('host', id, {
           meta: { id, name: id, labels: {}, createTime: wallTime, updateTime: wallTime, deleting: false },
-          spec: { unschedulable: false },
+          spec: NEW_HOST_SPEC,
         }),
         { kind: 'put', key: nameKey('host', id), value: id },
       );

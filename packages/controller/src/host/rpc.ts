@@ -16,8 +16,9 @@ import { putRecord } from '../records/kinds.ts';
 import { unchanged } from '../view/table.ts';
 import { presentMeta } from '../vm/present.ts';
 import { presentHost } from './present.ts';
+import { HOST_FIELDS, hostSpecSchema, mergeHostSpec } from './spec.ts';
 
-const MASK = ['labels', 'spec', 'spec.unschedulable', '*'];
+const MASK = ['labels', 'spec', ...HOST_FIELDS.map((field) => `spec.${field}`), '*'];
 
 export function hostService(api: Api): Service<typeof HostServiceDefinition> {
   const present = (id: string) => presentHost(id, api.view, api.sessions);
@@ -48,8 +49,8 @@ export function hostService(api: Api): Service<typeof HostServiceDefinition> {
       schema: z.object({
         host: reference,
         labels,
-        spec: z.object({ unschedulable: z.boolean() }).optional(),
-        updateMask: z.array(z.string()).max(8, 'at most 8 paths'),
+        spec: hostSpecSchema.optional(),
+        updateMask: z.array(z.string()).max(16, 'at most 16 paths'),
         revision,
         validateOnly: z.boolean(),
         requestId,
@@ -95,20 +96,26 @@ function planUpdate(api: Api, request: UpdateHostRequest): Plan<HostRecord> {
   const entry = find(api.view.tables.host, request.host);
   const { meta, spec } = entry.record;
   assertRevision('host', meta?.name ?? '', entry, request.revision);
-  request.updateMask.forEach((path, index) => {
+  // snake_case is what protobuf's own FieldMask uses; both are taken.
+  const mask = request.updateMask.map((path) => path.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()));
+  mask.forEach((path, index) => {
     if (!MASK.includes(path))
       throw invalid([
-        { field: `updateMask[${index}]`, problem: `is ${show(path)}`, expected: `one of ${MASK.join(', ')}` },
+        {
+          field: `updateMask[${index}]`,
+          problem: `is ${show(request.updateMask[index])}`,
+          expected: `one of ${MASK.join(', ')}`,
+        },
       ]);
   });
-  const changes = (...paths: string[]) =>
-    request.updateMask.length === 0 || paths.some((path) => request.updateMask.includes(path));
+  const changes = (...paths: string[]) => mask.length === 0 || paths.some((path) => mask.includes(path));
+  const fields = HOST_FIELDS.filter((field) => changes('spec', `spec.${field}`, '*'));
   const next: HostRecord = {
     meta:
       meta === undefined
         ? undefined
         : { ...meta, labels: changes('labels', '*') ? request.labels : meta.labels, updateTime: api.clock.wallTime() },
-    spec: changes('spec', 'spec.unschedulable', '*') ? (request.spec ?? { unschedulable: false }) : spec,
+    spec: mergeHostSpec(spec, request.spec, fields),
   };
   return {
     compare: [unchanged('host', entry)],

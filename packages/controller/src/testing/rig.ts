@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { VirtualClock } from '@busbar/core/clock/virtual';
-import type { HostId } from '@busbar/core/ids';
 import { silentLogger } from '@busbar/core/log';
 import { seededRandom } from '@busbar/core/random';
 import { ok } from '@busbar/core/result';
@@ -8,7 +7,7 @@ import { openSeal, SEAL_KEY_BYTES } from '@busbar/pki/seal';
 import { DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { BridgeKind, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
-import { VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
+import { Placement, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import { DEFAULT_POLICY } from '@busbar/scheduler/model';
 import { newSimPool, type SimPool, simDriver } from '@busbar/storage/sim/driver';
 import type { Api, Caller } from '../api/call.ts';
@@ -18,6 +17,7 @@ import { type BoundService, publicServices } from '../api/services.ts';
 import { AuditTrail } from '../audit/trail.ts';
 import { type Admission, admission } from '../certificate/admission.ts';
 import { withEvents } from '../event/outbox.ts';
+import { NEW_HOST_SPEC } from '../host/spec.ts';
 import type { Leader } from '../leader/leader.ts';
 import { SAGAS } from '../leader/term.ts';
 import { operationOf } from '../operation/progress.ts';
@@ -119,6 +119,7 @@ export class Rig {
       kvmUsable: true,
       kvmMessage: '',
       versions: undefined,
+      pretendedTopology: undefined,
     };
     await this.run(
       this.api.store.txn({
@@ -133,7 +134,7 @@ export class Rig {
               updateTime: undefined,
               deleting: false,
             },
-            spec: { unschedulable: false },
+            spec: NEW_HOST_SPEC,
           }),
           putRecord('host-status', 'host1', {
             state: HostState.READY,
@@ -241,7 +242,8 @@ export class Rig {
         hostReporting: true,
         hostMessage: '',
         phaseAgeMs: 3_600_000,
-        place: () => ok('host1' as HostId),
+        place: () => ok(Placement.fromPartial({ host: 'host1' })),
+        inventory: undefined,
         hardware: hardwareDigest(vm.record),
         revision: vm.modRevision,
         wallTime: this.clock.wallTime(),
@@ -258,7 +260,7 @@ export class Rig {
   }
 
   #domain(vmId: string, status: VmStatusRecord) {
-    const base = { vmId, epoch: status.epoch, endReason: EndReason.UNSPECIFIED, message: '' };
+    const base = { vmId, epoch: status.epoch, endReason: EndReason.UNSPECIFIED, message: '', placement: undefined };
     if (status.phase === VmPhase.STOPPING && this.shutdownHangs) return { ...base, state: DomainState.STOPPING };
     if (status.phase === VmPhase.STOPPING)
       return { ...base, state: DomainState.ENDED, endReason: EndReason.GUEST_SHUTDOWN };

@@ -30,7 +30,7 @@ export function desiredFor(
     const cloudInit = cloudInitOf(entry.record);
     // A guest that comes up without its data is configured wrongly for good. Once it runs, only its end is still asked for.
     if (cloudInit === null && status.phase === VmPhase.STARTING) continue;
-    const domain = domainOf(entry.record, entry.modRevision, view, storage, cloudInit ?? undefined);
+    const domain = domainOf(entry.record, entry.modRevision, view, storage, cloudInit ?? undefined, status.placement);
     if (domain === null) continue;
     vms.push({
       vmId: entry.id,

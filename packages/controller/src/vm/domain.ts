@@ -5,9 +5,18 @@ import type { VolumeId } from '@busbar/core/ids';
 import type { DomainDisk, DomainNic, DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
-import { type CloudInit, IsolationPolicy, RunPolicy, VmSpec } from '@busbar/proto/gen/busbar/v1/vm';
+import {
+  type CloudInit,
+  CpuPolicy,
+  IsolationPolicy,
+  NumaTopology,
+  type Placement,
+  RunPolicy,
+  VmSpec,
+} from '@busbar/proto/gen/busbar/v1/vm';
 import type { StorageDriver } from '@busbar/storage/driver';
 import type { ClusterView } from '../view/view.ts';
+import { withoutDefaultNeeds } from './needs.ts';
 
 /** The machine that an agent starts: every name resolved, nothing left to decide. Null when the spec is incomplete (a record of a newer version). */
 export function domainOf(
@@ -16,10 +25,13 @@ export function domainOf(
   view: ClusterView,
   storage: Pick<StorageDriver, 'diskSource'>,
   cloudInit: CloudInit | undefined,
+  placement: Placement | undefined,
 ): DomainSpec | null {
   const { spec, meta } = vm;
   if (spec?.cpu === undefined || meta === undefined) return null;
   const topology = spec.cpu.topology;
+  const isRealtime = spec.cpu.policy === CpuPolicy.REALTIME;
+  const numa = spec.numa?.topology;
   const given = topology !== undefined && topology.sockets * topology.cores * topology.threads > 0;
   return {
     vcpus: spec.cpu.vcpus,
@@ -69,6 +81,14 @@ export function domainOf(
             networkConfig: cloudInit.networkConfig,
           },
     specRevision: revision,
+    placement,
+    cpuPolicy: spec.cpu.policy,
+    realtimePriority: isRealtime ? spec.cpu.realtimePriority || 1 : 0,
+    ioThreads: spec.cpu.ioThreads,
+    hugepages: spec.hugepages,
+    // What control depends on must not wait for a disk.
+    memoryLocked: spec.memoryLocked || isRealtime,
+    guestNuma: numa === NumaTopology.AUTOMATIC || numa === NumaTopology.EXPLICIT,
   };
 }
 
@@ -81,7 +101,7 @@ export function hardwareDigest(vm: VmRecord): string {
   let digest = digests.get(vm);
   if (digest === undefined) {
     const hardware: VmSpec = {
-      ...vm.spec,
+      ...withoutDefaultNeeds(vm.spec),
       runPolicy: RunPolicy.UNSPECIFIED,
       isolationPolicy: IsolationPolicy.UNSPECIFIED,
       ha: undefined,

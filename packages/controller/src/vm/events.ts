@@ -45,6 +45,19 @@ export function vmStatusEvents(
   if (before === undefined) return [];
   // A creation that was undone leaves nothing that anybody had.
   if (after === undefined) return before.phase === VmPhase.DELETING ? [info('VM_DELETED', 'was deleted')] : [];
+  return [...phaseEvents(before, after), ...driftEvents(before, after)];
+}
+
+/** A VM that does not have what placement counts on is a fault, whatever else happens to it. */
+function driftEvents(before: VmStatusRecord, after: VmStatusRecord): readonly EventDraft[] {
+  const drift = after.placementDrift;
+  if (drift === before.placementDrift || after.host === '') return [];
+  const about = { host: after.host, epoch: String(after.epoch) };
+  if (drift !== '') return [error('VM_PLACEMENT_DRIFT', because('does not have what was decided', drift), about)];
+  return after.epoch === before.epoch ? [info('VM_PLACEMENT_RESTORED', 'has what was decided again', about)] : [];
+}
+
+function phaseEvents(before: VmStatusRecord, after: VmStatusRecord): readonly EventDraft[] {
   if (before.phase === after.phase) return [];
   // Undefined for a phase of a newer version.
   const event = ENTERED[after.phase as LiveVmPhase]?.(before.phase, {

@@ -1,109 +1,72 @@
 // SPDX-License-Identifier: Apache-2.0
-
 import { BusbarError } from '@busbar/core/errors';
-import type { HostId, NetworkId, VmId } from '@busbar/core/ids';
+import type { HostId } from '@busbar/core/ids';
 import type { VmRecord } from '@busbar/proto/gen/busbar/store/v1/store';
-import { HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
-import type { PlacementPreview } from '@busbar/proto/gen/busbar/v1/vm';
+import type { HostVerdict, PlacementPreview } from '@busbar/proto/gen/busbar/v1/vm';
 import { RunPolicy } from '@busbar/proto/gen/busbar/v1/vm';
-import type { PlacedVm, PlacementPolicy, PlacementRequest, SchedulableHost, Snapshot } from '@busbar/scheduler/model';
-import { describeRefusal, place } from '@busbar/scheduler/place';
+import type { PlacedVm, PlacementPolicy, Snapshot, HostVerdict as Verdict } from '@busbar/scheduler/model';
+import { createPlanner } from '@busbar/scheduler/planner';
 import type { Api } from '../api/call.ts';
+import { schedulableHosts } from '../host/schedulable.ts';
 import type { ClusterView } from '../view/view.ts';
+import { presentPlacement, restorePlacement } from './placed.ts';
 import { isOnHost } from './plan.ts';
+import { requestOf } from './request.ts';
 
 /**
- * What placement sees of the cluster: hosts with their inventory, and on each the VMs that hold its resources. The leader, who
- * decides, also leaves out every host that does not report to it now (`isReporting`); a preview goes by the records, since
- * the controller that was asked may hear less than the leader.
+ * What placement sees of the cluster: hosts with their inventory, and the VMs that hold resources, with what was decided for
+ * them. The leader, who decides, also leaves out every host that does not report to it now (`isReporting`); a preview goes by the
+ * records, since the controller that was asked may hear less than the leader.
  */
 export function snapshotOf(
   view: ClusterView,
   policy: PlacementPolicy,
   isReporting: (host: string) => boolean = () => true,
 ): Snapshot {
-  const byHost = new Map<string, PlacedVm[]>();
-  for (const entry of view.tables.vm.sorted()) {
+  const hosts = schedulableHosts(view, isReporting);
+  const byId = new Map(hosts.map((host) => [host.id, host]));
+  const placed = view.tables.vm.sorted().flatMap((entry): PlacedVm[] => {
     const status = view.tables['vm-status'].get(entry.id)?.record;
-    if (status === undefined || !isOnHost(status)) continue;
-    const list = byHost.get(status.host) ?? [];
-    list.push(placedVm(entry.record));
-    byHost.set(status.host, list);
-  }
-  const networks = view.tables.network.sorted();
-  const hosts = view.tables.host.sorted().flatMap((entry): SchedulableHost[] => {
-    const status = view.tables['host-status'].get(entry.id)?.record;
-    if (status?.role !== HostRole.HYPERVISOR) return [];
-    const bridges = new Set((status.inventory?.bridges ?? []).map((bridge) => `${bridge.kind}/${bridge.name}`));
-    return [
-      {
-        id: entry.id as HostId,
-        notSchedulable:
-          status.state !== HostState.READY
-            ? status.message || status.state.replace('HOST_STATE_', '').toLowerCase()
-            : entry.record.spec?.unschedulable
-              ? 'unschedulable'
-              : isReporting(entry.id)
-                ? ''
-                : 'its agent has not reported to the leader yet',
-        labels: entry.record.meta?.labels ?? {},
-        onlineCpus: status.inventory?.cpu?.onlineCpus ?? 0,
-        memoryBytes: status.inventory?.memoryBytes ?? 0n,
-        networks: new Set(
-          networks
-            .filter((network) => bridges.has(`${network.record.spec?.kind}/${network.record.spec?.bridge}`))
-            .map((network) => network.id as NetworkId),
-        ),
-        vms: byHost.get(entry.id) ?? [],
-      },
-    ];
+    if (status === undefined || !isOnHost(status)) return [];
+    const host = byId.get(status.host as HostId);
+    // A host that placement does not know (a witness, a removed record) has nothing to give or to keep.
+    if (host === undefined) return [];
+    const vm = requestOf(entry.record, view);
+    return [{ vm, placement: restorePlacement(status.placement, vm, host) }];
   });
-  return { hosts, policy };
+  return { hosts, placed, policy };
 }
 
-function placedVm(vm: VmRecord): PlacedVm {
+export function previewPlacement(api: Api, record: VmRecord): PlacementPreview | undefined {
+  if (record.spec?.runPolicy !== RunPolicy.RUNNING) return undefined;
+  const planner = createPlanner(snapshotOf(api.view, api.policy));
+  const vm = requestOf(record, api.view);
+  const decided = planner.decide(vm);
   return {
-    id: (vm.meta?.id ?? '') as VmId,
-    name: vm.meta?.name ?? '',
-    vcpus: vm.spec?.cpu?.vcpus ?? 0,
-    memoryBytes: vm.spec?.memoryBytes ?? 0n,
-    antiAffinityGroup: vm.spec?.placement?.antiAffinityGroup ?? '',
+    host: decided.ok ? decided.value.host : '',
+    verdicts: planner.explain(vm).map(presentVerdict),
+    placement: decided.ok ? presentPlacement(decided.value) : undefined,
   };
 }
 
-export function requestOf(vm: VmRecord, view: ClusterView): PlacementRequest {
-  const placement = vm.spec?.placement;
+function presentVerdict({ host, fits, refusals, score }: Verdict): HostVerdict {
   return {
-    vm: placedVm(vm),
-    hostSelector: placement?.hostSelector ?? {},
-    pinnedHost: placement?.pinnedHost ?? '',
-    preferredHosts: placement?.preferredHosts ?? [],
-    networks: (vm.spec?.nics ?? []).map((nic) => ({
-      id: nic.network as NetworkId,
-      name: view.tables.network.get(nic.network)?.record.meta?.name ?? nic.network,
-    })),
-  };
-}
-
-export function previewPlacement(api: Api, vm: VmRecord): PlacementPreview | undefined {
-  if (vm.spec?.runPolicy !== RunPolicy.RUNNING) return undefined;
-  const result = place(snapshotOf(api.view, api.policy), requestOf(vm, api.view));
-  const verdicts = result.ok ? result.value.verdicts : result.error.verdicts;
-  return {
-    host: result.ok ? result.value.host : '',
-    verdicts: verdicts.map((verdict) => ({ ...verdict, reasons: [...verdict.reasons] })),
+    host,
+    fits,
+    refusals: refusals.map(({ checker, reason }) => ({ checker, reason })),
+    scoreParts: score.map(({ name, value }) => ({ name, value })),
   };
 }
 
 /** A VM that shall run and fits nowhere is refused before anything is made. */
 export function assertPlaceable(api: Api, vm: VmRecord): void {
   if (vm.spec?.runPolicy !== RunPolicy.RUNNING) return;
-  const result = place(snapshotOf(api.view, api.policy), requestOf(vm, api.view));
-  if (result.ok) return;
+  const decided = createPlanner(snapshotOf(api.view, api.policy)).decide(requestOf(vm, api.view));
+  if (decided.ok) return;
   throw new BusbarError({
     kind: 'exhausted',
     reason: 'NO_HOST_FITS',
-    message: `no host can run "${vm.meta?.name}" now: ${describeRefusal(result.error)}`,
+    message: `no host can run "${vm.meta?.name}" now: ${decided.error.summary}`,
     hint: 'make room, ask for less, or create it with run policy "stopped"',
   });
 }

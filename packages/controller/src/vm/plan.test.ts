@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { HostId } from '@busbar/core/ids';
 import { ok, refuse } from '@busbar/core/result';
 import { mayMove } from '@busbar/core/state-table';
 import { type DomainReport, DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
-import { RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
+import { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import { ObservedPlacement, Placement, RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { planVm, restartDelayMs, shallStop, type VmObservation } from './plan.ts';
@@ -12,6 +12,7 @@ import { type LiveVmPhase, ON_HOST, VM_PHASES } from './state.ts';
 
 /** The reconciler's plan: every phase × what the host says × what the user wants, and what no sequence may ever do. */
 const EPOCH = 7n;
+const PLACED = Placement.fromPartial({ host: 'host2', cells: [{ vcpus: 1, cpus: [3], memoryBytes: 1024n ** 3n }] });
 const NOW = new Date('2030-01-01T00:00:00Z');
 
 type Wish = 'run' | 'stop' | 'restart' | 'delete';
@@ -37,7 +38,15 @@ function statusOf(phase: VmPhase, wish: Wish, more: Partial<VmStatusRecord> = {}
 }
 
 function domainOf(state: DomainState, more: Partial<DomainReport> = {}): DomainReport {
-  return { vmId: 'v', epoch: EPOCH, state, endReason: EndReason.UNSPECIFIED, message: '', ...more };
+  return {
+    vmId: 'v',
+    epoch: EPOCH,
+    state,
+    endReason: EndReason.UNSPECIFIED,
+    message: '',
+    placement: undefined,
+    ...more,
+  };
 }
 
 function seenOf(domain: DomainReport | null, more: Partial<VmObservation> = {}): VmObservation {
@@ -46,7 +55,8 @@ function seenOf(domain: DomainReport | null, more: Partial<VmObservation> = {}):
     hostReporting: true,
     hostMessage: '',
     phaseAgeMs: 0,
-    place: () => ok('host2' as HostId),
+    place: () => ok(PLACED),
+    inventory: undefined,
     hardware: 'h',
     revision: 3n,
     wallTime: NOW,
@@ -233,7 +243,7 @@ describe('planVm: any sequence', () => {
           const seen = seenOf(shown ? domainOf(state, { epoch: status.epoch, endReason }) : null, {
             hostReporting: said !== 'silent',
             phaseAgeMs: ageMs,
-            place: () => (fits ? ok('host2' as HostId) : refuse('full')),
+            place: () => (fits ? ok(PLACED) : refuse('full')),
           });
           const next = planVm(vm, status, seen).status;
           if (next === null) continue;
@@ -253,5 +263,44 @@ describe('planVm: any sequence', () => {
       }),
       { numRuns: 500 },
     );
+  });
+});
+
+describe('what a VM was given', () => {
+  const told = ObservedPlacement.fromPartial({ vcpuCpus: ['3'], numaNodes: [0] });
+  const off = ObservedPlacement.fromPartial({ vcpuCpus: ['0-7'], numaNodes: [0] });
+  const on = (more: Partial<VmStatusRecord> = {}) => statusOf(RUNNING, 'run', { placement: PLACED, ...more });
+  const next = (status: VmStatusRecord, placement: ObservedPlacement | undefined, more: Partial<VmObservation> = {}) =>
+    planVm(vmOf('run'), status, seenOf(domainOf(DomainState.RUNNING, { placement }), more)).status;
+
+  it('is stored with the start, and forgotten with the end', () => {
+    const started = planVm(vmOf('run'), statusOf(STOPPED, 'run'), seenOf(null)).status;
+    expect(started).toMatchObject({
+      host: 'host2',
+      placement: PLACED,
+      observedPlacement: undefined,
+      placementDrift: '',
+    });
+    const ended = planVm(vmOf('run'), on({ placementDrift: 'x' }), seenOf(domainOf(DomainState.ENDED))).status;
+    expect(ended).toMatchObject({ host: '', placement: undefined, observedPlacement: undefined, placementDrift: '' });
+  });
+
+  it('is compared with what its host reports', () => {
+    const seen = next(on(), told);
+    expect(seen).toMatchObject({ observedPlacement: told, placementDrift: '' });
+    expect(next(on({ observedPlacement: told }), told)).toBeNull();
+    const drifted = next(on({ observedPlacement: told }), off);
+    expect(drifted).toMatchObject({ observedPlacement: off, placementDrift: 'vCPU 0 on CPUs 0-7 instead of 3' });
+    // A report without it (an agent that was just started) changes nothing.
+    expect(next(drifted as VmStatusRecord, undefined)).toBeNull();
+    expect(next(drifted as VmStatusRecord, told)).toMatchObject({ placementDrift: '' });
+  });
+
+  it('on a pretended topology is compared with the CPUs that exist', () => {
+    const mapped = ObservedPlacement.fromPartial({ vcpuCpus: ['1'] });
+    expect(
+      next(on(), mapped, { inventory: HostInventory.fromPartial({ pretendedTopology: { realCpus: [0, 1] } }) }),
+    ).toMatchObject({ placementDrift: '' });
+    expect(next(on(), mapped)).toMatchObject({ placementDrift: expect.stringContaining('instead of 3') });
   });
 });

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { HostId } from '@busbar/core/ids';
 import type { Result } from '@busbar/core/result';
 import { type DomainReport, DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
-import { RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
+import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import { type Placement, RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import { cut } from '../api/validation.ts';
+import { boundedObservation, driftOf, sameObservation } from './drift.ts';
 import type { LiveVmPhase } from './state.ts';
 import { ON_HOST, phaseWord } from './state.ts';
 
@@ -28,7 +29,9 @@ export interface VmObservation {
   /** Monotonic milliseconds since this leader first saw the VM in its present phase and epoch. */
   readonly phaseAgeMs: number;
   /** Asked only when the VM shall start. */
-  readonly place: () => Result<HostId, string>;
+  readonly place: () => Result<Placement, string>;
+  /** Of the assigned host; undefined when there is none. */
+  readonly inventory: HostInventory | undefined;
   /** Digest of the hardware the VM would be started with now. */
   readonly hardware: string;
   /** Revision of the VM record. */
@@ -101,14 +104,17 @@ function planOffHost(vm: VmRecord, status: VmStatusRecord, seen: VmObservation):
       ...status,
       phase: VmPhase.STARTING,
       message: '',
-      host: placed.value,
+      host: placed.value.host,
+      placement: placed.value,
+      observedPlacement: undefined,
+      placementDrift: '',
       epoch: status.epoch + 1n,
       startedRevision: seen.revision,
       startedHardware: seen.hardware,
       restartEpoch: 0n,
       restartByForce: false,
     },
-    report: `starts on ${placed.value}`,
+    report: `starts on ${placed.value.host}`,
   };
 }
 
@@ -155,9 +161,30 @@ function become(status: VmStatusRecord, phase: LiveVmPhase, told: string, seen: 
     message,
     failedStarts,
     startTime: begins ? seen.wallTime : status.startTime,
+    ...observedOf(status, seen),
   };
-  const same = phase === status.phase && message === status.message && failedStarts === status.failedStarts && !begins;
+  const same =
+    phase === status.phase &&
+    message === status.message &&
+    failedStarts === status.failedStarts &&
+    !begins &&
+    next.placementDrift === status.placementDrift &&
+    next.observedPlacement === status.observedPlacement;
   return { status: same ? null : next, report: message || phaseWord(phase) };
+}
+
+/** What the host told last stays when it tells nothing. */
+function observedOf(
+  status: VmStatusRecord,
+  seen: VmObservation,
+): Pick<VmStatusRecord, 'observedPlacement' | 'placementDrift'> {
+  const told = seen.domain?.placement;
+  const observedPlacement = told === undefined ? status.observedPlacement : boundedObservation(told);
+  // What the record says already is kept as the object that it is: answers about it are remembered.
+  const known = sameObservation(observedPlacement, status.observedPlacement)
+    ? status.observedPlacement
+    : observedPlacement;
+  return { observedPlacement: known, placementDrift: driftOf(status.placement, known, seen.inventory) };
 }
 
 function ended(vm: VmRecord, status: VmStatusRecord, domain: DomainReport, stop: boolean, seen: VmObservation): VmPlan {
@@ -175,6 +202,9 @@ function ended(vm: VmRecord, status: VmStatusRecord, domain: DomainReport, stop:
     phase: VmPhase.STOPPED,
     message,
     host: '',
+    placement: undefined,
+    observedPlacement: undefined,
+    placementDrift: '',
     startTime: undefined,
     failedStarts,
   };

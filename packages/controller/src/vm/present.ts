@@ -49,6 +49,9 @@ export function presentVm(
       restartNeeded: running && status.startedHardware !== hardwareDigest(record),
       failedStarts: status?.failedStarts ?? 0,
       startedRevision: status?.startedRevision ?? 0n,
+      placement: running ? status.placement : undefined,
+      observedPlacement: running ? status.observedPlacement : undefined,
+      placementDrift: running ? status.placementDrift : '',
     },
   };
 }

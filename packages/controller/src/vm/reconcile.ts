@@ -2,14 +2,15 @@
 import { isDeepStrictEqual } from 'node:util';
 import { assert } from '@busbar/core/assert';
 import type { Clock } from '@busbar/core/clock/clock';
-import type { HostId } from '@busbar/core/ids';
+import type { VmId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { ok, type Result, refuse } from '@busbar/core/result';
 import { mayMove } from '@busbar/core/state-table';
 import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { HostState } from '@busbar/proto/gen/busbar/v1/host';
+import type { Placement } from '@busbar/proto/gen/busbar/v1/vm';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
-import { describeRefusal, place } from '@busbar/scheduler/place';
+import { createPlanner, type Planner } from '@busbar/scheduler/planner';
 import { isStale, reports, withinReportGrace } from '../host/plan.ts';
 import { isTransient, type Leader } from '../leader/leader.ts';
 import { operationOn } from '../operation/log-fields.ts';
@@ -18,9 +19,14 @@ import type { SessionRegistry } from '../session/registry.ts';
 import { type Entry, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import { hardwareDigest } from './domain.ts';
-import { requestOf, snapshotOf } from './placement.ts';
+import { presentPlacement } from './placed.ts';
+import { snapshotOf } from './placement.ts';
 import { isOnHost, planVm, type VmObservation } from './plan.ts';
+import { requestOf } from './request.ts';
 import { type LiveVmPhase, VM_PHASES } from './state.ts';
+
+/** A planner is made anew at least this often: hosts fall silent also while a round goes on. */
+const PLANNER_FRESH_MS = 500;
 
 /** A message of an unchanged phase is written at most this often. */
 const MESSAGE_EVERY_MS = 5_000;
@@ -40,6 +46,8 @@ export class VmReconciler {
   readonly #since = new Map<string, { readonly key: string; readonly atMs: number }>();
   /** When only a VM's message was last written. */
   readonly #worded = new Map<string, number>();
+  /** The cluster as this round fills it. */
+  #planner: { readonly planner: Planner; readonly madeMs: number } | null = null;
 
   constructor(deps: {
     readonly view: ClusterView;
@@ -58,6 +66,7 @@ export class VmReconciler {
   }
 
   async reconcile(): Promise<void> {
+    this.#planner = null;
     for (const entry of this.#view.tables.vm.sorted()) {
       if (this.#leader.signal.aborted) return;
       const status = this.#view.tables['vm-status'].get(entry.id);
@@ -89,6 +98,7 @@ export class VmReconciler {
     });
     // A comparison that failed is a newer wish or status: the next round sees it.
     if (!result.succeeded) return;
+    if (plan.status.host === '' && status.record.host !== '') this.#planner?.planner.release(vm.id as VmId);
     if (from !== to) {
       this.#log.info(
         {
@@ -107,10 +117,10 @@ export class VmReconciler {
     await this.#view.waitFor(result.revision);
   }
 
-  /** Only the message changes, and it did a moment ago: a host that changes its words all the time must not fill etcd. */
+  /** Only what the host tells changes, and it did a moment ago: a host that changes its words all the time must not fill etcd. */
   #isChatter(id: string, former: VmStatusRecord, next: VmStatusRecord): boolean {
     const nowMs = this.#clock.nowMs();
-    const onlyWords = isDeepStrictEqual({ ...former, message: '' }, { ...next, message: '' });
+    const onlyWords = isDeepStrictEqual(withoutWords(former), withoutWords(next));
     if (!onlyWords) return false;
     if (nowMs - (this.#worded.get(id) ?? Number.NEGATIVE_INFINITY) < MESSAGE_EVERY_MS) return true;
     this.#worded.set(id, nowMs);
@@ -138,17 +148,26 @@ export class VmReconciler {
       hostMessage: hostStatus?.message ?? '',
       phaseAgeMs: nowMs - since.atMs,
       place: () => this.#place(vm.record),
+      inventory: hostStatus?.inventory,
       hardware: hardwareDigest(vm.record),
       revision: vm.modRevision,
       wallTime: this.#clock.wallTime(),
     };
   }
 
-  #place(vm: VmRecord): Result<HostId, string> {
-    const result = place(
-      snapshotOf(this.#view, this.#policy, (host) => reports(this.#sessions.observed(host), this.#clock.nowMs())),
-      requestOf(vm, this.#view),
-    );
-    return result.ok ? ok(result.value.host) : refuse(describeRefusal(result.error));
+  #place(vm: VmRecord): Result<Placement, string> {
+    const nowMs = this.#clock.nowMs();
+    if (this.#planner === null || nowMs - this.#planner.madeMs > PLANNER_FRESH_MS) {
+      const isReporting = (host: string) => reports(this.#sessions.observed(host), nowMs);
+      this.#planner = { planner: createPlanner(snapshotOf(this.#view, this.#policy, isReporting)), madeMs: nowMs };
+    }
+    // Taken before it is written: whatever becomes of the transaction, no other VM of this round is given the same.
+    const decided = this.#planner.planner.place(requestOf(vm, this.#view));
+    return decided.ok ? ok(presentPlacement(decided.value)) : refuse(decided.error.summary);
   }
+}
+
+/** Without what a host tells and may tell differently every time. */
+function withoutWords(status: VmStatusRecord): VmStatusRecord {
+  return { ...status, message: '', observedPlacement: undefined, placementDrift: '' };
 }

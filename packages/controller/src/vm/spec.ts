@@ -11,7 +11,8 @@ import {
   WatchdogAction,
 } from '@busbar/proto/gen/busbar/v1/vm';
 import { z } from 'zod';
-import { innerName, invalid, labels, reference } from '../api/validation.ts';
+import { count, innerName, invalid, labels, oneOf, reference } from '../api/validation.ts';
+import { checkNeeds, cpuNeeds, cpuWithDefaults, GROUP, GROUP_RULE, needs, needsWithDefaults, rules } from './needs.ts';
 
 const MIB = 1024n ** 2n;
 const TIB = 1024n ** 4n;
@@ -25,15 +26,7 @@ export const VOLUME_MAX_BYTES = 64n * TIB;
 /** Largest NoCloud data: it is kept in the cluster store, whose values are limited to 1.5 MiB. */
 const CLOUD_INIT_MAX_BYTES = 64 * 1024;
 
-const count = (min: number, max: number) =>
-  z.number().int(`a whole number`).min(min, `${min} to ${max}`).max(max, `${min} to ${max}`);
 const bootOrder = count(0, 32);
-/** The values of a proto enum but the one that this version does not know. */
-const oneOf = (known: Readonly<Record<string, string>>) => {
-  const values = Object.entries(known).filter(([key]) => key !== 'UNRECOGNIZED');
-  const named = values.filter(([key]) => key !== 'UNSPECIFIED').map(([, value]) => value);
-  return z.enum(values.map(([, value]) => value) as [string, ...string[]], `one of ${named.join(', ')}`);
-};
 
 const cpu = z
   .object({
@@ -42,6 +35,7 @@ const cpu = z
     model: z
       .string()
       .regex(/^[A-Za-z0-9][-A-Za-z0-9_.]{0,63}$|^$/, 'a libvirt CPU model, host-model or host-passthrough'),
+    ...cpuNeeds,
   })
   .superRefine((value, context) => {
     const topology = value.topology;
@@ -130,16 +124,17 @@ const spec = z
         hostSelector: labels,
         pinnedHost: z.string().max(253, 'a host name'),
         preferredHosts: z.array(reference).max(64, 'at most 64 hosts'),
-        antiAffinityGroup: z
-          .string()
-          .regex(/^$|^[A-Za-z0-9][-A-Za-z0-9_.]{0,62}$/, "up to 63 letters, digits, '-', '_', '.'"),
+        antiAffinityGroup: z.string().refine((v) => v === '' || GROUP.test(v), GROUP_RULE),
+        rules,
       })
       .optional(),
     shutdownTimeoutMs: z
       .number()
       .refine((v) => v === 0 || (v >= 1_000 && v <= 3_600_000), '1000 to 3600000 ms, or 0 for the default'),
+    ...needs,
   })
   .superRefine((value, context) => {
+    checkNeeds(value, (path, message) => context.addIssue({ code: 'custom', path: [...path], message }));
     if (value.cpu === undefined) context.addIssue({ code: 'custom', path: ['cpu'], message: 'vCPUs: cpu: {vcpus: …}' });
     for (const list of ['disks', 'nics'] as const) {
       const seen = new Set<string>();
@@ -182,6 +177,8 @@ export function withDefaults(given: VmSpec, vmId: string): VmSpec {
     runPolicy: given.runPolicy === RunPolicy.UNSPECIFIED ? RunPolicy.RUNNING : given.runPolicy,
     machineType: given.machineType === MachineType.UNSPECIFIED ? MachineType.Q35 : given.machineType,
     firmware: given.firmware === Firmware.UNSPECIFIED ? Firmware.BIOS : given.firmware,
+    cpu: given.cpu === undefined ? undefined : cpuWithDefaults(given.cpu),
+    ...needsWithDefaults(given),
     ha,
     isolationPolicy:
       given.isolationPolicy !== IsolationPolicy.UNSPECIFIED
@@ -201,7 +198,13 @@ export function withDefaults(given: VmSpec, vmId: string): VmSpec {
       model: item.model === NicModel.UNSPECIFIED ? NicModel.VIRTIO : item.model,
       macAddress: item.macAddress || derivedMac(vmId, item.name),
     })),
-    placement: given.placement ?? { hostSelector: {}, pinnedHost: '', preferredHosts: [], antiAffinityGroup: '' },
+    placement: given.placement ?? {
+      hostSelector: {},
+      pinnedHost: '',
+      preferredHosts: [],
+      antiAffinityGroup: '',
+      rules: [],
+    },
   };
 }
 

@@ -30,6 +30,10 @@ const SPEC_FIELDS: Readonly<Record<keyof VmSpec, true>> = {
   isolationPolicy: true,
   placement: true,
   shutdownTimeoutMs: true,
+  hugepages: true,
+  memoryLocked: true,
+  numa: true,
+  devices: true,
 };
 
 export function planUpdate(api: Api, request: UpdateVmRequest): Plan<VmRecord> {

@@ -58,7 +58,7 @@ function survivalText({ loss, proven }: Survival): string {
 }
 
 /** What can be said of a host for all VMs of a shape, whatever is on it. */
-export function hostRefusals(vm: Vm, shape: Shape, host: Host): readonly CheckerRefusal[] {
+function hostRefusals(vm: Vm, shape: Shape, host: Host): readonly CheckerRefusal[] {
   const refusals: CheckerRefusal[] = [];
   const add = (checker: CheckerName, reason: string) => refusals.push({ checker, reason });
   if (host.notSchedulable !== '') add('state', host.notSchedulable);

@@ -1,25 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-import { GENERAL, ISOLATED, MEMORY, PAGES_1G, PAGES_2M, THREADS } from '../capacity/dimensions.ts';
+import {
+  CORES,
+  DEVICES,
+  GENERAL,
+  ISOLATED,
+  MEMORY,
+  PAGES_1G,
+  PAGES_2M,
+  SMT_CORES,
+  THREADS,
+} from '../capacity/dimensions.ts';
 import { demandOn, fitsNode, type Room } from '../fit/room.ts';
 import type { PlacementPolicy, ScorePart } from '../model.ts';
 import type { CellDemand, Demand, Shape } from '../shape/shape.ts';
 import type { Mix } from './mix.ts';
+import { isOn, type Plane, planeOf, wasteAt } from './plane.ts';
 
 /**
- * What a placement costs, the least wins. One table, in units of "one expected request less that finds room":
+ * What a placement costs, the least wins. One table; the unit is an expected request: 1 means that one of them less will find
+ * room.
  *
- * | part            | weight | reason |
- * |-----------------|--------|--------|
- * | rareRoom        | 1      | for each expected shape, weighted by its share: how many of it fit the node less than before. Keeps whole cores, pages and large gaps for who needs them |
- * | emptiness       | 0.03   | (pack) how empty the node is: of equal ones the fullest, so that empty hosts stay empty. Small, since it must only decide what rareRoom leaves open |
- * | load            | 1000   | (spread) share of CPUs and memory used afterwards, memory twice: it cannot be over-committed. Large: rareRoom only decides among equal load |
- * | splitNuma       | 1e6    | spread over more NUMA nodes than needed: memory access across nodes costs every instruction, for ever |
- * | softRule        | 1e7    | each soft rule that is broken: more than any split, since somebody asked for it |
- * | preferredHost   | 1e9    | each place in the list of preferred hosts: more than all else, an engineer knows why |
+ * | part          | weight | reason |
+ * |---------------|--------|--------|
+ * | waste         | 1      | CPUs and memory that can never be used, more than before, if the node is filled on with what is expected (plane.ts) |
+ * | rareRoom      | 1      | of each expected shape that needs whole cores, devices, or memory of another kind than most, weighted by its share: how many fewer fit the node. Keeps what is rare for those who need it |
+ * | emptiness     | 0.02   | (pack) how empty the node is: of about equal ones the fullest, so that large gaps and empty hosts stay. Less than 0.01 gives them away, more than 0.05 is best fit. Where rareRoom alone decides, 0.03 of a request for each share of a node that is free |
+ * | load          | 1000   | (spread) share of CPUs and memory used afterwards, memory twice: it cannot be over-committed. Large: the rest only decides among equal load |
+ * | splitNuma     | 1e6    | each NUMA node more than needed: memory access across nodes costs every instruction, for ever |
+ * | softRule      | 1e7    | each soft rule that is broken: more than any split, since somebody asked for it |
+ * | preferredHost | 1e9    | each place in the list of preferred hosts: more than all else, an engineer knows why |
  */
 export const WEIGHTS = {
+  waste: 1,
   rareRoom: 1,
-  emptiness: 0.03,
+  emptiness: 0.02,
+  emptinessBySlots: 0.03,
   load: 1000,
   splitNuma: 1e6,
   softRule: 1e7,
@@ -39,8 +54,10 @@ export class Costs {
   readonly #room: Room;
   readonly #policy: PlacementPolicy;
   readonly #capacity: Int32Array;
-  #general: FlatMix = flatten({ shapes: [], weights: new Float64Array() }, true);
+  #general: FlatMix = flatten({ shapes: [], weights: new Float64Array() }, null, true);
   #isolatedOnly: FlatMix = this.#general;
+  #plane: Plane | null = null;
+  readonly #smt: boolean;
   /** How many of each expected shape fit each node now: [node * shapes + shape]. */
   #slots = new Int32Array();
   /** The demand that is being judged, by dimension. */
@@ -51,12 +68,15 @@ export class Costs {
     this.#capacity = capacity;
     this.#policy = policy;
     this.#demand = new Int32Array(room.topology.stride);
+    const { stride } = room.topology;
+    this.#smt = capacity.some((amount, at) => amount > 0 && SMT_DIMENSIONS.includes(at % stride));
   }
 
   setMix(mix: Mix): void {
-    this.#general = flatten(mix, true);
-    this.#isolatedOnly = flatten(mix, false);
-    this.#slots = new Int32Array(this.#room.topology.nodeIds.length * mix.shapes.length);
+    this.#plane = planeOf(mix, this.#capacity, this.#room.topology.stride, this.#smt);
+    this.#general = flatten(mix, this.#plane, true);
+    this.#isolatedOnly = flatten(mix, this.#plane, false);
+    this.#slots = new Int32Array(this.#room.topology.nodeIds.length * this.#general.weights.length);
     for (let node = 0; node < this.#room.topology.nodeIds.length; node++) this.refresh(node);
   }
 
@@ -95,6 +115,7 @@ export class Costs {
     if (cell === null) return [];
     const demand = this.#setDemand(cell, node);
     const parts = [
+      { name: 'waste', value: this.#waste(node) },
       { name: 'rareRoom', value: this.#rareRoom(node) },
       this.#policy.prefer === 'pack'
         ? { name: 'emptiness', value: this.emptiness(node) }
@@ -113,12 +134,15 @@ export class Costs {
       const all = this.#capacity[at] as number;
       if (all > 0) sum += (this.#room.amounts[at] as number) / all;
     }
-    return WEIGHTS.emptiness * sum;
+    return sum * (this.#plane === null ? WEIGHTS.emptinessBySlots : WEIGHTS.emptiness * this.#plane.requestsPerNode);
   }
 
   #costOf(cell: CellDemand, node: number): number {
     const demand = this.#setDemand(cell, node);
-    const cost = this.#rareRoom(node) + (this.#policy.prefer === 'pack' ? this.emptiness(node) : this.#load(node));
+    const cost =
+      this.#waste(node) +
+      this.#rareRoom(node) +
+      (this.#policy.prefer === 'pack' ? this.emptiness(node) : this.#load(node));
     this.#unset(demand);
     return cost;
   }
@@ -132,6 +156,19 @@ export class Costs {
 
   #unset({ dimensions }: Demand): void {
     for (let i = 0; i < dimensions.length; i++) this.#demand[dimensions[i] as number] = 0;
+  }
+
+  #waste(node: number): number {
+    const plane = this.#plane;
+    if (plane === null) return 0;
+    const cpu = this.#demand[plane.demandDimension] as number;
+    const memory = this.#demand[plane.memoryDimension] as number;
+    if (cpu === 0 && memory === 0) return 0;
+    const at = node * this.#room.topology.stride;
+    const cpuLeft = this.#room.amounts[at + plane.cpuDimension] as number;
+    const memoryLeft = this.#room.amounts[at + plane.memoryDimension] as number;
+    const more = wasteAt(plane, cpuLeft - cpu, memoryLeft - memory) - wasteAt(plane, cpuLeft, memoryLeft);
+    return WEIGHTS.waste * plane.requestsPerNode * more;
   }
 
   #rareRoom(node: number): number {
@@ -186,16 +223,25 @@ function slotsIn(mix: FlatMix, index: number, room: Int32Array, at: number, take
   return Math.floor(least);
 }
 
-function flatten({ shapes, weights }: Mix, general: boolean): FlatMix {
-  const demands = shapes.flatMap(({ whole }) => (whole === null ? [] : [general ? whole.general : whole.isolatedOnly]));
+/** Those that the plane does not judge, and those that need something besides threads and memory. */
+function flatten(mix: Mix, plane: Plane | null, general: boolean): FlatMix {
+  const special = mix.shapes.flatMap((shape, i) => {
+    const demand = general ? shape.whole?.general : shape.whole?.isolatedOnly;
+    const isJudged = plane !== null && isOn(plane, shape);
+    const needsMore = demand?.dimensions.some((at) => at >= DEVICES || CORE_DIMENSIONS.includes(at)) === true;
+    return demand !== undefined && (needsMore || !isJudged) ? [{ demand, weight: mix.weights[i] ?? 0 }] : [];
+  });
+  const demands = special.map(({ demand }) => demand);
   const start = [0];
   for (const { dimensions } of demands) start.push((start.at(-1) ?? 0) + dimensions.length);
   return {
     start: Int32Array.from(start),
     dimensions: Int32Array.from(demands.flatMap(({ dimensions }) => [...dimensions])),
     amounts: Int32Array.from(demands.flatMap(({ amounts }) => [...amounts])),
-    weights,
+    weights: Float64Array.from(special, ({ weight }) => weight),
   };
 }
 
+const SMT_DIMENSIONS: readonly number[] = [GENERAL + SMT_CORES, ISOLATED + SMT_CORES];
+const CORE_DIMENSIONS: readonly number[] = [GENERAL + CORES, ISOLATED + CORES];
 const LOAD_DIMENSIONS: readonly number[] = [MEMORY, PAGES_2M, PAGES_1G, GENERAL + THREADS, ISOLATED + THREADS];

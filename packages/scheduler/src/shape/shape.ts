@@ -35,6 +35,8 @@ export interface Demand {
 export interface Shape {
   readonly index: number;
   readonly needs: Needs;
+  /** 1: state, labels, networks and device classes of the host are right. */
+  readonly admits: Uint8Array;
   /** The whole VM on one node; null for explicit cells, more than one. */
   readonly whole: CellDemand | null;
   /** The cells of explicit guest NUMA; empty otherwise. */
@@ -72,7 +74,13 @@ export function shapeKey(needs: Needs): string {
 
 const compare = (a: readonly unknown[], b: readonly unknown[]) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1);
 
-export function shapeOf(needs: Needs, index: number, policy: PlacementPolicy, deviceClasses: readonly string[]): Shape {
+export interface ShapeWorld {
+  readonly policy: PlacementPolicy;
+  readonly deviceClasses: readonly string[];
+  readonly admits: (unknownDevice: string | null) => Uint8Array;
+}
+
+export function shapeOf(needs: Needs, index: number, { policy, deviceClasses, admits }: ShapeWorld): Shape {
   const classIndex = (name: string) => deviceClasses.indexOf(name);
   const known = needs.devices.filter((device) => device.count > 0 && classIndex(device.class) >= 0);
   const bound = known
@@ -81,9 +89,12 @@ export function shapeOf(needs: Needs, index: number, policy: PlacementPolicy, de
   const explicit = needs.guestNuma === 'explicit' && needs.cells.length > 1;
   const demand = (cell: GuestCell, first: boolean, devices = bound): CellDemand =>
     cellDemand(needs, cell, { first, devices, policy });
+  const unknownDevice = needs.devices.find((device) => device.count > 0 && classIndex(device.class) < 0)?.class ?? null;
   return {
     index,
     needs,
+    admits: admits(unknownDevice),
+    unknownDevice,
     whole: explicit ? null : demand(needs, true),
     cells: explicit ? needs.cells.map((cell, i) => demand(cell, i === 0, [])) : [],
     maySplit: !needs.oneNodeRequired && needs.guestNuma !== 'explicit',
@@ -95,7 +106,6 @@ export function shapeOf(needs: Needs, index: number, policy: PlacementPolicy, de
         count: device.count,
         near: device.numa === 'preferred',
       })),
-    unknownDevice: needs.devices.find((device) => device.count > 0 && classIndex(device.class) < 0)?.class ?? null,
     extraCpus: extraCpus(needs),
   };
 }

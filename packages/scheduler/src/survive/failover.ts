@@ -5,7 +5,6 @@ import { mayBeSpread, mightSeat, seatingsOn } from '../fit/seat.ts';
 import type { Seated } from '../fit/seating.ts';
 import type { PlacementPolicy, Vm } from '../model.ts';
 import type { Groups, Ruling } from '../rule/groups.ts';
-import type { Shape } from '../shape/shape.ts';
 import { Holds } from './holds.ts';
 import type { Loss } from './losses.ts';
 import type { Member, Refuge } from './refuge.ts';
@@ -24,8 +23,6 @@ export interface FailoverWorld {
   readonly free: Room;
   readonly groups: Groups;
   readonly policy: PlacementPolicy;
-  /** Whether a host may be considered for the shape at all: state, labels, networks. */
-  readonly admits: (shape: Shape, host: number) => boolean;
 }
 
 /** The plan for one loss. */
@@ -187,7 +184,7 @@ export class Failover {
   }
 
   #mayGo(plan: Plan, { vm, shape }: Member, host: number, rulings: readonly Ruling[]): boolean {
-    if (plan.isLost[host] === 1 || !this.#world.admits(shape, host)) return false;
+    if (plan.isLost[host] === 1 || shape.admits[host] !== 1) return false;
     if (vm.pinnedHost !== '' && this.#world.free.topology.hosts[host]?.id !== vm.pinnedHost) return false;
     for (const ruling of rulings) if (!this.#world.groups.allows(ruling, host)) return false;
     return true;
@@ -358,7 +355,7 @@ export class Failover {
     const shapes = [...new Set(members.map(({ shape }) => shape))];
     const { hosts, nodeOfHost, hasGeneral } = this.#world.free.topology;
     return hosts.map((_, host) => {
-      const admitted = shapes.map((shape) => (this.#world.admits(shape, host) ? 1 : 0)).join('');
+      const admitted = shapes.map((shape) => shape.admits[host]).join('');
       return `${admitted} ${hasGeneral.subarray(nodeOfHost[host], nodeOfHost[host + 1]).join('')}`;
     });
   }

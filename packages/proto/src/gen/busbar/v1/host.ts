@@ -259,6 +259,40 @@ export interface Host {
 export interface HostSpec {
   /** True keeps new VMs away; running ones stay. */
   unschedulable: boolean;
+  /** CPUs that VMs never get, ascending, at most 4096: the kernel, Ceph, etcd and Busbar run there. Empty for none. */
+  reservedCpus: number[];
+  /** Memory that VMs never get, 0 to 16 TiB, a multiple of 1 MiB; 0 means the cluster's setting. */
+  reservedMemoryBytes: bigint;
+  /** What it shares with other hosts, so that one failure takes all of them. */
+  failureDomains:
+    | FailureDomains
+    | undefined;
+  /** Devices that VMs may get, by class. At most 64 classes. */
+  deviceClasses: DeviceClass[];
+}
+
+/**
+ * Where a failure takes more than one host. Each is a word of up to 63 letters, digits, '-', '_', '.'; empty when not known:
+ * then the host shares it with nobody.
+ */
+export interface FailureDomains {
+  /** Rack or cabinet. */
+  rack: string;
+  /** Power feed or UPS. */
+  powerFeed: string;
+  /** Segment of the process or station network's ring (HSR, PRP LAN, RSTP). */
+  ringSegment: string;
+}
+
+/** Devices that are interchangeable for VMs. */
+export interface DeviceClass {
+  /** What VMs ask for, such as "process-bus-nic": rules of a resource name. Each name once. */
+  name: string;
+  /**
+   * Addresses ("0000:3b:00.1") or vendor:product ("8086:1521", all such devices), 1 to 256. A device is of one class only:
+   * the first that names it.
+   */
+  devices: string[];
 }
 
 /** What is observed of a host. */
@@ -316,7 +350,17 @@ export interface HostInventory {
   /** Why KVM is not usable; empty when it is. */
   kvmMessage: string;
   /** Versions of what runs on the host. */
-  versions: SoftwareVersions | undefined;
+  versions:
+    | SoftwareVersions
+    | undefined;
+  /** Set when NUMA nodes, CPUs and isolated CPUs are not the host's own but its agent's configuration. For labs. */
+  pretendedTopology: PretendedTopology | undefined;
+}
+
+/** How a pretended topology, which placement sees, is brought onto the host that exists. */
+export interface PretendedTopology {
+  /** CPUs that exist, ascending. CPU n of the pretended topology stands for entry n modulo their number. */
+  realCpus: number[];
 }
 
 /** One NUMA node. */
@@ -455,7 +499,7 @@ export interface UpdateHostRequest {
   spec:
     | HostSpec
     | undefined;
-  /** Which of "labels", "spec.unschedulable" to change; empty means all. */
+  /** What to take from the request, e.g. "labels", "spec.unschedulable", "spec.reservedCpus"; empty means all. */
   updateMask: string[];
   /** Only when the host still has this revision; 0 means regardless. */
   revision: bigint;
@@ -600,13 +644,38 @@ export const Host: MessageFns<Host> = {
 };
 
 function createBaseHostSpec(): HostSpec {
-  return { unschedulable: false };
+  return {
+    unschedulable: false,
+    reservedCpus: [],
+    reservedMemoryBytes: 0n,
+    failureDomains: undefined,
+    deviceClasses: [],
+  };
 }
 
 export const HostSpec: MessageFns<HostSpec> = {
   encode(message: HostSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.unschedulable !== false) {
       writer.uint32(8).bool(message.unschedulable);
+    }
+    if (message.reservedCpus.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.reservedCpus) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    if (message.reservedMemoryBytes !== 0n) {
+      if (BigInt.asIntN(64, message.reservedMemoryBytes) !== message.reservedMemoryBytes) {
+        throw new globalThis.Error("value provided for field message.reservedMemoryBytes of type int64 too large");
+      }
+      writer.uint32(24).int64(message.reservedMemoryBytes);
+    }
+    if (message.failureDomains !== undefined) {
+      FailureDomains.encode(message.failureDomains, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.deviceClasses) {
+      DeviceClass.encode(v!, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -632,6 +701,48 @@ export const HostSpec: MessageFns<HostSpec> = {
             message.unschedulable = reader.bool();
             continue;
           }
+          case 2: {
+            if (tag === 16) {
+              message.reservedCpus.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 18) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.reservedCpus.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.reservedMemoryBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.failureDomains = FailureDomains.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.deviceClasses.push(DeviceClass.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -645,13 +756,47 @@ export const HostSpec: MessageFns<HostSpec> = {
   },
 
   fromJSON(object: any): HostSpec {
-    return { unschedulable: isSet(object.unschedulable) ? globalThis.Boolean(object.unschedulable) : false };
+    return {
+      unschedulable: isSet(object.unschedulable) ? globalThis.Boolean(object.unschedulable) : false,
+      reservedCpus: globalThis.Array.isArray(object?.reservedCpus)
+        ? object.reservedCpus.map((e: any) => globalThis.Number(e))
+        : globalThis.Array.isArray(object?.reserved_cpus)
+        ? object.reserved_cpus.map((e: any) => globalThis.Number(e))
+        : [],
+      reservedMemoryBytes: isSet(object.reservedMemoryBytes)
+        ? BigInt(object.reservedMemoryBytes)
+        : isSet(object.reserved_memory_bytes)
+        ? BigInt(object.reserved_memory_bytes)
+        : 0n,
+      failureDomains: isSet(object.failureDomains)
+        ? FailureDomains.fromJSON(object.failureDomains)
+        : isSet(object.failure_domains)
+        ? FailureDomains.fromJSON(object.failure_domains)
+        : undefined,
+      deviceClasses: globalThis.Array.isArray(object?.deviceClasses)
+        ? object.deviceClasses.map((e: any) => DeviceClass.fromJSON(e))
+        : globalThis.Array.isArray(object?.device_classes)
+        ? object.device_classes.map((e: any) => DeviceClass.fromJSON(e))
+        : [],
+    };
   },
 
   toJSON(message: HostSpec): unknown {
     const obj: any = {};
     if (message.unschedulable !== false) {
       obj.unschedulable = message.unschedulable;
+    }
+    if (message.reservedCpus?.length) {
+      obj.reservedCpus = message.reservedCpus.map((e) => Math.round(e));
+    }
+    if (message.reservedMemoryBytes !== 0n) {
+      obj.reservedMemoryBytes = message.reservedMemoryBytes.toString();
+    }
+    if (message.failureDomains !== undefined) {
+      obj.failureDomains = FailureDomains.toJSON(message.failureDomains);
+    }
+    if (message.deviceClasses?.length) {
+      obj.deviceClasses = message.deviceClasses.map((e) => DeviceClass.toJSON(e));
     }
     return obj;
   },
@@ -662,6 +807,208 @@ export const HostSpec: MessageFns<HostSpec> = {
   fromPartial(object: DeepPartial<HostSpec>): HostSpec {
     const message = createBaseHostSpec();
     message.unschedulable = object.unschedulable ?? false;
+    message.reservedCpus = object.reservedCpus?.map((e) => e) || [];
+    message.reservedMemoryBytes = (object.reservedMemoryBytes !== undefined && object.reservedMemoryBytes !== null)
+      ? BigInt(object.reservedMemoryBytes)
+      : 0n;
+    message.failureDomains = (object.failureDomains !== undefined && object.failureDomains !== null)
+      ? FailureDomains.fromPartial(object.failureDomains)
+      : undefined;
+    message.deviceClasses = object.deviceClasses?.map((e) => DeviceClass.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseFailureDomains(): FailureDomains {
+  return { rack: "", powerFeed: "", ringSegment: "" };
+}
+
+export const FailureDomains: MessageFns<FailureDomains> = {
+  encode(message: FailureDomains, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.rack !== "") {
+      writer.uint32(10).string(message.rack);
+    }
+    if (message.powerFeed !== "") {
+      writer.uint32(18).string(message.powerFeed);
+    }
+    if (message.ringSegment !== "") {
+      writer.uint32(26).string(message.ringSegment);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FailureDomains {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFailureDomains();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.rack = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.powerFeed = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.ringSegment = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): FailureDomains {
+    return {
+      rack: isSet(object.rack) ? globalThis.String(object.rack) : "",
+      powerFeed: isSet(object.powerFeed)
+        ? globalThis.String(object.powerFeed)
+        : isSet(object.power_feed)
+        ? globalThis.String(object.power_feed)
+        : "",
+      ringSegment: isSet(object.ringSegment)
+        ? globalThis.String(object.ringSegment)
+        : isSet(object.ring_segment)
+        ? globalThis.String(object.ring_segment)
+        : "",
+    };
+  },
+
+  toJSON(message: FailureDomains): unknown {
+    const obj: any = {};
+    if (message.rack !== "") {
+      obj.rack = message.rack;
+    }
+    if (message.powerFeed !== "") {
+      obj.powerFeed = message.powerFeed;
+    }
+    if (message.ringSegment !== "") {
+      obj.ringSegment = message.ringSegment;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<FailureDomains>): FailureDomains {
+    return FailureDomains.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<FailureDomains>): FailureDomains {
+    const message = createBaseFailureDomains();
+    message.rack = object.rack ?? "";
+    message.powerFeed = object.powerFeed ?? "";
+    message.ringSegment = object.ringSegment ?? "";
+    return message;
+  },
+};
+
+function createBaseDeviceClass(): DeviceClass {
+  return { name: "", devices: [] };
+}
+
+export const DeviceClass: MessageFns<DeviceClass> = {
+  encode(message: DeviceClass, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    for (const v of message.devices) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeviceClass {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeviceClass();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.devices.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeviceClass {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      devices: globalThis.Array.isArray(object?.devices) ? object.devices.map((e: any) => globalThis.String(e)) : [],
+    };
+  },
+
+  toJSON(message: DeviceClass): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.devices?.length) {
+      obj.devices = message.devices;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DeviceClass>): DeviceClass {
+    return DeviceClass.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeviceClass>): DeviceClass {
+    const message = createBaseDeviceClass();
+    message.name = object.name ?? "";
+    message.devices = object.devices?.map((e) => e) || [];
     return message;
   },
 };
@@ -935,6 +1282,7 @@ function createBaseHostInventory(): HostInventory {
     kvmUsable: false,
     kvmMessage: "",
     versions: undefined,
+    pretendedTopology: undefined,
   };
 }
 
@@ -982,6 +1330,9 @@ export const HostInventory: MessageFns<HostInventory> = {
     }
     if (message.versions !== undefined) {
       SoftwareVersions.encode(message.versions, writer.uint32(98).fork()).join();
+    }
+    if (message.pretendedTopology !== undefined) {
+      PretendedTopology.encode(message.pretendedTopology, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -1105,6 +1456,14 @@ export const HostInventory: MessageFns<HostInventory> = {
             message.versions = SoftwareVersions.decode(reader, reader.uint32());
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.pretendedTopology = PretendedTopology.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1165,6 +1524,11 @@ export const HostInventory: MessageFns<HostInventory> = {
         ? globalThis.String(object.kvm_message)
         : "",
       versions: isSet(object.versions) ? SoftwareVersions.fromJSON(object.versions) : undefined,
+      pretendedTopology: isSet(object.pretendedTopology)
+        ? PretendedTopology.fromJSON(object.pretendedTopology)
+        : isSet(object.pretended_topology)
+        ? PretendedTopology.fromJSON(object.pretended_topology)
+        : undefined,
     };
   },
 
@@ -1206,6 +1570,9 @@ export const HostInventory: MessageFns<HostInventory> = {
     if (message.versions !== undefined) {
       obj.versions = SoftwareVersions.toJSON(message.versions);
     }
+    if (message.pretendedTopology !== undefined) {
+      obj.pretendedTopology = PretendedTopology.toJSON(message.pretendedTopology);
+    }
     return obj;
   },
 
@@ -1230,6 +1597,96 @@ export const HostInventory: MessageFns<HostInventory> = {
     message.versions = (object.versions !== undefined && object.versions !== null)
       ? SoftwareVersions.fromPartial(object.versions)
       : undefined;
+    message.pretendedTopology = (object.pretendedTopology !== undefined && object.pretendedTopology !== null)
+      ? PretendedTopology.fromPartial(object.pretendedTopology)
+      : undefined;
+    return message;
+  },
+};
+
+function createBasePretendedTopology(): PretendedTopology {
+  return { realCpus: [] };
+}
+
+export const PretendedTopology: MessageFns<PretendedTopology> = {
+  encode(message: PretendedTopology, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.realCpus.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.realCpus) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PretendedTopology {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePretendedTopology();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.realCpus.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.realCpus.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PretendedTopology {
+    return {
+      realCpus: globalThis.Array.isArray(object?.realCpus)
+        ? object.realCpus.map((e: any) => globalThis.Number(e))
+        : globalThis.Array.isArray(object?.real_cpus)
+        ? object.real_cpus.map((e: any) => globalThis.Number(e))
+        : [],
+    };
+  },
+
+  toJSON(message: PretendedTopology): unknown {
+    const obj: any = {};
+    if (message.realCpus?.length) {
+      obj.realCpus = message.realCpus.map((e) => Math.round(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PretendedTopology>): PretendedTopology {
+    return PretendedTopology.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PretendedTopology>): PretendedTopology {
+    const message = createBasePretendedTopology();
+    message.realCpus = object.realCpus?.map((e) => e) || [];
     return message;
   },
 };

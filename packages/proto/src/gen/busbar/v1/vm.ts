@@ -593,6 +593,465 @@ export function isolationPolicyToNumber(object: IsolationPolicy): number {
   }
 }
 
+/** What a VM's vCPUs get of the host's CPUs. */
+export const CpuPolicy = {
+  /** UNSPECIFIED - At creation: shared. */
+  UNSPECIFIED: "CPU_POLICY_UNSPECIFIED",
+  /** SHARED - They float over the CPUs that nobody has for itself, over-committed as the cluster allows. */
+  SHARED: "CPU_POLICY_SHARED",
+  /** DEDICATED - One host CPU for each vCPU, which no other VM gets. */
+  DEDICATED: "CPU_POLICY_DEDICATED",
+  /**
+   * REALTIME - Dedicated, of the host's isolated CPUs only, with a FIFO priority; emulator and I/O threads have CPUs of their own;
+   * memory is locked and never merged. For protection and control.
+   */
+  REALTIME: "CPU_POLICY_REALTIME",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type CpuPolicy = typeof CpuPolicy[keyof typeof CpuPolicy];
+
+export namespace CpuPolicy {
+  export type UNSPECIFIED = typeof CpuPolicy.UNSPECIFIED;
+  export type SHARED = typeof CpuPolicy.SHARED;
+  export type DEDICATED = typeof CpuPolicy.DEDICATED;
+  export type REALTIME = typeof CpuPolicy.REALTIME;
+  export type UNRECOGNIZED = typeof CpuPolicy.UNRECOGNIZED;
+}
+
+export function cpuPolicyFromJSON(object: any): CpuPolicy {
+  switch (object) {
+    case 0:
+    case "CPU_POLICY_UNSPECIFIED":
+      return CpuPolicy.UNSPECIFIED;
+    case 1:
+    case "CPU_POLICY_SHARED":
+      return CpuPolicy.SHARED;
+    case 2:
+    case "CPU_POLICY_DEDICATED":
+      return CpuPolicy.DEDICATED;
+    case 3:
+    case "CPU_POLICY_REALTIME":
+      return CpuPolicy.REALTIME;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return CpuPolicy.UNRECOGNIZED;
+  }
+}
+
+export function cpuPolicyToJSON(object: CpuPolicy): string {
+  switch (object) {
+    case CpuPolicy.UNSPECIFIED:
+      return "CPU_POLICY_UNSPECIFIED";
+    case CpuPolicy.SHARED:
+      return "CPU_POLICY_SHARED";
+    case CpuPolicy.DEDICATED:
+      return "CPU_POLICY_DEDICATED";
+    case CpuPolicy.REALTIME:
+      return "CPU_POLICY_REALTIME";
+    case CpuPolicy.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+export function cpuPolicyToNumber(object: CpuPolicy): number {
+  switch (object) {
+    case CpuPolicy.UNSPECIFIED:
+      return 0;
+    case CpuPolicy.SHARED:
+      return 1;
+    case CpuPolicy.DEDICATED:
+      return 2;
+    case CpuPolicy.REALTIME:
+      return 3;
+    case CpuPolicy.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
+/** What dedicated and realtime vCPUs do with the hardware threads of a core. */
+export const SmtPolicy = {
+  /** UNSPECIFIED - At creation: prefer. */
+  UNSPECIFIED: "SMT_POLICY_UNSPECIFIED",
+  /** PREFER - Any free thread, those of half-used cores first. */
+  PREFER: "SMT_POLICY_PREFER",
+  /** ISOLATE - Each vCPU has a core, whose other threads stay empty. */
+  ISOLATE: "SMT_POLICY_ISOLATE",
+  /** REQUIRE - vCPUs fill cores together and share them with no other VM; needs a host with SMT. */
+  REQUIRE: "SMT_POLICY_REQUIRE",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type SmtPolicy = typeof SmtPolicy[keyof typeof SmtPolicy];
+
+export namespace SmtPolicy {
+  export type UNSPECIFIED = typeof SmtPolicy.UNSPECIFIED;
+  export type PREFER = typeof SmtPolicy.PREFER;
+  export type ISOLATE = typeof SmtPolicy.ISOLATE;
+  export type REQUIRE = typeof SmtPolicy.REQUIRE;
+  export type UNRECOGNIZED = typeof SmtPolicy.UNRECOGNIZED;
+}
+
+export function smtPolicyFromJSON(object: any): SmtPolicy {
+  switch (object) {
+    case 0:
+    case "SMT_POLICY_UNSPECIFIED":
+      return SmtPolicy.UNSPECIFIED;
+    case 1:
+    case "SMT_POLICY_PREFER":
+      return SmtPolicy.PREFER;
+    case 2:
+    case "SMT_POLICY_ISOLATE":
+      return SmtPolicy.ISOLATE;
+    case 3:
+    case "SMT_POLICY_REQUIRE":
+      return SmtPolicy.REQUIRE;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return SmtPolicy.UNRECOGNIZED;
+  }
+}
+
+export function smtPolicyToJSON(object: SmtPolicy): string {
+  switch (object) {
+    case SmtPolicy.UNSPECIFIED:
+      return "SMT_POLICY_UNSPECIFIED";
+    case SmtPolicy.PREFER:
+      return "SMT_POLICY_PREFER";
+    case SmtPolicy.ISOLATE:
+      return "SMT_POLICY_ISOLATE";
+    case SmtPolicy.REQUIRE:
+      return "SMT_POLICY_REQUIRE";
+    case SmtPolicy.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+export function smtPolicyToNumber(object: SmtPolicy): number {
+  switch (object) {
+    case SmtPolicy.UNSPECIFIED:
+      return 0;
+    case SmtPolicy.PREFER:
+      return 1;
+    case SmtPolicy.ISOLATE:
+      return 2;
+    case SmtPolicy.REQUIRE:
+      return 3;
+    case SmtPolicy.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
+/** Pages that a VM's memory is made of. */
+export const Hugepages = {
+  /** HUGEPAGES_UNSPECIFIED - At creation: none. */
+  HUGEPAGES_UNSPECIFIED: "HUGEPAGES_UNSPECIFIED",
+  /** HUGEPAGES_NONE - The host's normal pages. */
+  HUGEPAGES_NONE: "HUGEPAGES_NONE",
+  /** HUGEPAGES_2M - Pages of 2 MiB from the host's pools. */
+  HUGEPAGES_2M: "HUGEPAGES_2M",
+  /** HUGEPAGES_1G - Pages of 1 GiB from the host's pools. */
+  HUGEPAGES_1G: "HUGEPAGES_1G",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type Hugepages = typeof Hugepages[keyof typeof Hugepages];
+
+export namespace Hugepages {
+  export type HUGEPAGES_UNSPECIFIED = typeof Hugepages.HUGEPAGES_UNSPECIFIED;
+  export type HUGEPAGES_NONE = typeof Hugepages.HUGEPAGES_NONE;
+  export type HUGEPAGES_2M = typeof Hugepages.HUGEPAGES_2M;
+  export type HUGEPAGES_1G = typeof Hugepages.HUGEPAGES_1G;
+  export type UNRECOGNIZED = typeof Hugepages.UNRECOGNIZED;
+}
+
+export function hugepagesFromJSON(object: any): Hugepages {
+  switch (object) {
+    case 0:
+    case "HUGEPAGES_UNSPECIFIED":
+      return Hugepages.HUGEPAGES_UNSPECIFIED;
+    case 1:
+    case "HUGEPAGES_NONE":
+      return Hugepages.HUGEPAGES_NONE;
+    case 2:
+    case "HUGEPAGES_2M":
+      return Hugepages.HUGEPAGES_2M;
+    case 3:
+    case "HUGEPAGES_1G":
+      return Hugepages.HUGEPAGES_1G;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return Hugepages.UNRECOGNIZED;
+  }
+}
+
+export function hugepagesToJSON(object: Hugepages): string {
+  switch (object) {
+    case Hugepages.HUGEPAGES_UNSPECIFIED:
+      return "HUGEPAGES_UNSPECIFIED";
+    case Hugepages.HUGEPAGES_NONE:
+      return "HUGEPAGES_NONE";
+    case Hugepages.HUGEPAGES_2M:
+      return "HUGEPAGES_2M";
+    case Hugepages.HUGEPAGES_1G:
+      return "HUGEPAGES_1G";
+    case Hugepages.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+export function hugepagesToNumber(object: Hugepages): number {
+  switch (object) {
+    case Hugepages.HUGEPAGES_UNSPECIFIED:
+      return 0;
+    case Hugepages.HUGEPAGES_NONE:
+      return 1;
+    case Hugepages.HUGEPAGES_2M:
+      return 2;
+    case Hugepages.HUGEPAGES_1G:
+      return 3;
+    case Hugepages.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
+/** What the guest sees of NUMA. */
+export const NumaTopology = {
+  /** UNSPECIFIED - At creation: explicit when there are cells, else none. */
+  UNSPECIFIED: "NUMA_TOPOLOGY_UNSPECIFIED",
+  /** NONE - Nothing. */
+  NONE: "NUMA_TOPOLOGY_NONE",
+  /** AUTOMATIC - As many equal cells as it takes, one if possible. */
+  AUTOMATIC: "NUMA_TOPOLOGY_AUTOMATIC",
+  /** EXPLICIT - The cells as given, each on a NUMA node of its own. */
+  EXPLICIT: "NUMA_TOPOLOGY_EXPLICIT",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type NumaTopology = typeof NumaTopology[keyof typeof NumaTopology];
+
+export namespace NumaTopology {
+  export type UNSPECIFIED = typeof NumaTopology.UNSPECIFIED;
+  export type NONE = typeof NumaTopology.NONE;
+  export type AUTOMATIC = typeof NumaTopology.AUTOMATIC;
+  export type EXPLICIT = typeof NumaTopology.EXPLICIT;
+  export type UNRECOGNIZED = typeof NumaTopology.UNRECOGNIZED;
+}
+
+export function numaTopologyFromJSON(object: any): NumaTopology {
+  switch (object) {
+    case 0:
+    case "NUMA_TOPOLOGY_UNSPECIFIED":
+      return NumaTopology.UNSPECIFIED;
+    case 1:
+    case "NUMA_TOPOLOGY_NONE":
+      return NumaTopology.NONE;
+    case 2:
+    case "NUMA_TOPOLOGY_AUTOMATIC":
+      return NumaTopology.AUTOMATIC;
+    case 3:
+    case "NUMA_TOPOLOGY_EXPLICIT":
+      return NumaTopology.EXPLICIT;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return NumaTopology.UNRECOGNIZED;
+  }
+}
+
+export function numaTopologyToJSON(object: NumaTopology): string {
+  switch (object) {
+    case NumaTopology.UNSPECIFIED:
+      return "NUMA_TOPOLOGY_UNSPECIFIED";
+    case NumaTopology.NONE:
+      return "NUMA_TOPOLOGY_NONE";
+    case NumaTopology.AUTOMATIC:
+      return "NUMA_TOPOLOGY_AUTOMATIC";
+    case NumaTopology.EXPLICIT:
+      return "NUMA_TOPOLOGY_EXPLICIT";
+    case NumaTopology.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+export function numaTopologyToNumber(object: NumaTopology): number {
+  switch (object) {
+    case NumaTopology.UNSPECIFIED:
+      return 0;
+    case NumaTopology.NONE:
+      return 1;
+    case NumaTopology.AUTOMATIC:
+      return 2;
+    case NumaTopology.EXPLICIT:
+      return 3;
+    case NumaTopology.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
+/** Where a device must be, seen from its VM. */
+export const DeviceNumaPolicy = {
+  /** UNSPECIFIED - At creation: preferred. */
+  UNSPECIFIED: "DEVICE_NUMA_POLICY_UNSPECIFIED",
+  /** REQUIRED - On a NUMA node that the VM is on, or the host is refused. */
+  REQUIRED: "DEVICE_NUMA_POLICY_REQUIRED",
+  /** PREFERRED - There if possible. */
+  PREFERRED: "DEVICE_NUMA_POLICY_PREFERRED",
+  /** NONE - Anywhere on the host. */
+  NONE: "DEVICE_NUMA_POLICY_NONE",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type DeviceNumaPolicy = typeof DeviceNumaPolicy[keyof typeof DeviceNumaPolicy];
+
+export namespace DeviceNumaPolicy {
+  export type UNSPECIFIED = typeof DeviceNumaPolicy.UNSPECIFIED;
+  export type REQUIRED = typeof DeviceNumaPolicy.REQUIRED;
+  export type PREFERRED = typeof DeviceNumaPolicy.PREFERRED;
+  export type NONE = typeof DeviceNumaPolicy.NONE;
+  export type UNRECOGNIZED = typeof DeviceNumaPolicy.UNRECOGNIZED;
+}
+
+export function deviceNumaPolicyFromJSON(object: any): DeviceNumaPolicy {
+  switch (object) {
+    case 0:
+    case "DEVICE_NUMA_POLICY_UNSPECIFIED":
+      return DeviceNumaPolicy.UNSPECIFIED;
+    case 1:
+    case "DEVICE_NUMA_POLICY_REQUIRED":
+      return DeviceNumaPolicy.REQUIRED;
+    case 2:
+    case "DEVICE_NUMA_POLICY_PREFERRED":
+      return DeviceNumaPolicy.PREFERRED;
+    case 3:
+    case "DEVICE_NUMA_POLICY_NONE":
+      return DeviceNumaPolicy.NONE;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return DeviceNumaPolicy.UNRECOGNIZED;
+  }
+}
+
+export function deviceNumaPolicyToJSON(object: DeviceNumaPolicy): string {
+  switch (object) {
+    case DeviceNumaPolicy.UNSPECIFIED:
+      return "DEVICE_NUMA_POLICY_UNSPECIFIED";
+    case DeviceNumaPolicy.REQUIRED:
+      return "DEVICE_NUMA_POLICY_REQUIRED";
+    case DeviceNumaPolicy.PREFERRED:
+      return "DEVICE_NUMA_POLICY_PREFERRED";
+    case DeviceNumaPolicy.NONE:
+      return "DEVICE_NUMA_POLICY_NONE";
+    case DeviceNumaPolicy.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+export function deviceNumaPolicyToNumber(object: DeviceNumaPolicy): number {
+  switch (object) {
+    case DeviceNumaPolicy.UNSPECIFIED:
+      return 0;
+    case DeviceNumaPolicy.REQUIRED:
+      return 1;
+    case DeviceNumaPolicy.PREFERRED:
+      return 2;
+    case DeviceNumaPolicy.NONE:
+      return 3;
+    case DeviceNumaPolicy.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
+/** What a rule says of the VMs of its group. */
+export const PlacementRuleKind = {
+  /** UNSPECIFIED - Never valid. */
+  UNSPECIFIED: "PLACEMENT_RULE_KIND_UNSPECIFIED",
+  /** TOGETHER - On one host. */
+  TOGETHER: "PLACEMENT_RULE_KIND_TOGETHER",
+  /** APART - Never on one host. */
+  APART: "PLACEMENT_RULE_KIND_APART",
+  /** PAIR - Never on one host, power feed or ring segment: for redundant pairs. */
+  PAIR: "PLACEMENT_RULE_KIND_PAIR",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type PlacementRuleKind = typeof PlacementRuleKind[keyof typeof PlacementRuleKind];
+
+export namespace PlacementRuleKind {
+  export type UNSPECIFIED = typeof PlacementRuleKind.UNSPECIFIED;
+  export type TOGETHER = typeof PlacementRuleKind.TOGETHER;
+  export type APART = typeof PlacementRuleKind.APART;
+  export type PAIR = typeof PlacementRuleKind.PAIR;
+  export type UNRECOGNIZED = typeof PlacementRuleKind.UNRECOGNIZED;
+}
+
+export function placementRuleKindFromJSON(object: any): PlacementRuleKind {
+  switch (object) {
+    case 0:
+    case "PLACEMENT_RULE_KIND_UNSPECIFIED":
+      return PlacementRuleKind.UNSPECIFIED;
+    case 1:
+    case "PLACEMENT_RULE_KIND_TOGETHER":
+      return PlacementRuleKind.TOGETHER;
+    case 2:
+    case "PLACEMENT_RULE_KIND_APART":
+      return PlacementRuleKind.APART;
+    case 3:
+    case "PLACEMENT_RULE_KIND_PAIR":
+      return PlacementRuleKind.PAIR;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return PlacementRuleKind.UNRECOGNIZED;
+  }
+}
+
+export function placementRuleKindToJSON(object: PlacementRuleKind): string {
+  switch (object) {
+    case PlacementRuleKind.UNSPECIFIED:
+      return "PLACEMENT_RULE_KIND_UNSPECIFIED";
+    case PlacementRuleKind.TOGETHER:
+      return "PLACEMENT_RULE_KIND_TOGETHER";
+    case PlacementRuleKind.APART:
+      return "PLACEMENT_RULE_KIND_APART";
+    case PlacementRuleKind.PAIR:
+      return "PLACEMENT_RULE_KIND_PAIR";
+    case PlacementRuleKind.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+export function placementRuleKindToNumber(object: PlacementRuleKind): number {
+  switch (object) {
+    case PlacementRuleKind.UNSPECIFIED:
+      return 0;
+    case PlacementRuleKind.TOGETHER:
+      return 1;
+    case PlacementRuleKind.APART:
+      return 2;
+    case PlacementRuleKind.PAIR:
+      return 3;
+    case PlacementRuleKind.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
 /** Where a VM is in its life. The table of transitions is in docs/states.md. */
 export const VmPhase = {
   /** UNSPECIFIED - Never stored. */
@@ -783,6 +1242,16 @@ export interface VmSpec {
     | undefined;
   /** Milliseconds that a guest gets to shut down before its power is taken: 1000 to 3600000; 0 means 60000. */
   shutdownTimeoutMs: number;
+  /** Pages that its memory is made of; their size must divide `memory_bytes` and the memory of each cell. */
+  hugepages: Hugepages;
+  /** Its memory is never swapped. Always so for realtime VMs. */
+  memoryLocked: boolean;
+  /** NUMA, as the guest sees it and as placement obeys it. */
+  numa:
+    | NumaSpec
+    | undefined;
+  /** Devices of the host that it gets for itself, 0 to 16 entries with 16 devices in all. */
+  devices: DeviceRequest[];
 }
 
 /** vCPUs of a VM. */
@@ -795,6 +1264,45 @@ export interface CpuSpec {
     | undefined;
   /** libvirt CPU model, "host-model" or "host-passthrough"; empty means host-model on KVM and "max" under emulation. */
   model: string;
+  /** What the vCPUs get of the host's CPUs. */
+  policy: CpuPolicy;
+  /** What dedicated and realtime vCPUs do with hardware threads. Not for shared ones, which take what is free. */
+  smtPolicy: SmtPolicy;
+  /** SCHED_FIFO priority of realtime vCPUs, 1 to 99, higher runs first; 0 means 1. Only for realtime. */
+  realtimePriority: number;
+  /** Threads that serve virtio disks beside the emulator's main thread, 0 to 16; a realtime VM gets a CPU for each. */
+  ioThreads: number;
+}
+
+/** NUMA of a VM. */
+export interface NumaSpec {
+  /** What the guest sees. */
+  topology: NumaTopology;
+  /** For explicit: 1 to 16 cells, whose vCPUs and memory add up to the VM's. Empty otherwise. */
+  cells: NumaCell[];
+  /**
+   * The whole VM is on one NUMA node of the host, or the host is refused; otherwise one node is preferred. With explicit
+   * cells: only with one cell.
+   */
+  oneNodeRequired: boolean;
+}
+
+/** One NUMA node as the guest sees it. */
+export interface NumaCell {
+  /** vCPUs, 1 to 512. The first cell has the first vCPUs. */
+  vcpus: number;
+  /** Bytes, a multiple of 1 MiB and of the page size. */
+  memoryBytes: bigint;
+}
+
+/** Devices of one class that a VM gets passed through. */
+export interface DeviceRequest {
+  /** A class that hosts declare (HostSpec.device_classes), such as "process-bus-nic". Each class once. */
+  class: string;
+  /** 1 to 16; 0 means 1. */
+  count: number;
+  /** Where they must be. */
+  numaPolicy: DeviceNumaPolicy;
 }
 
 /** CPU topology shown to a guest. */
@@ -876,13 +1384,79 @@ export interface PlacementSpec {
   pinnedHost: string;
   /** Preferred hosts, best first. */
   preferredHosts: string[];
-  /** VMs with the same word are never on one host. */
+  /** VMs with the same word are never on one host: the short form of a hard rule APART. */
   antiAffinityGroup: string;
+  /** What it has to do with other VMs, 0 to 16 rules, each group and kind once. */
+  rules: PlacementRule[];
 }
 
 export interface PlacementSpec_HostSelectorEntry {
   key: string;
   value: string;
+}
+
+/** What a VM has to do with the others of a group. */
+export interface PlacementRule {
+  /** VMs with the same word are in the group: up to 63 letters, digits, '-', '_', '.'. */
+  group: string;
+  /** What the rule says. */
+  kind: PlacementRuleKind;
+  /** Kept when it can be; a hard rule refuses the host. */
+  soft: boolean;
+}
+
+/** Exactly what a VM gets of a host. */
+export interface Placement {
+  /** Host name. */
+  host: string;
+  /** The VM's parts, in the order of the guest's cells. */
+  cells: PlacedCell[];
+  /** Of a realtime VM: CPUs of the emulator. Empty: on CPUs that nobody has for itself. */
+  emulatorCpus: number[];
+  /** Of a realtime VM: a CPU for each I/O thread, in order. Empty: as the emulator. */
+  ioThreadCpus: number[];
+  /** In the order of the requests. */
+  devices: PlacedDevice[];
+}
+
+/** A part of a VM on one NUMA node. */
+export interface PlacedCell {
+  /** NUMA node of the host. */
+  numaNode: number;
+  /** vCPUs of this part. The first part has the first vCPUs. */
+  vcpus: number;
+  /** The host CPU of each vCPU of this part, in order; empty for a shared VM, which floats. */
+  cpus: number[];
+  /** Bytes of this NUMA node's memory. */
+  memoryBytes: bigint;
+}
+
+/** A device that a VM gets. */
+export interface PlacedDevice {
+  /** Class that was asked for. */
+  class: string;
+  /** Its address, as in PciDevice. */
+  address: string;
+  /** Its NUMA node; -1 when the platform does not say. */
+  numaNode: number;
+}
+
+/** What the hypervisor really gives a running VM. CPUs are Linux CPU lists of CPUs that exist, such as "2" or "0-3,8". */
+export interface ObservedPlacement {
+  /** Of each vCPU the CPUs that it may run on; "" when it floats. Empty when none is pinned. */
+  vcpuCpus: string[];
+  /** CPUs of the emulator; empty when it floats. */
+  emulatorCpus: string;
+  /** CPUs of each I/O thread; "" when it floats. Empty when none is pinned. */
+  ioThreadCpus: string[];
+  /** NUMA nodes that all its memory is bound to, ascending; empty when it is not bound. */
+  numaNodes: number[];
+  /** SCHED_FIFO priority of the vCPUs; 0 for the normal scheduler. */
+  realtimePriority: number;
+  /** Page size of its memory in bytes; 0 for normal pages. */
+  hugepageBytes: bigint;
+  /** Addresses of the PCI devices that are passed through, in order. */
+  devices: string[];
 }
 
 /** What is observed of a VM. */
@@ -907,6 +1481,16 @@ export interface VmStatus {
   failedStarts: number;
   /** Revision of the spec that it was started with. */
   startedRevision: bigint;
+  /** What was decided for its present epoch; unset while it is on no host, or was started by a version that did not say. */
+  placement:
+    | Placement
+    | undefined;
+  /** What its host's hypervisor really gives it, as last reported; unset while nothing was reported. */
+  observedPlacement:
+    | ObservedPlacement
+    | undefined;
+  /** How the two differ, for people, e.g. after somebody used virsh; empty when they do not. A fault: restart the VM. */
+  placementDrift: string;
 }
 
 /** One disk as it exists. */
@@ -961,6 +1545,8 @@ export interface PlacementPreview {
   host: string;
   /** Every host's verdict. */
   verdicts: HostVerdict[];
+  /** Exactly what it would get there; unset when no host fits. */
+  placement: Placement | undefined;
 }
 
 /** Why a host can or cannot take a VM. */
@@ -969,10 +1555,26 @@ export interface HostVerdict {
   host: string;
   /** True when it fits. */
   fits: boolean;
-  /** The checker that refused, e.g. "memory", and its numbers. */
-  reasons: string[];
-  /** Higher is better; only meaningful when it fits. */
-  score: number;
+  /** Of a host that does not fit: every checker that refused. */
+  refusals: CheckerRefusal[];
+  /** Of a host that fits: what its score is made of. The least sum wins. */
+  scoreParts: ScorePart[];
+}
+
+/** Why a checker refused a host. */
+export interface CheckerRefusal {
+  /** Name of the checker, e.g. "memory". */
+  checker: string;
+  /** Its reason with the numbers, for people. */
+  reason: string;
+}
+
+/** A part of a host's score. */
+export interface ScorePart {
+  /** What it is about, e.g. "fragmentation". */
+  name: string;
+  /** Less is better. */
+  value: number;
 }
 
 /** Asks for one VM. */
@@ -1286,6 +1888,10 @@ function createBaseVmSpec(): VmSpec {
     isolationPolicy: IsolationPolicy.UNSPECIFIED,
     placement: undefined,
     shutdownTimeoutMs: 0,
+    hugepages: Hugepages.HUGEPAGES_UNSPECIFIED,
+    memoryLocked: false,
+    numa: undefined,
+    devices: [],
   };
 }
 
@@ -1338,6 +1944,18 @@ export const VmSpec: MessageFns<VmSpec> = {
     }
     if (message.shutdownTimeoutMs !== 0) {
       writer.uint32(120).int32(message.shutdownTimeoutMs);
+    }
+    if (message.hugepages !== Hugepages.HUGEPAGES_UNSPECIFIED) {
+      writer.uint32(128).int32(hugepagesToNumber(message.hugepages));
+    }
+    if (message.memoryLocked !== false) {
+      writer.uint32(136).bool(message.memoryLocked);
+    }
+    if (message.numa !== undefined) {
+      NumaSpec.encode(message.numa, writer.uint32(146).fork()).join();
+    }
+    for (const v of message.devices) {
+      DeviceRequest.encode(v!, writer.uint32(154).fork()).join();
     }
     return writer;
   },
@@ -1475,6 +2093,38 @@ export const VmSpec: MessageFns<VmSpec> = {
             message.shutdownTimeoutMs = reader.int32();
             continue;
           }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.hugepages = hugepagesFromJSON(reader.int32());
+            continue;
+          }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.memoryLocked = reader.bool();
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.numa = NumaSpec.decode(reader, reader.uint32());
+            continue;
+          }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.devices.push(DeviceRequest.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1536,6 +2186,16 @@ export const VmSpec: MessageFns<VmSpec> = {
         : isSet(object.shutdown_timeout_ms)
         ? globalThis.Number(object.shutdown_timeout_ms)
         : 0,
+      hugepages: isSet(object.hugepages) ? hugepagesFromJSON(object.hugepages) : Hugepages.HUGEPAGES_UNSPECIFIED,
+      memoryLocked: isSet(object.memoryLocked)
+        ? globalThis.Boolean(object.memoryLocked)
+        : isSet(object.memory_locked)
+        ? globalThis.Boolean(object.memory_locked)
+        : false,
+      numa: isSet(object.numa) ? NumaSpec.fromJSON(object.numa) : undefined,
+      devices: globalThis.Array.isArray(object?.devices)
+        ? object.devices.map((e: any) => DeviceRequest.fromJSON(e))
+        : [],
     };
   },
 
@@ -1586,6 +2246,18 @@ export const VmSpec: MessageFns<VmSpec> = {
     if (message.shutdownTimeoutMs !== 0) {
       obj.shutdownTimeoutMs = Math.round(message.shutdownTimeoutMs);
     }
+    if (message.hugepages !== Hugepages.HUGEPAGES_UNSPECIFIED) {
+      obj.hugepages = hugepagesToJSON(message.hugepages);
+    }
+    if (message.memoryLocked !== false) {
+      obj.memoryLocked = message.memoryLocked;
+    }
+    if (message.numa !== undefined) {
+      obj.numa = NumaSpec.toJSON(message.numa);
+    }
+    if (message.devices?.length) {
+      obj.devices = message.devices.map((e) => DeviceRequest.toJSON(e));
+    }
     return obj;
   },
 
@@ -1615,12 +2287,24 @@ export const VmSpec: MessageFns<VmSpec> = {
       ? PlacementSpec.fromPartial(object.placement)
       : undefined;
     message.shutdownTimeoutMs = object.shutdownTimeoutMs ?? 0;
+    message.hugepages = object.hugepages ?? Hugepages.HUGEPAGES_UNSPECIFIED;
+    message.memoryLocked = object.memoryLocked ?? false;
+    message.numa = (object.numa !== undefined && object.numa !== null) ? NumaSpec.fromPartial(object.numa) : undefined;
+    message.devices = object.devices?.map((e) => DeviceRequest.fromPartial(e)) || [];
     return message;
   },
 };
 
 function createBaseCpuSpec(): CpuSpec {
-  return { vcpus: 0, topology: undefined, model: "" };
+  return {
+    vcpus: 0,
+    topology: undefined,
+    model: "",
+    policy: CpuPolicy.UNSPECIFIED,
+    smtPolicy: SmtPolicy.UNSPECIFIED,
+    realtimePriority: 0,
+    ioThreads: 0,
+  };
 }
 
 export const CpuSpec: MessageFns<CpuSpec> = {
@@ -1633,6 +2317,18 @@ export const CpuSpec: MessageFns<CpuSpec> = {
     }
     if (message.model !== "") {
       writer.uint32(26).string(message.model);
+    }
+    if (message.policy !== CpuPolicy.UNSPECIFIED) {
+      writer.uint32(32).int32(cpuPolicyToNumber(message.policy));
+    }
+    if (message.smtPolicy !== SmtPolicy.UNSPECIFIED) {
+      writer.uint32(40).int32(smtPolicyToNumber(message.smtPolicy));
+    }
+    if (message.realtimePriority !== 0) {
+      writer.uint32(48).int32(message.realtimePriority);
+    }
+    if (message.ioThreads !== 0) {
+      writer.uint32(56).int32(message.ioThreads);
     }
     return writer;
   },
@@ -1674,6 +2370,38 @@ export const CpuSpec: MessageFns<CpuSpec> = {
             message.model = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.policy = cpuPolicyFromJSON(reader.int32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.smtPolicy = smtPolicyFromJSON(reader.int32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.realtimePriority = reader.int32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.ioThreads = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1691,6 +2419,22 @@ export const CpuSpec: MessageFns<CpuSpec> = {
       vcpus: isSet(object.vcpus) ? globalThis.Number(object.vcpus) : 0,
       topology: isSet(object.topology) ? CpuTopology.fromJSON(object.topology) : undefined,
       model: isSet(object.model) ? globalThis.String(object.model) : "",
+      policy: isSet(object.policy) ? cpuPolicyFromJSON(object.policy) : CpuPolicy.UNSPECIFIED,
+      smtPolicy: isSet(object.smtPolicy)
+        ? smtPolicyFromJSON(object.smtPolicy)
+        : isSet(object.smt_policy)
+        ? smtPolicyFromJSON(object.smt_policy)
+        : SmtPolicy.UNSPECIFIED,
+      realtimePriority: isSet(object.realtimePriority)
+        ? globalThis.Number(object.realtimePriority)
+        : isSet(object.realtime_priority)
+        ? globalThis.Number(object.realtime_priority)
+        : 0,
+      ioThreads: isSet(object.ioThreads)
+        ? globalThis.Number(object.ioThreads)
+        : isSet(object.io_threads)
+        ? globalThis.Number(object.io_threads)
+        : 0,
     };
   },
 
@@ -1705,6 +2449,18 @@ export const CpuSpec: MessageFns<CpuSpec> = {
     if (message.model !== "") {
       obj.model = message.model;
     }
+    if (message.policy !== CpuPolicy.UNSPECIFIED) {
+      obj.policy = cpuPolicyToJSON(message.policy);
+    }
+    if (message.smtPolicy !== SmtPolicy.UNSPECIFIED) {
+      obj.smtPolicy = smtPolicyToJSON(message.smtPolicy);
+    }
+    if (message.realtimePriority !== 0) {
+      obj.realtimePriority = Math.round(message.realtimePriority);
+    }
+    if (message.ioThreads !== 0) {
+      obj.ioThreads = Math.round(message.ioThreads);
+    }
     return obj;
   },
 
@@ -1718,6 +2474,314 @@ export const CpuSpec: MessageFns<CpuSpec> = {
       ? CpuTopology.fromPartial(object.topology)
       : undefined;
     message.model = object.model ?? "";
+    message.policy = object.policy ?? CpuPolicy.UNSPECIFIED;
+    message.smtPolicy = object.smtPolicy ?? SmtPolicy.UNSPECIFIED;
+    message.realtimePriority = object.realtimePriority ?? 0;
+    message.ioThreads = object.ioThreads ?? 0;
+    return message;
+  },
+};
+
+function createBaseNumaSpec(): NumaSpec {
+  return { topology: NumaTopology.UNSPECIFIED, cells: [], oneNodeRequired: false };
+}
+
+export const NumaSpec: MessageFns<NumaSpec> = {
+  encode(message: NumaSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.topology !== NumaTopology.UNSPECIFIED) {
+      writer.uint32(8).int32(numaTopologyToNumber(message.topology));
+    }
+    for (const v of message.cells) {
+      NumaCell.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.oneNodeRequired !== false) {
+      writer.uint32(24).bool(message.oneNodeRequired);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NumaSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNumaSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.topology = numaTopologyFromJSON(reader.int32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.cells.push(NumaCell.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.oneNodeRequired = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NumaSpec {
+    return {
+      topology: isSet(object.topology) ? numaTopologyFromJSON(object.topology) : NumaTopology.UNSPECIFIED,
+      cells: globalThis.Array.isArray(object?.cells) ? object.cells.map((e: any) => NumaCell.fromJSON(e)) : [],
+      oneNodeRequired: isSet(object.oneNodeRequired)
+        ? globalThis.Boolean(object.oneNodeRequired)
+        : isSet(object.one_node_required)
+        ? globalThis.Boolean(object.one_node_required)
+        : false,
+    };
+  },
+
+  toJSON(message: NumaSpec): unknown {
+    const obj: any = {};
+    if (message.topology !== NumaTopology.UNSPECIFIED) {
+      obj.topology = numaTopologyToJSON(message.topology);
+    }
+    if (message.cells?.length) {
+      obj.cells = message.cells.map((e) => NumaCell.toJSON(e));
+    }
+    if (message.oneNodeRequired !== false) {
+      obj.oneNodeRequired = message.oneNodeRequired;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NumaSpec>): NumaSpec {
+    return NumaSpec.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NumaSpec>): NumaSpec {
+    const message = createBaseNumaSpec();
+    message.topology = object.topology ?? NumaTopology.UNSPECIFIED;
+    message.cells = object.cells?.map((e) => NumaCell.fromPartial(e)) || [];
+    message.oneNodeRequired = object.oneNodeRequired ?? false;
+    return message;
+  },
+};
+
+function createBaseNumaCell(): NumaCell {
+  return { vcpus: 0, memoryBytes: 0n };
+}
+
+export const NumaCell: MessageFns<NumaCell> = {
+  encode(message: NumaCell, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.vcpus !== 0) {
+      writer.uint32(8).int32(message.vcpus);
+    }
+    if (message.memoryBytes !== 0n) {
+      if (BigInt.asIntN(64, message.memoryBytes) !== message.memoryBytes) {
+        throw new globalThis.Error("value provided for field message.memoryBytes of type int64 too large");
+      }
+      writer.uint32(16).int64(message.memoryBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NumaCell {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNumaCell();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.vcpus = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.memoryBytes = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NumaCell {
+    return {
+      vcpus: isSet(object.vcpus) ? globalThis.Number(object.vcpus) : 0,
+      memoryBytes: isSet(object.memoryBytes)
+        ? BigInt(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? BigInt(object.memory_bytes)
+        : 0n,
+    };
+  },
+
+  toJSON(message: NumaCell): unknown {
+    const obj: any = {};
+    if (message.vcpus !== 0) {
+      obj.vcpus = Math.round(message.vcpus);
+    }
+    if (message.memoryBytes !== 0n) {
+      obj.memoryBytes = message.memoryBytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NumaCell>): NumaCell {
+    return NumaCell.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NumaCell>): NumaCell {
+    const message = createBaseNumaCell();
+    message.vcpus = object.vcpus ?? 0;
+    message.memoryBytes = (object.memoryBytes !== undefined && object.memoryBytes !== null)
+      ? BigInt(object.memoryBytes)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseDeviceRequest(): DeviceRequest {
+  return { class: "", count: 0, numaPolicy: DeviceNumaPolicy.UNSPECIFIED };
+}
+
+export const DeviceRequest: MessageFns<DeviceRequest> = {
+  encode(message: DeviceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.class !== "") {
+      writer.uint32(10).string(message.class);
+    }
+    if (message.count !== 0) {
+      writer.uint32(16).int32(message.count);
+    }
+    if (message.numaPolicy !== DeviceNumaPolicy.UNSPECIFIED) {
+      writer.uint32(24).int32(deviceNumaPolicyToNumber(message.numaPolicy));
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeviceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeviceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.class = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.count = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.numaPolicy = deviceNumaPolicyFromJSON(reader.int32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeviceRequest {
+    return {
+      class: isSet(object.class) ? globalThis.String(object.class) : "",
+      count: isSet(object.count) ? globalThis.Number(object.count) : 0,
+      numaPolicy: isSet(object.numaPolicy)
+        ? deviceNumaPolicyFromJSON(object.numaPolicy)
+        : isSet(object.numa_policy)
+        ? deviceNumaPolicyFromJSON(object.numa_policy)
+        : DeviceNumaPolicy.UNSPECIFIED,
+    };
+  },
+
+  toJSON(message: DeviceRequest): unknown {
+    const obj: any = {};
+    if (message.class !== "") {
+      obj.class = message.class;
+    }
+    if (message.count !== 0) {
+      obj.count = Math.round(message.count);
+    }
+    if (message.numaPolicy !== DeviceNumaPolicy.UNSPECIFIED) {
+      obj.numaPolicy = deviceNumaPolicyToJSON(message.numaPolicy);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DeviceRequest>): DeviceRequest {
+    return DeviceRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeviceRequest>): DeviceRequest {
+    const message = createBaseDeviceRequest();
+    message.class = object.class ?? "";
+    message.count = object.count ?? 0;
+    message.numaPolicy = object.numaPolicy ?? DeviceNumaPolicy.UNSPECIFIED;
     return message;
   },
 };
@@ -2364,7 +3428,7 @@ export const HaSpec: MessageFns<HaSpec> = {
 };
 
 function createBasePlacementSpec(): PlacementSpec {
-  return { hostSelector: {}, pinnedHost: "", preferredHosts: [], antiAffinityGroup: "" };
+  return { hostSelector: {}, pinnedHost: "", preferredHosts: [], antiAffinityGroup: "", rules: [] };
 }
 
 export const PlacementSpec: MessageFns<PlacementSpec> = {
@@ -2380,6 +3444,9 @@ export const PlacementSpec: MessageFns<PlacementSpec> = {
     }
     if (message.antiAffinityGroup !== "") {
       writer.uint32(34).string(message.antiAffinityGroup);
+    }
+    for (const v of message.rules) {
+      PlacementRule.encode(v!, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -2430,6 +3497,14 @@ export const PlacementSpec: MessageFns<PlacementSpec> = {
             }
 
             message.antiAffinityGroup = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.rules.push(PlacementRule.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -2488,6 +3563,9 @@ export const PlacementSpec: MessageFns<PlacementSpec> = {
         : isSet(object.anti_affinity_group)
         ? globalThis.String(object.anti_affinity_group)
         : "",
+      rules: globalThis.Array.isArray(object?.rules)
+        ? object.rules.map((e: any) => PlacementRule.fromJSON(e))
+        : [],
     };
   },
 
@@ -2511,6 +3589,9 @@ export const PlacementSpec: MessageFns<PlacementSpec> = {
     if (message.antiAffinityGroup !== "") {
       obj.antiAffinityGroup = message.antiAffinityGroup;
     }
+    if (message.rules?.length) {
+      obj.rules = message.rules.map((e) => PlacementRule.toJSON(e));
+    }
     return obj;
   },
 
@@ -2531,6 +3612,7 @@ export const PlacementSpec: MessageFns<PlacementSpec> = {
     message.pinnedHost = object.pinnedHost ?? "";
     message.preferredHosts = object.preferredHosts?.map((e) => e) || [];
     message.antiAffinityGroup = object.antiAffinityGroup ?? "";
+    message.rules = object.rules?.map((e) => PlacementRule.fromPartial(e)) || [];
     return message;
   },
 };
@@ -2620,6 +3702,745 @@ export const PlacementSpec_HostSelectorEntry: MessageFns<PlacementSpec_HostSelec
   },
 };
 
+function createBasePlacementRule(): PlacementRule {
+  return { group: "", kind: PlacementRuleKind.UNSPECIFIED, soft: false };
+}
+
+export const PlacementRule: MessageFns<PlacementRule> = {
+  encode(message: PlacementRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.group !== "") {
+      writer.uint32(10).string(message.group);
+    }
+    if (message.kind !== PlacementRuleKind.UNSPECIFIED) {
+      writer.uint32(16).int32(placementRuleKindToNumber(message.kind));
+    }
+    if (message.soft !== false) {
+      writer.uint32(24).bool(message.soft);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlacementRule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlacementRule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.group = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.kind = placementRuleKindFromJSON(reader.int32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.soft = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlacementRule {
+    return {
+      group: isSet(object.group) ? globalThis.String(object.group) : "",
+      kind: isSet(object.kind) ? placementRuleKindFromJSON(object.kind) : PlacementRuleKind.UNSPECIFIED,
+      soft: isSet(object.soft) ? globalThis.Boolean(object.soft) : false,
+    };
+  },
+
+  toJSON(message: PlacementRule): unknown {
+    const obj: any = {};
+    if (message.group !== "") {
+      obj.group = message.group;
+    }
+    if (message.kind !== PlacementRuleKind.UNSPECIFIED) {
+      obj.kind = placementRuleKindToJSON(message.kind);
+    }
+    if (message.soft !== false) {
+      obj.soft = message.soft;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlacementRule>): PlacementRule {
+    return PlacementRule.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlacementRule>): PlacementRule {
+    const message = createBasePlacementRule();
+    message.group = object.group ?? "";
+    message.kind = object.kind ?? PlacementRuleKind.UNSPECIFIED;
+    message.soft = object.soft ?? false;
+    return message;
+  },
+};
+
+function createBasePlacement(): Placement {
+  return { host: "", cells: [], emulatorCpus: [], ioThreadCpus: [], devices: [] };
+}
+
+export const Placement: MessageFns<Placement> = {
+  encode(message: Placement, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.host !== "") {
+      writer.uint32(10).string(message.host);
+    }
+    for (const v of message.cells) {
+      PlacedCell.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.emulatorCpus.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.emulatorCpus) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    if (message.ioThreadCpus.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.ioThreadCpus) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    for (const v of message.devices) {
+      PlacedDevice.encode(v!, writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Placement {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlacement();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.cells.push(PlacedCell.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag === 24) {
+              message.emulatorCpus.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 26) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.emulatorCpus.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 4: {
+            if (tag === 32) {
+              message.ioThreadCpus.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 34) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.ioThreadCpus.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.devices.push(PlacedDevice.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Placement {
+    return {
+      host: isSet(object.host) ? globalThis.String(object.host) : "",
+      cells: globalThis.Array.isArray(object?.cells) ? object.cells.map((e: any) => PlacedCell.fromJSON(e)) : [],
+      emulatorCpus: globalThis.Array.isArray(object?.emulatorCpus)
+        ? object.emulatorCpus.map((e: any) => globalThis.Number(e))
+        : globalThis.Array.isArray(object?.emulator_cpus)
+        ? object.emulator_cpus.map((e: any) => globalThis.Number(e))
+        : [],
+      ioThreadCpus: globalThis.Array.isArray(object?.ioThreadCpus)
+        ? object.ioThreadCpus.map((e: any) => globalThis.Number(e))
+        : globalThis.Array.isArray(object?.io_thread_cpus)
+        ? object.io_thread_cpus.map((e: any) => globalThis.Number(e))
+        : [],
+      devices: globalThis.Array.isArray(object?.devices)
+        ? object.devices.map((e: any) => PlacedDevice.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: Placement): unknown {
+    const obj: any = {};
+    if (message.host !== "") {
+      obj.host = message.host;
+    }
+    if (message.cells?.length) {
+      obj.cells = message.cells.map((e) => PlacedCell.toJSON(e));
+    }
+    if (message.emulatorCpus?.length) {
+      obj.emulatorCpus = message.emulatorCpus.map((e) => Math.round(e));
+    }
+    if (message.ioThreadCpus?.length) {
+      obj.ioThreadCpus = message.ioThreadCpus.map((e) => Math.round(e));
+    }
+    if (message.devices?.length) {
+      obj.devices = message.devices.map((e) => PlacedDevice.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Placement>): Placement {
+    return Placement.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Placement>): Placement {
+    const message = createBasePlacement();
+    message.host = object.host ?? "";
+    message.cells = object.cells?.map((e) => PlacedCell.fromPartial(e)) || [];
+    message.emulatorCpus = object.emulatorCpus?.map((e) => e) || [];
+    message.ioThreadCpus = object.ioThreadCpus?.map((e) => e) || [];
+    message.devices = object.devices?.map((e) => PlacedDevice.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBasePlacedCell(): PlacedCell {
+  return { numaNode: 0, vcpus: 0, cpus: [], memoryBytes: 0n };
+}
+
+export const PlacedCell: MessageFns<PlacedCell> = {
+  encode(message: PlacedCell, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.numaNode !== 0) {
+      writer.uint32(8).int32(message.numaNode);
+    }
+    if (message.vcpus !== 0) {
+      writer.uint32(16).int32(message.vcpus);
+    }
+    if (message.cpus.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.cpus) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    if (message.memoryBytes !== 0n) {
+      if (BigInt.asIntN(64, message.memoryBytes) !== message.memoryBytes) {
+        throw new globalThis.Error("value provided for field message.memoryBytes of type int64 too large");
+      }
+      writer.uint32(32).int64(message.memoryBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlacedCell {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlacedCell();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.numaNode = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.vcpus = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag === 24) {
+              message.cpus.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 26) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.cpus.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.memoryBytes = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlacedCell {
+    return {
+      numaNode: isSet(object.numaNode)
+        ? globalThis.Number(object.numaNode)
+        : isSet(object.numa_node)
+        ? globalThis.Number(object.numa_node)
+        : 0,
+      vcpus: isSet(object.vcpus) ? globalThis.Number(object.vcpus) : 0,
+      cpus: globalThis.Array.isArray(object?.cpus) ? object.cpus.map((e: any) => globalThis.Number(e)) : [],
+      memoryBytes: isSet(object.memoryBytes)
+        ? BigInt(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? BigInt(object.memory_bytes)
+        : 0n,
+    };
+  },
+
+  toJSON(message: PlacedCell): unknown {
+    const obj: any = {};
+    if (message.numaNode !== 0) {
+      obj.numaNode = Math.round(message.numaNode);
+    }
+    if (message.vcpus !== 0) {
+      obj.vcpus = Math.round(message.vcpus);
+    }
+    if (message.cpus?.length) {
+      obj.cpus = message.cpus.map((e) => Math.round(e));
+    }
+    if (message.memoryBytes !== 0n) {
+      obj.memoryBytes = message.memoryBytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlacedCell>): PlacedCell {
+    return PlacedCell.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlacedCell>): PlacedCell {
+    const message = createBasePlacedCell();
+    message.numaNode = object.numaNode ?? 0;
+    message.vcpus = object.vcpus ?? 0;
+    message.cpus = object.cpus?.map((e) => e) || [];
+    message.memoryBytes = (object.memoryBytes !== undefined && object.memoryBytes !== null)
+      ? BigInt(object.memoryBytes)
+      : 0n;
+    return message;
+  },
+};
+
+function createBasePlacedDevice(): PlacedDevice {
+  return { class: "", address: "", numaNode: 0 };
+}
+
+export const PlacedDevice: MessageFns<PlacedDevice> = {
+  encode(message: PlacedDevice, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.class !== "") {
+      writer.uint32(10).string(message.class);
+    }
+    if (message.address !== "") {
+      writer.uint32(18).string(message.address);
+    }
+    if (message.numaNode !== 0) {
+      writer.uint32(24).int32(message.numaNode);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlacedDevice {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlacedDevice();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.class = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.numaNode = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlacedDevice {
+    return {
+      class: isSet(object.class) ? globalThis.String(object.class) : "",
+      address: isSet(object.address) ? globalThis.String(object.address) : "",
+      numaNode: isSet(object.numaNode)
+        ? globalThis.Number(object.numaNode)
+        : isSet(object.numa_node)
+        ? globalThis.Number(object.numa_node)
+        : 0,
+    };
+  },
+
+  toJSON(message: PlacedDevice): unknown {
+    const obj: any = {};
+    if (message.class !== "") {
+      obj.class = message.class;
+    }
+    if (message.address !== "") {
+      obj.address = message.address;
+    }
+    if (message.numaNode !== 0) {
+      obj.numaNode = Math.round(message.numaNode);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlacedDevice>): PlacedDevice {
+    return PlacedDevice.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlacedDevice>): PlacedDevice {
+    const message = createBasePlacedDevice();
+    message.class = object.class ?? "";
+    message.address = object.address ?? "";
+    message.numaNode = object.numaNode ?? 0;
+    return message;
+  },
+};
+
+function createBaseObservedPlacement(): ObservedPlacement {
+  return {
+    vcpuCpus: [],
+    emulatorCpus: "",
+    ioThreadCpus: [],
+    numaNodes: [],
+    realtimePriority: 0,
+    hugepageBytes: 0n,
+    devices: [],
+  };
+}
+
+export const ObservedPlacement: MessageFns<ObservedPlacement> = {
+  encode(message: ObservedPlacement, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.vcpuCpus) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.emulatorCpus !== "") {
+      writer.uint32(18).string(message.emulatorCpus);
+    }
+    for (const v of message.ioThreadCpus) {
+      writer.uint32(26).string(v!);
+    }
+    if (message.numaNodes.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.numaNodes) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    if (message.realtimePriority !== 0) {
+      writer.uint32(40).int32(message.realtimePriority);
+    }
+    if (message.hugepageBytes !== 0n) {
+      if (BigInt.asIntN(64, message.hugepageBytes) !== message.hugepageBytes) {
+        throw new globalThis.Error("value provided for field message.hugepageBytes of type int64 too large");
+      }
+      writer.uint32(48).int64(message.hugepageBytes);
+    }
+    for (const v of message.devices) {
+      writer.uint32(58).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ObservedPlacement {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseObservedPlacement();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.vcpuCpus.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.emulatorCpus = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.ioThreadCpus.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag === 32) {
+              message.numaNodes.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 34) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.numaNodes.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.realtimePriority = reader.int32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.hugepageBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.devices.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ObservedPlacement {
+    return {
+      vcpuCpus: globalThis.Array.isArray(object?.vcpuCpus)
+        ? object.vcpuCpus.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.vcpu_cpus)
+        ? object.vcpu_cpus.map((e: any) => globalThis.String(e))
+        : [],
+      emulatorCpus: isSet(object.emulatorCpus)
+        ? globalThis.String(object.emulatorCpus)
+        : isSet(object.emulator_cpus)
+        ? globalThis.String(object.emulator_cpus)
+        : "",
+      ioThreadCpus: globalThis.Array.isArray(object?.ioThreadCpus)
+        ? object.ioThreadCpus.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.io_thread_cpus)
+        ? object.io_thread_cpus.map((e: any) => globalThis.String(e))
+        : [],
+      numaNodes: globalThis.Array.isArray(object?.numaNodes)
+        ? object.numaNodes.map((e: any) => globalThis.Number(e))
+        : globalThis.Array.isArray(object?.numa_nodes)
+        ? object.numa_nodes.map((e: any) => globalThis.Number(e))
+        : [],
+      realtimePriority: isSet(object.realtimePriority)
+        ? globalThis.Number(object.realtimePriority)
+        : isSet(object.realtime_priority)
+        ? globalThis.Number(object.realtime_priority)
+        : 0,
+      hugepageBytes: isSet(object.hugepageBytes)
+        ? BigInt(object.hugepageBytes)
+        : isSet(object.hugepage_bytes)
+        ? BigInt(object.hugepage_bytes)
+        : 0n,
+      devices: globalThis.Array.isArray(object?.devices)
+        ? object.devices.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ObservedPlacement): unknown {
+    const obj: any = {};
+    if (message.vcpuCpus?.length) {
+      obj.vcpuCpus = message.vcpuCpus;
+    }
+    if (message.emulatorCpus !== "") {
+      obj.emulatorCpus = message.emulatorCpus;
+    }
+    if (message.ioThreadCpus?.length) {
+      obj.ioThreadCpus = message.ioThreadCpus;
+    }
+    if (message.numaNodes?.length) {
+      obj.numaNodes = message.numaNodes.map((e) => Math.round(e));
+    }
+    if (message.realtimePriority !== 0) {
+      obj.realtimePriority = Math.round(message.realtimePriority);
+    }
+    if (message.hugepageBytes !== 0n) {
+      obj.hugepageBytes = message.hugepageBytes.toString();
+    }
+    if (message.devices?.length) {
+      obj.devices = message.devices;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ObservedPlacement>): ObservedPlacement {
+    return ObservedPlacement.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ObservedPlacement>): ObservedPlacement {
+    const message = createBaseObservedPlacement();
+    message.vcpuCpus = object.vcpuCpus?.map((e) => e) || [];
+    message.emulatorCpus = object.emulatorCpus ?? "";
+    message.ioThreadCpus = object.ioThreadCpus?.map((e) => e) || [];
+    message.numaNodes = object.numaNodes?.map((e) => e) || [];
+    message.realtimePriority = object.realtimePriority ?? 0;
+    message.hugepageBytes = (object.hugepageBytes !== undefined && object.hugepageBytes !== null)
+      ? BigInt(object.hugepageBytes)
+      : 0n;
+    message.devices = object.devices?.map((e) => e) || [];
+    return message;
+  },
+};
+
 function createBaseVmStatus(): VmStatus {
   return {
     phase: VmPhase.UNSPECIFIED,
@@ -2631,6 +4452,9 @@ function createBaseVmStatus(): VmStatus {
     restartNeeded: false,
     failedStarts: 0,
     startedRevision: 0n,
+    placement: undefined,
+    observedPlacement: undefined,
+    placementDrift: "",
   };
 }
 
@@ -2668,6 +4492,15 @@ export const VmStatus: MessageFns<VmStatus> = {
         throw new globalThis.Error("value provided for field message.startedRevision of type int64 too large");
       }
       writer.uint32(72).int64(message.startedRevision);
+    }
+    if (message.placement !== undefined) {
+      Placement.encode(message.placement, writer.uint32(82).fork()).join();
+    }
+    if (message.observedPlacement !== undefined) {
+      ObservedPlacement.encode(message.observedPlacement, writer.uint32(90).fork()).join();
+    }
+    if (message.placementDrift !== "") {
+      writer.uint32(98).string(message.placementDrift);
     }
     return writer;
   },
@@ -2757,6 +4590,30 @@ export const VmStatus: MessageFns<VmStatus> = {
             message.startedRevision = reader.int64() as bigint;
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.placement = Placement.decode(reader, reader.uint32());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.observedPlacement = ObservedPlacement.decode(reader, reader.uint32());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.placementDrift = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2796,6 +4653,17 @@ export const VmStatus: MessageFns<VmStatus> = {
         : isSet(object.started_revision)
         ? BigInt(object.started_revision)
         : 0n,
+      placement: isSet(object.placement) ? Placement.fromJSON(object.placement) : undefined,
+      observedPlacement: isSet(object.observedPlacement)
+        ? ObservedPlacement.fromJSON(object.observedPlacement)
+        : isSet(object.observed_placement)
+        ? ObservedPlacement.fromJSON(object.observed_placement)
+        : undefined,
+      placementDrift: isSet(object.placementDrift)
+        ? globalThis.String(object.placementDrift)
+        : isSet(object.placement_drift)
+        ? globalThis.String(object.placement_drift)
+        : "",
     };
   },
 
@@ -2828,6 +4696,15 @@ export const VmStatus: MessageFns<VmStatus> = {
     if (message.startedRevision !== 0n) {
       obj.startedRevision = message.startedRevision.toString();
     }
+    if (message.placement !== undefined) {
+      obj.placement = Placement.toJSON(message.placement);
+    }
+    if (message.observedPlacement !== undefined) {
+      obj.observedPlacement = ObservedPlacement.toJSON(message.observedPlacement);
+    }
+    if (message.placementDrift !== "") {
+      obj.placementDrift = message.placementDrift;
+    }
     return obj;
   },
 
@@ -2847,6 +4724,13 @@ export const VmStatus: MessageFns<VmStatus> = {
     message.startedRevision = (object.startedRevision !== undefined && object.startedRevision !== null)
       ? BigInt(object.startedRevision)
       : 0n;
+    message.placement = (object.placement !== undefined && object.placement !== null)
+      ? Placement.fromPartial(object.placement)
+      : undefined;
+    message.observedPlacement = (object.observedPlacement !== undefined && object.observedPlacement !== null)
+      ? ObservedPlacement.fromPartial(object.observedPlacement)
+      : undefined;
+    message.placementDrift = object.placementDrift ?? "";
     return message;
   },
 };
@@ -3300,7 +5184,7 @@ export const CreateVmResponse: MessageFns<CreateVmResponse> = {
 };
 
 function createBasePlacementPreview(): PlacementPreview {
-  return { host: "", verdicts: [] };
+  return { host: "", verdicts: [], placement: undefined };
 }
 
 export const PlacementPreview: MessageFns<PlacementPreview> = {
@@ -3310,6 +5194,9 @@ export const PlacementPreview: MessageFns<PlacementPreview> = {
     }
     for (const v of message.verdicts) {
       HostVerdict.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.placement !== undefined) {
+      Placement.encode(message.placement, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -3343,6 +5230,14 @@ export const PlacementPreview: MessageFns<PlacementPreview> = {
             message.verdicts.push(HostVerdict.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.placement = Placement.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3361,6 +5256,7 @@ export const PlacementPreview: MessageFns<PlacementPreview> = {
       verdicts: globalThis.Array.isArray(object?.verdicts)
         ? object.verdicts.map((e: any) => HostVerdict.fromJSON(e))
         : [],
+      placement: isSet(object.placement) ? Placement.fromJSON(object.placement) : undefined,
     };
   },
 
@@ -3372,6 +5268,9 @@ export const PlacementPreview: MessageFns<PlacementPreview> = {
     if (message.verdicts?.length) {
       obj.verdicts = message.verdicts.map((e) => HostVerdict.toJSON(e));
     }
+    if (message.placement !== undefined) {
+      obj.placement = Placement.toJSON(message.placement);
+    }
     return obj;
   },
 
@@ -3382,12 +5281,15 @@ export const PlacementPreview: MessageFns<PlacementPreview> = {
     const message = createBasePlacementPreview();
     message.host = object.host ?? "";
     message.verdicts = object.verdicts?.map((e) => HostVerdict.fromPartial(e)) || [];
+    message.placement = (object.placement !== undefined && object.placement !== null)
+      ? Placement.fromPartial(object.placement)
+      : undefined;
     return message;
   },
 };
 
 function createBaseHostVerdict(): HostVerdict {
-  return { host: "", fits: false, reasons: [], score: 0 };
+  return { host: "", fits: false, refusals: [], scoreParts: [] };
 }
 
 export const HostVerdict: MessageFns<HostVerdict> = {
@@ -3398,11 +5300,11 @@ export const HostVerdict: MessageFns<HostVerdict> = {
     if (message.fits !== false) {
       writer.uint32(16).bool(message.fits);
     }
-    for (const v of message.reasons) {
-      writer.uint32(26).string(v!);
+    for (const v of message.refusals) {
+      CheckerRefusal.encode(v!, writer.uint32(42).fork()).join();
     }
-    if (message.score !== 0) {
-      writer.uint32(33).double(message.score);
+    for (const v of message.scoreParts) {
+      ScorePart.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -3436,20 +5338,20 @@ export const HostVerdict: MessageFns<HostVerdict> = {
             message.fits = reader.bool();
             continue;
           }
-          case 3: {
-            if (tag !== 26) {
+          case 5: {
+            if (tag !== 42) {
               break;
             }
 
-            message.reasons.push(reader.string());
+            message.refusals.push(CheckerRefusal.decode(reader, reader.uint32()));
             continue;
           }
-          case 4: {
-            if (tag !== 33) {
+          case 6: {
+            if (tag !== 50) {
               break;
             }
 
-            message.score = reader.double();
+            message.scoreParts.push(ScorePart.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -3468,8 +5370,14 @@ export const HostVerdict: MessageFns<HostVerdict> = {
     return {
       host: isSet(object.host) ? globalThis.String(object.host) : "",
       fits: isSet(object.fits) ? globalThis.Boolean(object.fits) : false,
-      reasons: globalThis.Array.isArray(object?.reasons) ? object.reasons.map((e: any) => globalThis.String(e)) : [],
-      score: isSet(object.score) ? globalThis.Number(object.score) : 0,
+      refusals: globalThis.Array.isArray(object?.refusals)
+        ? object.refusals.map((e: any) => CheckerRefusal.fromJSON(e))
+        : [],
+      scoreParts: globalThis.Array.isArray(object?.scoreParts)
+        ? object.scoreParts.map((e: any) => ScorePart.fromJSON(e))
+        : globalThis.Array.isArray(object?.score_parts)
+        ? object.score_parts.map((e: any) => ScorePart.fromJSON(e))
+        : [],
     };
   },
 
@@ -3481,11 +5389,11 @@ export const HostVerdict: MessageFns<HostVerdict> = {
     if (message.fits !== false) {
       obj.fits = message.fits;
     }
-    if (message.reasons?.length) {
-      obj.reasons = message.reasons;
+    if (message.refusals?.length) {
+      obj.refusals = message.refusals.map((e) => CheckerRefusal.toJSON(e));
     }
-    if (message.score !== 0) {
-      obj.score = floatToJson(message.score);
+    if (message.scoreParts?.length) {
+      obj.scoreParts = message.scoreParts.map((e) => ScorePart.toJSON(e));
     }
     return obj;
   },
@@ -3497,8 +5405,178 @@ export const HostVerdict: MessageFns<HostVerdict> = {
     const message = createBaseHostVerdict();
     message.host = object.host ?? "";
     message.fits = object.fits ?? false;
-    message.reasons = object.reasons?.map((e) => e) || [];
-    message.score = object.score ?? 0;
+    message.refusals = object.refusals?.map((e) => CheckerRefusal.fromPartial(e)) || [];
+    message.scoreParts = object.scoreParts?.map((e) => ScorePart.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseCheckerRefusal(): CheckerRefusal {
+  return { checker: "", reason: "" };
+}
+
+export const CheckerRefusal: MessageFns<CheckerRefusal> = {
+  encode(message: CheckerRefusal, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.checker !== "") {
+      writer.uint32(10).string(message.checker);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CheckerRefusal {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCheckerRefusal();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.checker = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CheckerRefusal {
+    return {
+      checker: isSet(object.checker) ? globalThis.String(object.checker) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+    };
+  },
+
+  toJSON(message: CheckerRefusal): unknown {
+    const obj: any = {};
+    if (message.checker !== "") {
+      obj.checker = message.checker;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CheckerRefusal>): CheckerRefusal {
+    return CheckerRefusal.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CheckerRefusal>): CheckerRefusal {
+    const message = createBaseCheckerRefusal();
+    message.checker = object.checker ?? "";
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseScorePart(): ScorePart {
+  return { name: "", value: 0 };
+}
+
+export const ScorePart: MessageFns<ScorePart> = {
+  encode(message: ScorePart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.value !== 0) {
+      writer.uint32(17).double(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScorePart {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScorePart();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.value = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ScorePart {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      value: isSet(object.value) ? globalThis.Number(object.value) : 0,
+    };
+  },
+
+  toJSON(message: ScorePart): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.value !== 0) {
+      obj.value = floatToJson(message.value);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ScorePart>): ScorePart {
+    return ScorePart.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ScorePart>): ScorePart {
+    const message = createBaseScorePart();
+    message.name = object.name ?? "";
+    message.value = object.value ?? 0;
     return message;
   },
 };

@@ -19,6 +19,10 @@ import {
   hostRoleToNumber,
 } from "../../v1/host.ts";
 import {
+  CpuPolicy,
+  cpuPolicyFromJSON,
+  cpuPolicyToJSON,
+  cpuPolicyToNumber,
   CpuTopology,
   DiskBus,
   diskBusFromJSON,
@@ -32,6 +36,10 @@ import {
   firmwareFromJSON,
   firmwareToJSON,
   firmwareToNumber,
+  Hugepages,
+  hugepagesFromJSON,
+  hugepagesToJSON,
+  hugepagesToNumber,
   IsolationPolicy,
   isolationPolicyFromJSON,
   isolationPolicyToJSON,
@@ -44,6 +52,8 @@ import {
   nicModelFromJSON,
   nicModelToJSON,
   nicModelToNumber,
+  ObservedPlacement,
+  Placement,
   WatchdogAction,
   watchdogActionFromJSON,
   watchdogActionToJSON,
@@ -504,6 +514,8 @@ export interface DomainReport {
   endReason: EndReason;
   /** For people. */
   message: string;
+  /** What the hypervisor gives it; looked at when it comes up and every now and then, unset while that was not done. */
+  placement: ObservedPlacement | undefined;
 }
 
 /** What shall be on a host. */
@@ -581,6 +593,22 @@ export interface DomainSpec {
     | undefined;
   /** Spec revision, kept in the domain's metadata. */
   specRevision: bigint;
+  /** What it gets of this host, decided with its epoch. Unset: nothing is pinned. */
+  placement:
+    | Placement
+    | undefined;
+  /** What its vCPUs get. */
+  cpuPolicy: CpuPolicy;
+  /** SCHED_FIFO priority, 1 to 99; 0 unless realtime. */
+  realtimePriority: number;
+  /** Threads that serve virtio disks, 0 to 16. */
+  ioThreads: number;
+  /** Pages that its memory is made of. */
+  hugepages: Hugepages;
+  /** Its memory is never swapped. */
+  memoryLocked: boolean;
+  /** The guest sees the cells of the placement as NUMA nodes. */
+  guestNuma: boolean;
 }
 
 /** A disk to attach. */
@@ -1668,7 +1696,14 @@ export const StatePosition: MessageFns<StatePosition> = {
 };
 
 function createBaseDomainReport(): DomainReport {
-  return { vmId: "", epoch: 0n, state: DomainState.UNSPECIFIED, endReason: EndReason.UNSPECIFIED, message: "" };
+  return {
+    vmId: "",
+    epoch: 0n,
+    state: DomainState.UNSPECIFIED,
+    endReason: EndReason.UNSPECIFIED,
+    message: "",
+    placement: undefined,
+  };
 }
 
 export const DomainReport: MessageFns<DomainReport> = {
@@ -1690,6 +1725,9 @@ export const DomainReport: MessageFns<DomainReport> = {
     }
     if (message.message !== "") {
       writer.uint32(42).string(message.message);
+    }
+    if (message.placement !== undefined) {
+      ObservedPlacement.encode(message.placement, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -1747,6 +1785,14 @@ export const DomainReport: MessageFns<DomainReport> = {
             message.message = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.placement = ObservedPlacement.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1774,6 +1820,7 @@ export const DomainReport: MessageFns<DomainReport> = {
         ? endReasonFromJSON(object.end_reason)
         : EndReason.UNSPECIFIED,
       message: isSet(object.message) ? globalThis.String(object.message) : "",
+      placement: isSet(object.placement) ? ObservedPlacement.fromJSON(object.placement) : undefined,
     };
   },
 
@@ -1794,6 +1841,9 @@ export const DomainReport: MessageFns<DomainReport> = {
     if (message.message !== "") {
       obj.message = message.message;
     }
+    if (message.placement !== undefined) {
+      obj.placement = ObservedPlacement.toJSON(message.placement);
+    }
     return obj;
   },
 
@@ -1807,6 +1857,9 @@ export const DomainReport: MessageFns<DomainReport> = {
     message.state = object.state ?? DomainState.UNSPECIFIED;
     message.endReason = object.endReason ?? EndReason.UNSPECIFIED;
     message.message = object.message ?? "";
+    message.placement = (object.placement !== undefined && object.placement !== null)
+      ? ObservedPlacement.fromPartial(object.placement)
+      : undefined;
     return message;
   },
 };
@@ -2217,6 +2270,13 @@ function createBaseDomainSpec(): DomainSpec {
     watchdog: WatchdogAction.UNSPECIFIED,
     cloudInit: undefined,
     specRevision: 0n,
+    placement: undefined,
+    cpuPolicy: CpuPolicy.UNSPECIFIED,
+    realtimePriority: 0,
+    ioThreads: 0,
+    hugepages: Hugepages.HUGEPAGES_UNSPECIFIED,
+    memoryLocked: false,
+    guestNuma: false,
   };
 }
 
@@ -2266,6 +2326,27 @@ export const DomainSpec: MessageFns<DomainSpec> = {
         throw new globalThis.Error("value provided for field message.specRevision of type int64 too large");
       }
       writer.uint32(104).int64(message.specRevision);
+    }
+    if (message.placement !== undefined) {
+      Placement.encode(message.placement, writer.uint32(114).fork()).join();
+    }
+    if (message.cpuPolicy !== CpuPolicy.UNSPECIFIED) {
+      writer.uint32(120).int32(cpuPolicyToNumber(message.cpuPolicy));
+    }
+    if (message.realtimePriority !== 0) {
+      writer.uint32(128).int32(message.realtimePriority);
+    }
+    if (message.ioThreads !== 0) {
+      writer.uint32(136).int32(message.ioThreads);
+    }
+    if (message.hugepages !== Hugepages.HUGEPAGES_UNSPECIFIED) {
+      writer.uint32(144).int32(hugepagesToNumber(message.hugepages));
+    }
+    if (message.memoryLocked !== false) {
+      writer.uint32(152).bool(message.memoryLocked);
+    }
+    if (message.guestNuma !== false) {
+      writer.uint32(160).bool(message.guestNuma);
     }
     return writer;
   },
@@ -2387,6 +2468,62 @@ export const DomainSpec: MessageFns<DomainSpec> = {
             message.specRevision = reader.int64() as bigint;
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.placement = Placement.decode(reader, reader.uint32());
+            continue;
+          }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.cpuPolicy = cpuPolicyFromJSON(reader.int32());
+            continue;
+          }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.realtimePriority = reader.int32();
+            continue;
+          }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.ioThreads = reader.int32();
+            continue;
+          }
+          case 18: {
+            if (tag !== 144) {
+              break;
+            }
+
+            message.hugepages = hugepagesFromJSON(reader.int32());
+            continue;
+          }
+          case 19: {
+            if (tag !== 152) {
+              break;
+            }
+
+            message.memoryLocked = reader.bool();
+            continue;
+          }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.guestNuma = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2442,6 +2579,33 @@ export const DomainSpec: MessageFns<DomainSpec> = {
         : isSet(object.spec_revision)
         ? BigInt(object.spec_revision)
         : 0n,
+      placement: isSet(object.placement) ? Placement.fromJSON(object.placement) : undefined,
+      cpuPolicy: isSet(object.cpuPolicy)
+        ? cpuPolicyFromJSON(object.cpuPolicy)
+        : isSet(object.cpu_policy)
+        ? cpuPolicyFromJSON(object.cpu_policy)
+        : CpuPolicy.UNSPECIFIED,
+      realtimePriority: isSet(object.realtimePriority)
+        ? globalThis.Number(object.realtimePriority)
+        : isSet(object.realtime_priority)
+        ? globalThis.Number(object.realtime_priority)
+        : 0,
+      ioThreads: isSet(object.ioThreads)
+        ? globalThis.Number(object.ioThreads)
+        : isSet(object.io_threads)
+        ? globalThis.Number(object.io_threads)
+        : 0,
+      hugepages: isSet(object.hugepages) ? hugepagesFromJSON(object.hugepages) : Hugepages.HUGEPAGES_UNSPECIFIED,
+      memoryLocked: isSet(object.memoryLocked)
+        ? globalThis.Boolean(object.memoryLocked)
+        : isSet(object.memory_locked)
+        ? globalThis.Boolean(object.memory_locked)
+        : false,
+      guestNuma: isSet(object.guestNuma)
+        ? globalThis.Boolean(object.guestNuma)
+        : isSet(object.guest_numa)
+        ? globalThis.Boolean(object.guest_numa)
+        : false,
     };
   },
 
@@ -2486,6 +2650,27 @@ export const DomainSpec: MessageFns<DomainSpec> = {
     if (message.specRevision !== 0n) {
       obj.specRevision = message.specRevision.toString();
     }
+    if (message.placement !== undefined) {
+      obj.placement = Placement.toJSON(message.placement);
+    }
+    if (message.cpuPolicy !== CpuPolicy.UNSPECIFIED) {
+      obj.cpuPolicy = cpuPolicyToJSON(message.cpuPolicy);
+    }
+    if (message.realtimePriority !== 0) {
+      obj.realtimePriority = Math.round(message.realtimePriority);
+    }
+    if (message.ioThreads !== 0) {
+      obj.ioThreads = Math.round(message.ioThreads);
+    }
+    if (message.hugepages !== Hugepages.HUGEPAGES_UNSPECIFIED) {
+      obj.hugepages = hugepagesToJSON(message.hugepages);
+    }
+    if (message.memoryLocked !== false) {
+      obj.memoryLocked = message.memoryLocked;
+    }
+    if (message.guestNuma !== false) {
+      obj.guestNuma = message.guestNuma;
+    }
     return obj;
   },
 
@@ -2515,6 +2700,15 @@ export const DomainSpec: MessageFns<DomainSpec> = {
     message.specRevision = (object.specRevision !== undefined && object.specRevision !== null)
       ? BigInt(object.specRevision)
       : 0n;
+    message.placement = (object.placement !== undefined && object.placement !== null)
+      ? Placement.fromPartial(object.placement)
+      : undefined;
+    message.cpuPolicy = object.cpuPolicy ?? CpuPolicy.UNSPECIFIED;
+    message.realtimePriority = object.realtimePriority ?? 0;
+    message.ioThreads = object.ioThreads ?? 0;
+    message.hugepages = object.hugepages ?? Hugepages.HUGEPAGES_UNSPECIFIED;
+    message.memoryLocked = object.memoryLocked ?? false;
+    message.guestNuma = object.guestNuma ?? false;
     return message;
   },
 };

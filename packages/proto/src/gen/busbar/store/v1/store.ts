@@ -22,7 +22,15 @@ import {
 import { ImageSpec, ImageStatus } from "../../v1/image.ts";
 import { NetworkSpec } from "../../v1/network.ts";
 import { Operation } from "../../v1/operation.ts";
-import { VmPhase, vmPhaseFromJSON, vmPhaseToJSON, vmPhaseToNumber, VmSpec } from "../../v1/vm.ts";
+import {
+  ObservedPlacement,
+  Placement,
+  VmPhase,
+  vmPhaseFromJSON,
+  vmPhaseToJSON,
+  vmPhaseToNumber,
+  VmSpec,
+} from "../../v1/vm.ts";
 import {
   VolumePhase,
   volumePhaseFromJSON,
@@ -111,6 +119,16 @@ export interface VmStatusRecord {
   restartEpoch: bigint;
   /** The restart takes its power at once. */
   restartByForce: boolean;
+  /** What was decided for this epoch, in the transaction that began it; unset while no host has it. */
+  placement:
+    | Placement
+    | undefined;
+  /** What its host last reported to have given it; unset while nothing was reported. */
+  observedPlacement:
+    | ObservedPlacement
+    | undefined;
+  /** How the two differ, for people; empty when they do not. */
+  placementDrift: string;
 }
 
 /** volume/ID: written by the API at creation, then by the leader. */
@@ -788,6 +806,9 @@ function createBaseVmStatusRecord(): VmStatusRecord {
     startedHardware: "",
     restartEpoch: 0n,
     restartByForce: false,
+    placement: undefined,
+    observedPlacement: undefined,
+    placementDrift: "",
   };
 }
 
@@ -831,6 +852,15 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
     }
     if (message.restartByForce !== false) {
       writer.uint32(80).bool(message.restartByForce);
+    }
+    if (message.placement !== undefined) {
+      Placement.encode(message.placement, writer.uint32(90).fork()).join();
+    }
+    if (message.observedPlacement !== undefined) {
+      ObservedPlacement.encode(message.observedPlacement, writer.uint32(98).fork()).join();
+    }
+    if (message.placementDrift !== "") {
+      writer.uint32(106).string(message.placementDrift);
     }
     return writer;
   },
@@ -928,6 +958,30 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
             message.restartByForce = reader.bool();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.placement = Placement.decode(reader, reader.uint32());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.observedPlacement = ObservedPlacement.decode(reader, reader.uint32());
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.placementDrift = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -976,6 +1030,17 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
         : isSet(object.restart_by_force)
         ? globalThis.Boolean(object.restart_by_force)
         : false,
+      placement: isSet(object.placement) ? Placement.fromJSON(object.placement) : undefined,
+      observedPlacement: isSet(object.observedPlacement)
+        ? ObservedPlacement.fromJSON(object.observedPlacement)
+        : isSet(object.observed_placement)
+        ? ObservedPlacement.fromJSON(object.observed_placement)
+        : undefined,
+      placementDrift: isSet(object.placementDrift)
+        ? globalThis.String(object.placementDrift)
+        : isSet(object.placement_drift)
+        ? globalThis.String(object.placement_drift)
+        : "",
     };
   },
 
@@ -1011,6 +1076,15 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
     if (message.restartByForce !== false) {
       obj.restartByForce = message.restartByForce;
     }
+    if (message.placement !== undefined) {
+      obj.placement = Placement.toJSON(message.placement);
+    }
+    if (message.observedPlacement !== undefined) {
+      obj.observedPlacement = ObservedPlacement.toJSON(message.observedPlacement);
+    }
+    if (message.placementDrift !== "") {
+      obj.placementDrift = message.placementDrift;
+    }
     return obj;
   },
 
@@ -1033,6 +1107,13 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
       ? BigInt(object.restartEpoch)
       : 0n;
     message.restartByForce = object.restartByForce ?? false;
+    message.placement = (object.placement !== undefined && object.placement !== null)
+      ? Placement.fromPartial(object.placement)
+      : undefined;
+    message.observedPlacement = (object.observedPlacement !== undefined && object.observedPlacement !== null)
+      ? ObservedPlacement.fromPartial(object.observedPlacement)
+      : undefined;
+    message.placementDrift = object.placementDrift ?? "";
     return message;
   },
 };
