@@ -11,6 +11,7 @@ import { fetchPeers, PeersUnavailable, versionOf } from './peers/debian.ts';
 import { type Ganeti, openGaneti } from './peers/ganeti/ganeti.ts';
 import { openNova } from './peers/nova/nova.ts';
 import { decisionRows, surviveRows } from './rows/decision.ts';
+import { failoverRows } from './rows/failover.ts';
 import { numaFillRows } from './rows/numa-fill.ts';
 import { numaFitRows, verdictRows } from './rows/numa-fit.ts';
 import { packingRows } from './rows/packing.ts';
@@ -25,6 +26,7 @@ const PARTS: Readonly<Record<string, Part>> = {
   'numa-fit': numaFitRows,
   verdicts: verdictRows,
   'numa-fill': numaFillRows,
+  failover: failoverRows,
 };
 // Nova needs 1 to 3 ms for a case; all 100,000 would be half of the time of the whole benchmark.
 const DEFAULT_CASES = 20_000;

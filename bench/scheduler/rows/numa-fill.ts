@@ -8,11 +8,11 @@ import { emptyCluster } from '../ours/cluster.ts';
 import { hostOf, hostsOf, type NodeShape, pinnedVm } from '../ours/model.ts';
 import type { NovaGuest } from '../peers/nova/nova.ts';
 import { volumeBound } from '../workload/bound.ts';
-import { type Arrival, HOST } from '../workload/flavour.ts';
+import { type Arrival, type Capacity, HOST } from '../workload/flavour.ts';
 import { generate, type Share } from '../workload/generate.ts';
 
 const GIB = 1024;
-const SEEDS = [1, 2, 3, 4, 5];
+const SEEDS = [1, 2, 3];
 // Nova's loop takes 5 ms per VM on 20 hosts.
 const HOSTS = 20;
 const NODES_PER_HOST = 2;
@@ -24,18 +24,23 @@ const NODE: NodeShape = {
   hugepages: [{ sizeMib: GIB, pages: HOST.memoryMib / NODES_PER_HOST / GIB }],
 };
 
-/** Pinned VMs with much CPU or much memory; one in fifty is larger than a NUMA node and has to be split. */
-const MIX: readonly Share[] = [
+/** Pinned VMs with much CPU or much memory, none larger than a NUMA node. */
+const WHOLE: readonly Share[] = [
   { vcpus: 1, memoryGib: 4, share: 0.1 },
   { vcpus: 2, memoryGib: 4, share: 0.15 },
-  { vcpus: 2, memoryGib: 16, share: 0.16 },
+  { vcpus: 2, memoryGib: 16, share: 0.17 },
   { vcpus: 4, memoryGib: 8, share: 0.16 },
-  { vcpus: 4, memoryGib: 32, share: 0.12 },
+  { vcpus: 4, memoryGib: 32, share: 0.13 },
   { vcpus: 8, memoryGib: 16, share: 0.13 },
   { vcpus: 8, memoryGib: 48, share: 0.06 },
   { vcpus: 12, memoryGib: 48, share: 0.05 },
   { vcpus: 16, memoryGib: 32, share: 0.05 },
-  { vcpus: 40, memoryGib: 160, share: 0.02 },
+];
+const LARGE_SHARE = 0.02;
+/** Some that have to be split: they need two nodes of one host, which no bound on the sums knows about. */
+const WITH_LARGE: readonly Share[] = [
+  ...WHOLE.map((each) => ({ ...each, share: each.share * (1 - LARGE_SHARE) })),
+  { vcpus: 40, memoryGib: 160, share: LARGE_SHARE },
 ];
 
 interface Filled {
@@ -46,6 +51,8 @@ interface Filled {
   /** Of those, VMs that had room on one node of some host when they were placed. */
   readonly avoidable: number;
   readonly bound: number;
+  /** Share of CPUs or memory that the placed VMs have, of the scarcer. */
+  readonly used: number;
 }
 
 /** Host and nodes of each VM; null: refused. */
@@ -53,10 +60,17 @@ type Where = { readonly host: number; readonly cells: readonly number[] } | null
 
 /** Pinned VMs with 1 GiB pages over hosts of two nodes. */
 export async function numaFillRows(bench: Bench): Promise<readonly Row[]> {
+  return [
+    ...(await compare(bench, 'NUMA fill', WHOLE, '≥ 1×, ≥ 98 %')),
+    ...(await compare(bench, 'NUMA fill, 2 % larger than a node', WITH_LARGE, '≥ 1×')),
+  ];
+}
+
+async function compare(bench: Bench, name: string, mix: readonly Share[], goal: string): Promise<readonly Row[]> {
   await using nova = await bench.nova();
   const [ours, theirs]: [Filled[], Filled[]] = [[], []];
   for (const seed of SEEDS) {
-    const all = generate(MIX, seed, 15 * HOSTS * NODES_PER_HOST);
+    const all = generate(mix, seed, 15 * HOSTS * NODES_PER_HOST);
     // The nodes' sums are the hosts' sums: what bounds the prefix on nodes bounds it on hosts.
     const bound = volumeBound(all, HOSTS, HOST);
     const stream = all.slice(0, Math.ceil(1.15 * bound));
@@ -70,6 +84,8 @@ export async function numaFillRows(bench: Bench): Promise<readonly Row[]> {
     const share = average(filled, (each) => each.first) / average(filled, (each) => each.bound);
     return `${average(filled, (each) => each.first).toFixed(1)}, ${percent(share)} of bound`;
   };
+  const total = (filled: readonly Filled[]): string =>
+    `${average(filled, (each) => each.total).toFixed(1)} with ${percent(average(filled, ({ used }) => used))}`;
   const splits = (filled: readonly Filled[]): string =>
     `${percent(average(filled, (each) => each.split / each.total))}, ${average(filled, ({ avoidable }) => avoidable)} avoidable`;
   const common = { rounds: SEEDS.length, peer: 'Nova: NUMA filter, RAM and CPU weighers' };
@@ -77,23 +93,23 @@ export async function numaFillRows(bench: Bench): Promise<readonly Row[]> {
   return [
     {
       ...common,
-      what: `NUMA fill, VMs before the first refusal, ${HOSTS} hosts`,
+      what: `${name}: VMs before the first refusal`,
       ours: first(ours),
       theirs: first(theirs),
       ratio: ratio((each) => each.first),
-      goal: '≥ 1×, ≥ 98 %',
+      goal,
     },
     {
       ...common,
-      what: `NUMA fill, VMs in all, ${HOSTS} hosts`,
-      ours: average(ours, ({ total }) => total).toFixed(1),
-      theirs: average(theirs, ({ total }) => total).toFixed(1),
-      ratio: ratio(({ total }) => total),
+      what: `${name}: VMs in all`,
+      ours: total(ours),
+      theirs: total(theirs),
+      ratio: ratio((each) => each.total),
       goal: '≥ 1×',
     },
     {
       ...common,
-      what: 'NUMA fill, VMs split over nodes',
+      what: `${name}: VMs split over nodes`,
       ours: splits(ours),
       theirs: splits(theirs),
       ratio: null,
@@ -143,5 +159,10 @@ function judge(stream: readonly Arrival[], bound: number, where: readonly Where[
   }
   const refusal = where.indexOf(null);
   const total = where.filter((each) => each !== null).length;
-  return { first: refusal < 0 ? stream.length : refusal, total, split, avoidable, bound };
+  const free = (figure: (node: Capacity) => number): number => nodes.reduce((sum, node) => sum + figure(node), 0);
+  const used = Math.max(
+    1 - free(({ cpus }) => cpus) / (HOSTS * HOST.cpus),
+    1 - free(({ memoryMib }) => memoryMib) / (HOSTS * HOST.memoryMib),
+  );
+  return { first: refusal < 0 ? stream.length : refusal, total, split, avoidable, bound, used };
 }
