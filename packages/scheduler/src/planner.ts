@@ -3,7 +3,7 @@ import { ok, type Result, refuse } from '@busbar/core/result';
 import { GENERAL, ISOLATED } from './capacity/dimensions.ts';
 import { Ledger } from './capacity/ledger.ts';
 import { type Topology, topologyOf } from './capacity/topology.ts';
-import { explainHost, type Inquiry, summaryOf } from './explain/explain.ts';
+import { explainHost, type Inquiry, reasonOf, summaryOf } from './explain/explain.ts';
 import { demandOn, type Room } from './fit/room.ts';
 import { mayBeSpread, mightSeat, seatingsOn, seatWhole } from './fit/seat.ts';
 import type { Seating } from './fit/seating.ts';
@@ -201,6 +201,12 @@ export class Planner {
   /** What each host says, in the order of their ids. Slow and thorough: for people. */
   explain(vm: Vm): readonly HostVerdict[] {
     return this.without(vm.id, () => this.#explain(vm));
+  }
+
+  /** Why a placement that was just decided is what it is, in one line, for people. Slow in large clusters: then it says less. */
+  reasonFor(vm: Vm, { host }: Placement): string {
+    if (this.#topology.hosts.length > EXPLAINED_MAX) return `the best of ${this.#topology.hosts.length} hosts`;
+    return reasonOf(this.explain(vm), host);
   }
 
   /** Placed VMs that hold what is not there, or what another one holds too: their hosts changed, or somebody erred. */
@@ -435,6 +441,8 @@ interface Choice {
   readonly seating: Seating;
 }
 
+/** Hosts asked for their reasons with every start: 1 ms. */
+const EXPLAINED_MAX = 64;
 const NO_RULINGS: readonly Ruling[] = [];
 const SURVIVED: Survival = { ok: true, loss: '', proven: true };
 

@@ -18,6 +18,8 @@ const CHOSEN_BY_CLUSTER: ReadonlySet<string> = new Set([
   'bootOrder',
   'shutdownTimeoutMs',
   'macAddress',
+  'realtimePriority',
+  'count',
   'model',
   'image',
   'volume',
@@ -100,11 +102,22 @@ function listDiffers(
     if (of.type !== 'object') {
       return item === existing[index] ? [] : [{ path: here, shape: of, before: existing[index], after: item }];
     }
-    const name = (item as PlainObject)[key];
-    const other = existing.find((candidate) => (candidate as Existing)[key] === name);
+    const other = existing[indexOf(item as PlainObject, index, existing as readonly Existing[], key)];
+    if (key === '' && saysMore(other as Existing, item as PlainObject))
+      return [{ path: here, shape: of, before: other, after: item }];
     if (other === undefined) return [{ path: here, shape: of, before: existing[index], after: item }];
     return differences(item as PlainObject, other, of, here, resolve);
   });
+}
+
+/** Elements without a key are told apart by their place. */
+function indexOf(item: PlainObject, index: number, existing: readonly Existing[], key: string): number {
+  return key === '' ? index : existing.findIndex((candidate) => candidate[key] === item[key]);
+}
+
+/** An element without a key is replaced as a whole: what the document leaves out of it goes. */
+function saysMore(existing: Existing, item: PlainObject): boolean {
+  return Object.entries(existing).some(([field, value]) => !(field in item) && Boolean(value));
 }
 
 export function sameMap(a: Readonly<Record<string, unknown>>, b: Readonly<Record<string, unknown>>): boolean {
@@ -133,8 +146,8 @@ function overlayList(
   const { of, key } = shape;
   if (of.type !== 'object') return wanted;
   const before = (existing ?? []) as readonly PlainObject[];
-  return wanted.map((item) => {
-    const other = before.find((candidate) => candidate[key] === (item as PlainObject)[key]);
+  return wanted.map((item, index) => {
+    const other = key === '' ? undefined : before[indexOf(item as PlainObject, index, before, key)];
     return overlay(other, item as PlainObject, of);
   });
 }

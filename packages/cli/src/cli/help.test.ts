@@ -126,6 +126,8 @@ test('busbar --help', async () => {
       explain                 what a field means, its unit, limits and values
 
     Tools:
+      drill                   what happens if a host dies now: who goes where, how soon, who stays down
+      schedule                where VMs of a file would go on hosts of a file; asks no cluster
       wait                    wait until a resource is as you want it
       support-bundle          what a supporter needs to know, in one file, without secrets
       context                 which cluster this command talks to

@@ -83,6 +83,12 @@ const NOUNS: readonly Noun[] = [
     load: () => import('../explain/command.ts'),
   },
   {
+    name: 'drill',
+    group: TOOLS,
+    summary: 'what happens if a host dies now: who goes where, how soon, who stays down',
+    load: () => import('../host/drill-command.ts'),
+  },
+  {
     name: 'schedule',
     group: TOOLS,
     summary: 'where VMs of a file would go on hosts of a file; asks no cluster',

@@ -21,6 +21,10 @@ export function define(noun: Command, session: Session): void {
   examples(getOptions(noun.command('get <host>').description('One host; -o yaml shows its hardware.')), [
     'busbar host get host1 -o yaml',
   ]).action((name: string, options: ListOptions) => runGet(session, hosts, name, options));
+  examples(noun.command('numa <host>').description('Which CPU belongs to whom, drawn by NUMA node.'), [
+    'busbar host numa host1',
+    'busbar host numa host1 -o json',
+  ]).action(async (name: string) => (await import('./numa.ts')).showNuma(session, name));
   const join = noun
     .command('join')
     .description('Makes this host one of a cluster: redeems a token for its certificates.')

@@ -5,7 +5,8 @@ import type { Session } from '../cli/session.ts';
 import type { ScheduleOptions } from './run.ts';
 
 const FILES = `
-Files are JSON: a list, {"hosts": […]} or {"vms": […]}, or one object a line. Memory is 4GiB, or a number of MiB.
+Files are JSON: a list, {"hosts": […]} or {"vms": […]}, or one object a line.
+Memory is written 4GiB, or as a number of MiB.
   host    {"name": "h", "count": 400, "cpus": 64, "threadsPerCore": 2, "numaNodes": 2, "memory": "256GiB",
            "hugepages": {"1G": 64}, "isolatedCpus": "8-31", "reservedCpus": "0,32", "reservedMemory": "4GiB",
            "labels": {…}, "failureDomains": {"rack": …, "powerFeed": …, "ringSegment": …}, "networks": […],
@@ -22,7 +23,8 @@ Files are JSON: a list, {"hosts": […]} or {"vms": […]}, or one object a line
   policy  {"vcpuOvercommit": 1, "hostReservedMemory": 0, "vmOverhead": 0, "prefer": "pack|spread",
            "survive": "off|any-one-host|any-one-failure-domain"}; these are the defaults, the first of each choice
 
-Placed one after the other, in the order of the file, as a cluster does with requests that come one by one.`;
+Placed one after the other, in the order of the file, as requests that come one by one. Exit code 1
+when a VM is refused.`;
 
 export function define(noun: Command, session: Session): void {
   noun

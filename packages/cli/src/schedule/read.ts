@@ -51,14 +51,14 @@ const withMemory = <T extends z.ZodType>(schema: T) =>
 const CPU_LIST = 'a Linux CPU list such as "0-3,8"';
 const CPU_MAX = 8191;
 const cpuList = z.union([z.array(whole(0, CPU_MAX)), z.string()], CPU_LIST).transform((value, context) => {
-  const cpus = typeof value === 'string' ? parseCpuList(value) : value;
+  const cpus = typeof value === 'string' ? strictCpuList(value) : value;
   if (cpus !== null) return [...new Set(cpus)].toSorted((a, b) => a - b);
   context.issues.push({ code: 'custom', message: CPU_LIST, input: value });
   return z.NEVER;
 });
 
 /** "0-3,8" → 0, 1, 2, 3, 8; null when it is none. */
-export function parseCpuList(text: string): readonly number[] | null {
+export function strictCpuList(text: string): readonly number[] | null {
   if (text.trim() === '') return [];
   const cpus: number[] = [];
   for (const part of text.split(',')) {

@@ -20,7 +20,7 @@ import {
   type NetworkServiceImplementation,
 } from '@busbar/proto/gen/busbar/v1/network';
 import { OperationServiceDefinition, type OperationServiceImplementation } from '@busbar/proto/gen/busbar/v1/operation';
-import { VmServiceDefinition } from '@busbar/proto/gen/busbar/v1/vm';
+import { Placement, VmServiceDefinition } from '@busbar/proto/gen/busbar/v1/vm';
 import {
   Volume,
   VolumePhase,
@@ -109,6 +109,17 @@ function hostService(cluster: FakeCluster): HostServiceImplementation {
   return {
     async getHost({ host }, context) {
       return { host: cluster.find(cluster.hosts, host, 'host', context) };
+    },
+    async drillHost({ host }, context) {
+      cluster.find(cluster.hosts, host, 'host', context);
+      return {
+        moves: [{ vm: 'scada-1', placement: Placement.fromPartial({ host: 'host1' }), recoveryMs: 3_550 }],
+        losses: [{ vm: 'web', reason: 'not highly available (spec.ha.enabled is false): it waits for its host' }],
+        steps: [
+          { name: 'its lease has certainly ended', durationMs: 2_750 },
+          { name: 'storage refuses it', durationMs: 300 },
+        ],
+      };
     },
     async listHosts() {
       return { hosts: [...cluster.hosts.values()], revision: cluster.revision };

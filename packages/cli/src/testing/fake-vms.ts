@@ -8,6 +8,7 @@ import {
   IsolationPolicy,
   MachineType,
   NicModel,
+  PlacementAdviceKind,
   RunPolicy,
   Vm,
   VmPhase,
@@ -34,6 +35,27 @@ export function vmService(cluster: FakeCluster, controller: Named): VmServiceImp
   return {
     async getVm({ vm }, context) {
       return { vm: find(vm, context) };
+    },
+    async explainPlacement({ vm }, context) {
+      const found = find(vm, context);
+      return {
+        preview: {
+          host: '',
+          verdicts: [
+            {
+              host: 'host1',
+              fits: false,
+              refusals: [{ checker: 'memory', reason: 'needs 4192 MiB, 1024 MiB free' }],
+              scoreParts: [],
+            },
+          ],
+        },
+        current: found.status?.placement,
+        advice: [
+          { kind: PlacementAdviceKind.MOVE, vm: 'web', host: 'host1', toHost: 'host2', placement: { host: 'host1' } },
+          { kind: PlacementAdviceKind.RESIZE, vcpus: 2, memoryBytes: 1024n ** 3n, placement: { host: 'host1' } },
+        ],
+      };
     },
     async listVms({ pageToken, host }) {
       const all = [...cluster.vms.values()].filter((vm) => host === '' || vm.status?.host === host);

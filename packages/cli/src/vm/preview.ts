@@ -11,11 +11,11 @@ export function renderPlacement(preview: PlacementPreview | undefined): string {
     const why = refusals.map(({ checker, reason }) => `${checker}: ${reason}`).join('; ') || 'does not fit';
     lines.push(`  ${host}: ${fits ? 'fits' : why}`);
   }
-  return `${[...lines, ...exactly(preview.placement)].join('\n')}\n`;
+  return `${[...lines, ...placedAt(preview.placement)].join('\n')}\n`;
 }
 
-/** What a VM that floats gets is no news. */
-function exactly(placement: Placement | undefined): readonly string[] {
+/** Exactly what it gets, a line each. What a VM that floats gets is no news. */
+export function placedAt(placement: Placement | undefined): readonly string[] {
   if (placement === undefined) return [];
   const { cells, emulatorCpus, ioThreadCpus, devices } = placement;
   const lines: string[] = [];

@@ -70,7 +70,7 @@ describe('every RPC of every service', () => {
   it.each(rpcs.map((entry) => [entry.name, entry] as const))(
     '%s: nobody and, if it changes something, viewers are refused',
     async (name, entry) => {
-      const wanted = ACCESS[name] ?? (/^(get|list|watch|wait)/.test(entry.key) ? 'read' : 'write');
+      const wanted = ACCESS[name] ?? (/^(get|list|watch|wait|explain|drill)/.test(entry.key) ? 'read' : 'write');
       expect(entry.method?.access).toBe(wanted);
       if (wanted === 'join') {
         // The token is the proof: refused for what is in the request, not for the certificate.

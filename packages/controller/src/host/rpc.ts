@@ -15,6 +15,7 @@ import { watchTable } from '../api/watch.ts';
 import { putRecord } from '../records/kinds.ts';
 import { unchanged } from '../view/table.ts';
 import { presentMeta } from '../vm/present.ts';
+import { drillHost } from './drill.ts';
 import { presentHost } from './present.ts';
 import { HOST_FIELDS, hostSpecSchema, mergeHostSpec } from './spec.ts';
 
@@ -42,6 +43,14 @@ export function hostService(api: Api): Service<typeof HostServiceDefinition> {
           request,
         );
         return { hosts: items.flatMap((entry) => present(entry.id) ?? []), nextPageToken, revision: revisionNow };
+      },
+    },
+    drillHost: {
+      access: 'read',
+      schema: z.object({ host: reference }),
+      async handle(request) {
+        await api.view.fresh();
+        return drillHost(api, find(api.view.tables.host, request.host).id);
       },
     },
     updateHost: {

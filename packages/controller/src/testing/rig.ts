@@ -242,7 +242,7 @@ export class Rig {
         hostReporting: true,
         hostMessage: '',
         phaseAgeMs: 3_600_000,
-        place: () => ok(Placement.fromPartial({ host: 'host1' })),
+        place: () => ok({ placement: Placement.fromPartial({ host: 'host1' }), reason: '' }),
         inventory: undefined,
         hardware: hardwareDigest(vm.record),
         revision: vm.modRevision,

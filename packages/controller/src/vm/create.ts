@@ -83,6 +83,7 @@ export function planCreate(api: Api, request: CreateVmRequest, call: Call): Plan
       placement: undefined,
       observedPlacement: undefined,
       placementDrift: '',
+      placementReason: '',
     }),
     { kind: 'put', key: nameKey('vm', request.name), value: id },
     operation.write,

@@ -49,7 +49,7 @@ export function previewPlacement(api: Api, record: VmRecord): PlacementPreview |
   };
 }
 
-function presentVerdict({ host, fits, refusals, score }: Verdict): HostVerdict {
+export function presentVerdict({ host, fits, refusals, score }: Verdict): HostVerdict {
   return {
     host,
     fits,

@@ -55,7 +55,7 @@ function seenOf(domain: DomainReport | null, more: Partial<VmObservation> = {}):
     hostReporting: true,
     hostMessage: '',
     phaseAgeMs: 0,
-    place: () => ok(PLACED),
+    place: () => ok({ placement: PLACED, reason: 'the only host' }),
     inventory: undefined,
     hardware: 'h',
     revision: 3n,
@@ -243,7 +243,7 @@ describe('planVm: any sequence', () => {
           const seen = seenOf(shown ? domainOf(state, { epoch: status.epoch, endReason }) : null, {
             hostReporting: said !== 'silent',
             phaseAgeMs: ageMs,
-            place: () => (fits ? ok(PLACED) : refuse('full')),
+            place: () => (fits ? ok({ placement: PLACED, reason: '' }) : refuse('full')),
           });
           const next = planVm(vm, status, seen).status;
           if (next === null) continue;

@@ -29,7 +29,7 @@ export interface VmObservation {
   /** Monotonic milliseconds since this leader first saw the VM in its present phase and epoch. */
   readonly phaseAgeMs: number;
   /** Asked only when the VM shall start. */
-  readonly place: () => Result<Placement, string>;
+  readonly place: () => Result<DecidedPlacement, string>;
   /** Of the assigned host; undefined when there is none. */
   readonly inventory: HostInventory | undefined;
   /** Digest of the hardware the VM would be started with now. */
@@ -44,6 +44,12 @@ export interface VmPlan {
   readonly status: VmStatusRecord | null;
   /** What it waits on, for `explain` and the log. */
   readonly report: string;
+}
+
+export interface DecidedPlacement {
+  readonly placement: Placement;
+  /** For people. */
+  readonly reason: string;
 }
 
 /** A VM that ran this long was healthy: the count of failed starts begins anew. */
@@ -104,8 +110,9 @@ function planOffHost(vm: VmRecord, status: VmStatusRecord, seen: VmObservation):
       ...status,
       phase: VmPhase.STARTING,
       message: '',
-      host: placed.value.host,
-      placement: placed.value,
+      host: placed.value.placement.host,
+      placement: placed.value.placement,
+      placementReason: placed.value.reason,
       observedPlacement: undefined,
       placementDrift: '',
       epoch: status.epoch + 1n,
@@ -114,7 +121,7 @@ function planOffHost(vm: VmRecord, status: VmStatusRecord, seen: VmObservation):
       restartEpoch: 0n,
       restartByForce: false,
     },
-    report: `starts on ${placed.value.host}`,
+    report: `starts on ${placed.value.placement.host}`,
   };
 }
 
@@ -203,6 +210,7 @@ function ended(vm: VmRecord, status: VmStatusRecord, domain: DomainReport, stop:
     message,
     host: '',
     placement: undefined,
+    placementReason: '',
     observedPlacement: undefined,
     placementDrift: '',
     startTime: undefined,

@@ -51,6 +51,7 @@ export function presentVm(
       startedRevision: status?.startedRevision ?? 0n,
       placement: running ? status.placement : undefined,
       observedPlacement: running ? status.observedPlacement : undefined,
+      placementReason: running ? status.placementReason : '',
       placementDrift: running ? status.placementDrift : '',
     },
   };

@@ -8,7 +8,6 @@ import { ok, type Result, refuse } from '@busbar/core/result';
 import { mayMove } from '@busbar/core/state-table';
 import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { HostState } from '@busbar/proto/gen/busbar/v1/host';
-import type { Placement } from '@busbar/proto/gen/busbar/v1/vm';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import { createPlanner, type Planner } from '@busbar/scheduler/planner';
 import { isStale, reports, withinReportGrace } from '../host/plan.ts';
@@ -21,7 +20,7 @@ import type { ClusterView } from '../view/view.ts';
 import { hardwareDigest } from './domain.ts';
 import { presentPlacement } from './placed.ts';
 import { snapshotOf } from './placement.ts';
-import { isOnHost, planVm, type VmObservation } from './plan.ts';
+import { type DecidedPlacement, isOnHost, planVm, type VmObservation } from './plan.ts';
 import { requestOf } from './request.ts';
 import { type LiveVmPhase, VM_PHASES } from './state.ts';
 
@@ -155,15 +154,20 @@ export class VmReconciler {
     };
   }
 
-  #place(vm: VmRecord): Result<Placement, string> {
+  #place(vm: VmRecord): Result<DecidedPlacement, string> {
     const nowMs = this.#clock.nowMs();
     if (this.#planner === null || nowMs - this.#planner.madeMs > PLANNER_FRESH_MS) {
       const isReporting = (host: string) => reports(this.#sessions.observed(host), nowMs);
       this.#planner = { planner: createPlanner(snapshotOf(this.#view, this.#policy, isReporting)), madeMs: nowMs };
     }
     // Taken before it is written: whatever becomes of the transaction, no other VM of this round is given the same.
-    const decided = this.#planner.planner.place(requestOf(vm, this.#view));
-    return decided.ok ? ok(presentPlacement(decided.value)) : refuse(decided.error.summary);
+    const request = requestOf(vm, this.#view);
+    const { planner } = this.#planner;
+    const decided = planner.decide(request);
+    if (!decided.ok) return refuse(decided.error.summary);
+    const reason = planner.reasonFor(request, decided.value);
+    planner.take({ vm: request, placement: decided.value });
+    return ok({ placement: presentPlacement(decided.value), reason });
   }
 }
 

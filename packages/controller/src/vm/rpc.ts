@@ -34,6 +34,7 @@ import { unchanged } from '../view/table.ts';
 import { cloudInitFor } from './cloud-init.ts';
 import { openConsole, readLog } from './console.ts';
 import { planCreate } from './create.ts';
+import { explainPlacement } from './explain.ts';
 import { previewPlacement } from './placement.ts';
 import { presentVm, presentVmById } from './present.ts';
 import { DELETE_VM, RESTART_VM, START_VM, STOP_VM } from './sagas.ts';
@@ -59,6 +60,14 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
         await api.view.fresh();
         const entry = find(api.view.tables.vm, request.vm);
         return { vm: presentVmById(entry.id, api.view, shownTo(api, call)) ?? undefined };
+      },
+    },
+    explainPlacement: {
+      access: 'read',
+      schema: z.object({ vm: reference }),
+      async handle(request) {
+        await api.view.fresh();
+        return explainPlacement(api, find(api.view.tables.vm, request.vm));
       },
     },
     listVms: {

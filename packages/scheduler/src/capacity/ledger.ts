@@ -84,7 +84,8 @@ export class Ledger {
 
   /**
    * Free CPUs of a node's pool, for one VM, by the rules of its SMT policy; fewer than `count` when there are not so many.
-   * Half-used cores go first where any thread will do: whole cores are what is rare. Of whole ones, those of two threads
+   * Half-used cores go first where any thread will do: whole cores are what is rare; those beside a thread of the other pool go
+   * last. Of whole ones, those of two threads
    * serve "prefer" and "require" and those of one "isolate", so that each keeps what the other cannot use.
    */
   pick(node: number, pool: Pool, count: number, smt: SmtPolicy, besides: readonly number[] = []): number[] {
@@ -108,6 +109,7 @@ export class Ledger {
     const untouched = (core: number) =>
       besides.length === 0 || !(besides.includes(this.#freeCpu(core, 0)) || besides.includes(this.#freeCpu(core, 1)));
     const whole = (core: number) => this.#isWhole(core) && untouched(core);
+    const mixed = (core: number) => this.topology.mixedCore[core] === 1;
     const single = (core: number) => this.topology.cpusOfCore[2 * core + 1] === -1;
     if (smt === 'isolate') {
       pass((core) => whole(core) && single(core), 1);
@@ -115,7 +117,7 @@ export class Ledger {
     } else if (smt === 'require') {
       pass((core) => whole(core) && !single(core), 2);
     } else {
-      pass((core) => !whole(core), 2);
+      pass((core) => !whole(core) && !mixed(core), 2);
       // A whole core for each pair, one of a single thread for the odd one if there is any.
       const odd = (count - chosen.length) % 2 === 1;
       const pairsUpTo = odd ? count - 1 : count;
@@ -124,6 +126,7 @@ export class Ledger {
         chosen.push(this.#freeCpu(core, 0), this.#freeCpu(core, 1));
       }
       pass((core) => whole(core) && single(core), 1);
+      pass((core) => !mixed(core), 2);
       pass(() => true, 2);
     }
     return chosen;

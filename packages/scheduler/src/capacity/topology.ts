@@ -22,6 +22,8 @@ export interface Topology {
   readonly cpusOfCore: Int32Array;
   /** 1: none of its threads is reserved, offline apart or of the other pool, so that it can be had whole. */
   readonly wholeCore: Uint8Array;
+  /** 1: its other thread is of the other pool, so that who is here disturbs a realtime VM, or is disturbed by one. */
+  readonly mixedCore: Uint8Array;
   /** 1: the node has CPUs that are not isolated. */
   readonly hasGeneral: Uint8Array;
   /** Equal for nodes of equal capacity and pools. */
@@ -58,13 +60,17 @@ export function topologyOf(given: readonly Host[], policy: PlacementPolicy): Top
   const coreOfNode = new Int32Array(nodes.length + 1);
   const isolatedCoreOfNode = new Int32Array(nodes.length);
   const hasGeneral = new Uint8Array(nodes.length);
-  const [nodeOfCore, cpusOfCore, wholeCore]: [number[], number[], number[]] = [[], [], []];
+  const nodeOfCore: number[] = [];
+  const cpusOfCore: number[] = [];
+  const wholeCore: number[] = [];
+  const mixedCore: number[] = [];
   nodes.forEach(({ host, node }, n) => {
     const { general, isolated } = coresOf(node, host);
     for (const core of [...general, ...isolated]) {
       nodeOfCore.push(n);
       cpusOfCore.push(core.cpus[0] ?? -1, core.cpus[1] ?? -1);
       wholeCore.push(core.whole ? 1 : 0);
+      mixedCore.push(core.mixed ? 1 : 0);
     }
     isolatedCoreOfNode[n] = (coreOfNode[n] ?? 0) + general.length;
     coreOfNode[n + 1] = nodeOfCore.length;
@@ -104,6 +110,7 @@ export function topologyOf(given: readonly Host[], policy: PlacementPolicy): Top
     nodeOfCore: Int32Array.from(nodeOfCore),
     cpusOfCore: Int32Array.from(cpusOfCore),
     wholeCore: Uint8Array.from(wholeCore),
+    mixedCore: Uint8Array.from(mixedCore),
     hasGeneral,
     memoryMib,
     pages2m: pages(2),
@@ -133,6 +140,7 @@ function addresses(host: Host, name: string, isThere: (node: number | null) => b
 interface Core {
   readonly cpus: readonly number[];
   readonly whole: boolean;
+  readonly mixed: boolean;
 }
 
 function coresOf(
@@ -149,7 +157,8 @@ function coresOf(
   const pool = (wanted: (cpu: number) => boolean): readonly Core[] =>
     sets.flatMap((set) => {
       const cpus = set.filter((cpu) => !reserved.has(cpu) && wanted(cpu)).slice(0, THREADS_MAX);
-      return cpus.length === 0 ? [] : [{ cpus, whole: cpus.length === Math.min(set.length, THREADS_MAX) }];
+      const mixed = set.some((cpu) => !reserved.has(cpu) && !wanted(cpu));
+      return cpus.length === 0 ? [] : [{ cpus, whole: cpus.length === Math.min(set.length, THREADS_MAX), mixed }];
     });
   return { general: pool((cpu) => !isolated.has(cpu)), isolated: pool((cpu) => isolated.has(cpu)) };
 }

@@ -312,5 +312,16 @@ export function summaryOf(verdicts: readonly HostVerdict[]): string {
     .join('; ');
 }
 
+/** Why this host, in one line: how many fit, what the choice was made by, and what stands in the way elsewhere. */
+export function reasonOf(verdicts: readonly HostVerdict[], chosen: string): string {
+  const fitting = verdicts.filter(({ fits }) => fits);
+  const parts = verdicts.find(({ host }) => host === chosen)?.score ?? [];
+  const score = parts.map(({ name, value }) => `${name} ${Number(value.toPrecision(3))}`).join(', ');
+  const best = fitting.length === 1 ? 'the only host that fits' : `the best of ${fitting.length} hosts that fit`;
+  const refused = verdicts.filter(({ fits }) => !fits);
+  const others = refused.length === 0 ? '' : `; ${summaryOf(refused)}`;
+  return `${best} of ${verdicts.length}${score === '' ? '' : ` (${score})`}${others}`;
+}
+
 /** As many lines as an engineer reads. */
 const HOSTS_NAMED_MAX = 8;

@@ -81,7 +81,7 @@ export function planeOf(mix: Mix, capacity: Int32Array, stride: number, smt: boo
     cpuUnit,
     memoryUnit,
     columns,
-    waste: wasteTable(scaled, rows, columns),
+    waste: rememberedTable(scaled, rows, columns),
   };
 }
 
@@ -134,6 +134,20 @@ function unitsFor(
 
 function greatestCommonDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestCommonDivisor(b, a % b);
+}
+
+/** A planner is made for each round of decisions, with the expectations of the one before: the last few tables are kept. */
+const tables = new Map<string, Float64Array>();
+const TABLES_MAX = 8;
+
+function rememberedTable(requests: readonly Request[], rows: number, columns: number): Float64Array {
+  const key = JSON.stringify([rows, columns, requests.map(({ cpu, memory, weight }) => [cpu, memory, weight])]);
+  const table = tables.get(key) ?? wasteTable(requests, rows, columns);
+  tables.delete(key);
+  tables.set(key, table);
+  const [oldest] = tables.keys();
+  if (tables.size > TABLES_MAX && oldest !== undefined) tables.delete(oldest);
+  return table;
 }
 
 /** By dynamic programming over what is left, from nothing upwards. */

@@ -16,6 +16,7 @@ import {
   ResourceMeta,
   WatchProgress,
 } from "./common.ts";
+import { Placement } from "./vm.ts";
 
 export const protobufPackage = "busbar.v1";
 
@@ -518,6 +519,50 @@ export interface UpdateHostRequest_LabelsEntry {
 export interface UpdateHostResponse {
   /** The host. */
   host: Host | undefined;
+}
+
+/** Asks about the loss of a host. */
+export interface DrillHostRequest {
+  /** Host name. */
+  host: string;
+}
+
+/** What the loss of a host would mean. */
+export interface DrillHostResponse {
+  /** VMs that would be restarted elsewhere, in the order of their restart. */
+  moves: DrillMove[];
+  /** VMs that would stay down, with the reason. */
+  losses: DrillLoss[];
+  /** Milliseconds until the first restart may begin, and what they are made of. */
+  steps: DrillStep[];
+}
+
+/** One VM that would move. */
+export interface DrillMove {
+  /** VM name. */
+  vm: string;
+  /** Exactly what it would get. */
+  placement:
+    | Placement
+    | undefined;
+  /** Milliseconds from the loss of the host until the VM is started, as predicted: the steps, and the starts before it. */
+  recoveryMs: number;
+}
+
+/** One VM that would stay down. */
+export interface DrillLoss {
+  /** VM name. */
+  vm: string;
+  /** Why, for people. */
+  reason: string;
+}
+
+/** A part of the time before restarts begin. */
+export interface DrillStep {
+  /** What happens, e.g. "lease ends". */
+  name: string;
+  /** How long it takes. */
+  durationMs: number;
 }
 
 /** Starts a watch. */
@@ -3405,6 +3450,455 @@ export const UpdateHostResponse: MessageFns<UpdateHostResponse> = {
   },
 };
 
+function createBaseDrillHostRequest(): DrillHostRequest {
+  return { host: "" };
+}
+
+export const DrillHostRequest: MessageFns<DrillHostRequest> = {
+  encode(message: DrillHostRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.host !== "") {
+      writer.uint32(10).string(message.host);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DrillHostRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDrillHostRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DrillHostRequest {
+    return { host: isSet(object.host) ? globalThis.String(object.host) : "" };
+  },
+
+  toJSON(message: DrillHostRequest): unknown {
+    const obj: any = {};
+    if (message.host !== "") {
+      obj.host = message.host;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DrillHostRequest>): DrillHostRequest {
+    return DrillHostRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DrillHostRequest>): DrillHostRequest {
+    const message = createBaseDrillHostRequest();
+    message.host = object.host ?? "";
+    return message;
+  },
+};
+
+function createBaseDrillHostResponse(): DrillHostResponse {
+  return { moves: [], losses: [], steps: [] };
+}
+
+export const DrillHostResponse: MessageFns<DrillHostResponse> = {
+  encode(message: DrillHostResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.moves) {
+      DrillMove.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.losses) {
+      DrillLoss.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.steps) {
+      DrillStep.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DrillHostResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDrillHostResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.moves.push(DrillMove.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.losses.push(DrillLoss.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.steps.push(DrillStep.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DrillHostResponse {
+    return {
+      moves: globalThis.Array.isArray(object?.moves) ? object.moves.map((e: any) => DrillMove.fromJSON(e)) : [],
+      losses: globalThis.Array.isArray(object?.losses) ? object.losses.map((e: any) => DrillLoss.fromJSON(e)) : [],
+      steps: globalThis.Array.isArray(object?.steps) ? object.steps.map((e: any) => DrillStep.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: DrillHostResponse): unknown {
+    const obj: any = {};
+    if (message.moves?.length) {
+      obj.moves = message.moves.map((e) => DrillMove.toJSON(e));
+    }
+    if (message.losses?.length) {
+      obj.losses = message.losses.map((e) => DrillLoss.toJSON(e));
+    }
+    if (message.steps?.length) {
+      obj.steps = message.steps.map((e) => DrillStep.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DrillHostResponse>): DrillHostResponse {
+    return DrillHostResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DrillHostResponse>): DrillHostResponse {
+    const message = createBaseDrillHostResponse();
+    message.moves = object.moves?.map((e) => DrillMove.fromPartial(e)) || [];
+    message.losses = object.losses?.map((e) => DrillLoss.fromPartial(e)) || [];
+    message.steps = object.steps?.map((e) => DrillStep.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseDrillMove(): DrillMove {
+  return { vm: "", placement: undefined, recoveryMs: 0 };
+}
+
+export const DrillMove: MessageFns<DrillMove> = {
+  encode(message: DrillMove, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.vm !== "") {
+      writer.uint32(10).string(message.vm);
+    }
+    if (message.placement !== undefined) {
+      Placement.encode(message.placement, writer.uint32(18).fork()).join();
+    }
+    if (message.recoveryMs !== 0) {
+      writer.uint32(24).int32(message.recoveryMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DrillMove {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDrillMove();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.vm = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.placement = Placement.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.recoveryMs = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DrillMove {
+    return {
+      vm: isSet(object.vm) ? globalThis.String(object.vm) : "",
+      placement: isSet(object.placement) ? Placement.fromJSON(object.placement) : undefined,
+      recoveryMs: isSet(object.recoveryMs)
+        ? globalThis.Number(object.recoveryMs)
+        : isSet(object.recovery_ms)
+        ? globalThis.Number(object.recovery_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: DrillMove): unknown {
+    const obj: any = {};
+    if (message.vm !== "") {
+      obj.vm = message.vm;
+    }
+    if (message.placement !== undefined) {
+      obj.placement = Placement.toJSON(message.placement);
+    }
+    if (message.recoveryMs !== 0) {
+      obj.recoveryMs = Math.round(message.recoveryMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DrillMove>): DrillMove {
+    return DrillMove.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DrillMove>): DrillMove {
+    const message = createBaseDrillMove();
+    message.vm = object.vm ?? "";
+    message.placement = (object.placement !== undefined && object.placement !== null)
+      ? Placement.fromPartial(object.placement)
+      : undefined;
+    message.recoveryMs = object.recoveryMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseDrillLoss(): DrillLoss {
+  return { vm: "", reason: "" };
+}
+
+export const DrillLoss: MessageFns<DrillLoss> = {
+  encode(message: DrillLoss, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.vm !== "") {
+      writer.uint32(10).string(message.vm);
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DrillLoss {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDrillLoss();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.vm = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DrillLoss {
+    return {
+      vm: isSet(object.vm) ? globalThis.String(object.vm) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+    };
+  },
+
+  toJSON(message: DrillLoss): unknown {
+    const obj: any = {};
+    if (message.vm !== "") {
+      obj.vm = message.vm;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DrillLoss>): DrillLoss {
+    return DrillLoss.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DrillLoss>): DrillLoss {
+    const message = createBaseDrillLoss();
+    message.vm = object.vm ?? "";
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseDrillStep(): DrillStep {
+  return { name: "", durationMs: 0 };
+}
+
+export const DrillStep: MessageFns<DrillStep> = {
+  encode(message: DrillStep, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.durationMs !== 0) {
+      writer.uint32(16).int32(message.durationMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DrillStep {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDrillStep();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.durationMs = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DrillStep {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      durationMs: isSet(object.durationMs)
+        ? globalThis.Number(object.durationMs)
+        : isSet(object.duration_ms)
+        ? globalThis.Number(object.duration_ms)
+        : 0,
+    };
+  },
+
+  toJSON(message: DrillStep): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.durationMs !== 0) {
+      obj.durationMs = Math.round(message.durationMs);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DrillStep>): DrillStep {
+    return DrillStep.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DrillStep>): DrillStep {
+    const message = createBaseDrillStep();
+    message.name = object.name ?? "";
+    message.durationMs = object.durationMs ?? 0;
+    return message;
+  },
+};
+
 function createBaseWatchHostsRequest(): WatchHostsRequest {
   return { revision: 0n };
 }
@@ -3611,6 +4105,18 @@ export const HostServiceDefinition = {
       responseStream: false,
       options: {},
     },
+    /**
+     * What would happen if the host died now: where each of its HA VMs would go and how long that would take, and which VMs
+     * would stay down. Changes nothing.
+     */
+    drillHost: {
+      name: "DrillHost",
+      requestType: DrillHostRequest as typeof DrillHostRequest,
+      requestStream: false,
+      responseType: DrillHostResponse as typeof DrillHostResponse,
+      responseStream: false,
+      options: {},
+    },
     /** Every change of hosts from a revision on. */
     watchHosts: {
       name: "WatchHosts",
@@ -3633,6 +4139,11 @@ export interface HostServiceImplementation<CallContextExt = {}> {
     request: UpdateHostRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<UpdateHostResponse>>;
+  /**
+   * What would happen if the host died now: where each of its HA VMs would go and how long that would take, and which VMs
+   * would stay down. Changes nothing.
+   */
+  drillHost(request: DrillHostRequest, context: CallContext & CallContextExt): Promise<DeepPartial<DrillHostResponse>>;
   /** Every change of hosts from a revision on. */
   watchHosts(
     request: WatchHostsRequest,
@@ -3650,6 +4161,11 @@ export interface HostServiceClient<CallOptionsExt = {}> {
     request: DeepPartial<UpdateHostRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<UpdateHostResponse>;
+  /**
+   * What would happen if the host died now: where each of its HA VMs would go and how long that would take, and which VMs
+   * would stay down. Changes nothing.
+   */
+  drillHost(request: DeepPartial<DrillHostRequest>, options?: CallOptions & CallOptionsExt): Promise<DrillHostResponse>;
   /** Every change of hosts from a revision on. */
   watchHosts(
     request: DeepPartial<WatchHostsRequest>,

@@ -1188,6 +1188,82 @@ export function vmPhaseToNumber(object: VmPhase): number {
   }
 }
 
+/** What kind of change. */
+export const PlacementAdviceKind = {
+  /** UNSPECIFIED - Never sent. */
+  UNSPECIFIED: "PLACEMENT_ADVICE_KIND_UNSPECIFIED",
+  /** MOVE - Move another VM to another host. */
+  MOVE: "PLACEMENT_ADVICE_KIND_MOVE",
+  /** STOP - Stop another VM, of lower priority. */
+  STOP: "PLACEMENT_ADVICE_KIND_STOP",
+  /** RESIZE - Ask for less. */
+  RESIZE: "PLACEMENT_ADVICE_KIND_RESIZE",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type PlacementAdviceKind = typeof PlacementAdviceKind[keyof typeof PlacementAdviceKind];
+
+export namespace PlacementAdviceKind {
+  export type UNSPECIFIED = typeof PlacementAdviceKind.UNSPECIFIED;
+  export type MOVE = typeof PlacementAdviceKind.MOVE;
+  export type STOP = typeof PlacementAdviceKind.STOP;
+  export type RESIZE = typeof PlacementAdviceKind.RESIZE;
+  export type UNRECOGNIZED = typeof PlacementAdviceKind.UNRECOGNIZED;
+}
+
+export function placementAdviceKindFromJSON(object: any): PlacementAdviceKind {
+  switch (object) {
+    case 0:
+    case "PLACEMENT_ADVICE_KIND_UNSPECIFIED":
+      return PlacementAdviceKind.UNSPECIFIED;
+    case 1:
+    case "PLACEMENT_ADVICE_KIND_MOVE":
+      return PlacementAdviceKind.MOVE;
+    case 2:
+    case "PLACEMENT_ADVICE_KIND_STOP":
+      return PlacementAdviceKind.STOP;
+    case 3:
+    case "PLACEMENT_ADVICE_KIND_RESIZE":
+      return PlacementAdviceKind.RESIZE;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return PlacementAdviceKind.UNRECOGNIZED;
+  }
+}
+
+export function placementAdviceKindToJSON(object: PlacementAdviceKind): string {
+  switch (object) {
+    case PlacementAdviceKind.UNSPECIFIED:
+      return "PLACEMENT_ADVICE_KIND_UNSPECIFIED";
+    case PlacementAdviceKind.MOVE:
+      return "PLACEMENT_ADVICE_KIND_MOVE";
+    case PlacementAdviceKind.STOP:
+      return "PLACEMENT_ADVICE_KIND_STOP";
+    case PlacementAdviceKind.RESIZE:
+      return "PLACEMENT_ADVICE_KIND_RESIZE";
+    case PlacementAdviceKind.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+export function placementAdviceKindToNumber(object: PlacementAdviceKind): number {
+  switch (object) {
+    case PlacementAdviceKind.UNSPECIFIED:
+      return 0;
+    case PlacementAdviceKind.MOVE:
+      return 1;
+    case PlacementAdviceKind.STOP:
+      return 2;
+    case PlacementAdviceKind.RESIZE:
+      return 3;
+    case PlacementAdviceKind.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
 /** One VM. */
 export interface Vm {
   /** Id, name, revision, labels. */
@@ -1491,6 +1567,8 @@ export interface VmStatus {
     | undefined;
   /** How the two differ, for people, e.g. after somebody used virsh; empty when they do not. A fault: restart the VM. */
   placementDrift: string;
+  /** Why that placement was decided, for people: how many hosts fitted, what its score was made of, what stood in the way elsewhere. */
+  placementReason: string;
 }
 
 /** One disk as it exists. */
@@ -1537,6 +1615,44 @@ export interface CreateVmResponse {
     | undefined;
   /** With validate_only and run policy running: where it would be placed now. */
   placement: PlacementPreview | undefined;
+}
+
+/** Asks about one VM. */
+export interface ExplainPlacementRequest {
+  /** Name or id. */
+  vm: string;
+}
+
+/** Where a VM is and could be. */
+export interface ExplainPlacementResponse {
+  /** What would be decided now. */
+  preview:
+    | PlacementPreview
+    | undefined;
+  /** What it holds; unset while it is on no host. */
+  current:
+    | Placement
+    | undefined;
+  /** When no host fits: changes that make room, each one enough by itself, the least intrusive first. */
+  advice: PlacementAdvice[];
+}
+
+/** A change that makes room. */
+export interface PlacementAdvice {
+  /** What to do. */
+  kind: PlacementAdviceKind;
+  /** Name of the VM to move or to stop; empty for RESIZE. */
+  vm: string;
+  /** Host of that VM; empty for RESIZE. */
+  host: string;
+  /** Where to move it; empty otherwise. */
+  toHost: string;
+  /** vCPUs that would find room; 0 unless RESIZE. */
+  vcpus: number;
+  /** Bytes that would find room; 0 unless RESIZE. */
+  memoryBytes: bigint;
+  /** Where the VM would then go. */
+  placement: Placement | undefined;
 }
 
 /** What placement would decide now. */
@@ -4455,6 +4571,7 @@ function createBaseVmStatus(): VmStatus {
     placement: undefined,
     observedPlacement: undefined,
     placementDrift: "",
+    placementReason: "",
   };
 }
 
@@ -4501,6 +4618,9 @@ export const VmStatus: MessageFns<VmStatus> = {
     }
     if (message.placementDrift !== "") {
       writer.uint32(98).string(message.placementDrift);
+    }
+    if (message.placementReason !== "") {
+      writer.uint32(106).string(message.placementReason);
     }
     return writer;
   },
@@ -4614,6 +4734,14 @@ export const VmStatus: MessageFns<VmStatus> = {
             message.placementDrift = reader.string();
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.placementReason = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4664,6 +4792,11 @@ export const VmStatus: MessageFns<VmStatus> = {
         : isSet(object.placement_drift)
         ? globalThis.String(object.placement_drift)
         : "",
+      placementReason: isSet(object.placementReason)
+        ? globalThis.String(object.placementReason)
+        : isSet(object.placement_reason)
+        ? globalThis.String(object.placement_reason)
+        : "",
     };
   },
 
@@ -4705,6 +4838,9 @@ export const VmStatus: MessageFns<VmStatus> = {
     if (message.placementDrift !== "") {
       obj.placementDrift = message.placementDrift;
     }
+    if (message.placementReason !== "") {
+      obj.placementReason = message.placementReason;
+    }
     return obj;
   },
 
@@ -4731,6 +4867,7 @@ export const VmStatus: MessageFns<VmStatus> = {
       ? ObservedPlacement.fromPartial(object.observedPlacement)
       : undefined;
     message.placementDrift = object.placementDrift ?? "";
+    message.placementReason = object.placementReason ?? "";
     return message;
   },
 };
@@ -5178,6 +5315,368 @@ export const CreateVmResponse: MessageFns<CreateVmResponse> = {
     message.vm = (object.vm !== undefined && object.vm !== null) ? Vm.fromPartial(object.vm) : undefined;
     message.placement = (object.placement !== undefined && object.placement !== null)
       ? PlacementPreview.fromPartial(object.placement)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseExplainPlacementRequest(): ExplainPlacementRequest {
+  return { vm: "" };
+}
+
+export const ExplainPlacementRequest: MessageFns<ExplainPlacementRequest> = {
+  encode(message: ExplainPlacementRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.vm !== "") {
+      writer.uint32(10).string(message.vm);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExplainPlacementRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExplainPlacementRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.vm = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ExplainPlacementRequest {
+    return { vm: isSet(object.vm) ? globalThis.String(object.vm) : "" };
+  },
+
+  toJSON(message: ExplainPlacementRequest): unknown {
+    const obj: any = {};
+    if (message.vm !== "") {
+      obj.vm = message.vm;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ExplainPlacementRequest>): ExplainPlacementRequest {
+    return ExplainPlacementRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ExplainPlacementRequest>): ExplainPlacementRequest {
+    const message = createBaseExplainPlacementRequest();
+    message.vm = object.vm ?? "";
+    return message;
+  },
+};
+
+function createBaseExplainPlacementResponse(): ExplainPlacementResponse {
+  return { preview: undefined, current: undefined, advice: [] };
+}
+
+export const ExplainPlacementResponse: MessageFns<ExplainPlacementResponse> = {
+  encode(message: ExplainPlacementResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.preview !== undefined) {
+      PlacementPreview.encode(message.preview, writer.uint32(10).fork()).join();
+    }
+    if (message.current !== undefined) {
+      Placement.encode(message.current, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.advice) {
+      PlacementAdvice.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExplainPlacementResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExplainPlacementResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.preview = PlacementPreview.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.current = Placement.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.advice.push(PlacementAdvice.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ExplainPlacementResponse {
+    return {
+      preview: isSet(object.preview) ? PlacementPreview.fromJSON(object.preview) : undefined,
+      current: isSet(object.current) ? Placement.fromJSON(object.current) : undefined,
+      advice: globalThis.Array.isArray(object?.advice)
+        ? object.advice.map((e: any) => PlacementAdvice.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ExplainPlacementResponse): unknown {
+    const obj: any = {};
+    if (message.preview !== undefined) {
+      obj.preview = PlacementPreview.toJSON(message.preview);
+    }
+    if (message.current !== undefined) {
+      obj.current = Placement.toJSON(message.current);
+    }
+    if (message.advice?.length) {
+      obj.advice = message.advice.map((e) => PlacementAdvice.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ExplainPlacementResponse>): ExplainPlacementResponse {
+    return ExplainPlacementResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ExplainPlacementResponse>): ExplainPlacementResponse {
+    const message = createBaseExplainPlacementResponse();
+    message.preview = (object.preview !== undefined && object.preview !== null)
+      ? PlacementPreview.fromPartial(object.preview)
+      : undefined;
+    message.current = (object.current !== undefined && object.current !== null)
+      ? Placement.fromPartial(object.current)
+      : undefined;
+    message.advice = object.advice?.map((e) => PlacementAdvice.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBasePlacementAdvice(): PlacementAdvice {
+  return {
+    kind: PlacementAdviceKind.UNSPECIFIED,
+    vm: "",
+    host: "",
+    toHost: "",
+    vcpus: 0,
+    memoryBytes: 0n,
+    placement: undefined,
+  };
+}
+
+export const PlacementAdvice: MessageFns<PlacementAdvice> = {
+  encode(message: PlacementAdvice, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== PlacementAdviceKind.UNSPECIFIED) {
+      writer.uint32(8).int32(placementAdviceKindToNumber(message.kind));
+    }
+    if (message.vm !== "") {
+      writer.uint32(18).string(message.vm);
+    }
+    if (message.host !== "") {
+      writer.uint32(26).string(message.host);
+    }
+    if (message.toHost !== "") {
+      writer.uint32(34).string(message.toHost);
+    }
+    if (message.vcpus !== 0) {
+      writer.uint32(40).int32(message.vcpus);
+    }
+    if (message.memoryBytes !== 0n) {
+      if (BigInt.asIntN(64, message.memoryBytes) !== message.memoryBytes) {
+        throw new globalThis.Error("value provided for field message.memoryBytes of type int64 too large");
+      }
+      writer.uint32(48).int64(message.memoryBytes);
+    }
+    if (message.placement !== undefined) {
+      Placement.encode(message.placement, writer.uint32(58).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlacementAdvice {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlacementAdvice();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.kind = placementAdviceKindFromJSON(reader.int32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.vm = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.toHost = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.vcpus = reader.int32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.memoryBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.placement = Placement.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlacementAdvice {
+    return {
+      kind: isSet(object.kind) ? placementAdviceKindFromJSON(object.kind) : PlacementAdviceKind.UNSPECIFIED,
+      vm: isSet(object.vm) ? globalThis.String(object.vm) : "",
+      host: isSet(object.host) ? globalThis.String(object.host) : "",
+      toHost: isSet(object.toHost)
+        ? globalThis.String(object.toHost)
+        : isSet(object.to_host)
+        ? globalThis.String(object.to_host)
+        : "",
+      vcpus: isSet(object.vcpus) ? globalThis.Number(object.vcpus) : 0,
+      memoryBytes: isSet(object.memoryBytes)
+        ? BigInt(object.memoryBytes)
+        : isSet(object.memory_bytes)
+        ? BigInt(object.memory_bytes)
+        : 0n,
+      placement: isSet(object.placement) ? Placement.fromJSON(object.placement) : undefined,
+    };
+  },
+
+  toJSON(message: PlacementAdvice): unknown {
+    const obj: any = {};
+    if (message.kind !== PlacementAdviceKind.UNSPECIFIED) {
+      obj.kind = placementAdviceKindToJSON(message.kind);
+    }
+    if (message.vm !== "") {
+      obj.vm = message.vm;
+    }
+    if (message.host !== "") {
+      obj.host = message.host;
+    }
+    if (message.toHost !== "") {
+      obj.toHost = message.toHost;
+    }
+    if (message.vcpus !== 0) {
+      obj.vcpus = Math.round(message.vcpus);
+    }
+    if (message.memoryBytes !== 0n) {
+      obj.memoryBytes = message.memoryBytes.toString();
+    }
+    if (message.placement !== undefined) {
+      obj.placement = Placement.toJSON(message.placement);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlacementAdvice>): PlacementAdvice {
+    return PlacementAdvice.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlacementAdvice>): PlacementAdvice {
+    const message = createBasePlacementAdvice();
+    message.kind = object.kind ?? PlacementAdviceKind.UNSPECIFIED;
+    message.vm = object.vm ?? "";
+    message.host = object.host ?? "";
+    message.toHost = object.toHost ?? "";
+    message.vcpus = object.vcpus ?? 0;
+    message.memoryBytes = (object.memoryBytes !== undefined && object.memoryBytes !== null)
+      ? BigInt(object.memoryBytes)
+      : 0n;
+    message.placement = (object.placement !== undefined && object.placement !== null)
+      ? Placement.fromPartial(object.placement)
       : undefined;
     return message;
   },
@@ -7697,6 +8196,18 @@ export const VmServiceDefinition = {
       responseStream: false,
       options: {},
     },
+    /**
+     * Why a VM is where it is, or has no place: every host's verdict now, as if the VM were on none, and the smallest changes that
+     * would make room when no host fits.
+     */
+    explainPlacement: {
+      name: "ExplainPlacement",
+      requestType: ExplainPlacementRequest as typeof ExplainPlacementRequest,
+      requestStream: false,
+      responseType: ExplainPlacementResponse as typeof ExplainPlacementResponse,
+      responseStream: false,
+      options: {},
+    },
     /** Every change of VMs from a revision on. */
     watchVms: {
       name: "WatchVms",
@@ -7750,6 +8261,14 @@ export interface VmServiceImplementation<CallContextExt = {}> {
   stopVm(request: StopVmRequest, context: CallContext & CallContextExt): Promise<DeepPartial<StopVmResponse>>;
   /** Stops (as StopVm) and starts again, possibly on another host. */
   restartVm(request: RestartVmRequest, context: CallContext & CallContextExt): Promise<DeepPartial<RestartVmResponse>>;
+  /**
+   * Why a VM is where it is, or has no place: every host's verdict now, as if the VM were on none, and the smallest changes that
+   * would make room when no host fits.
+   */
+  explainPlacement(
+    request: ExplainPlacementRequest,
+    context: CallContext & CallContextExt,
+  ): Promise<DeepPartial<ExplainPlacementResponse>>;
   /** Every change of VMs from a revision on. */
   watchVms(
     request: WatchVmsRequest,
@@ -7790,6 +8309,14 @@ export interface VmServiceClient<CallOptionsExt = {}> {
   stopVm(request: DeepPartial<StopVmRequest>, options?: CallOptions & CallOptionsExt): Promise<StopVmResponse>;
   /** Stops (as StopVm) and starts again, possibly on another host. */
   restartVm(request: DeepPartial<RestartVmRequest>, options?: CallOptions & CallOptionsExt): Promise<RestartVmResponse>;
+  /**
+   * Why a VM is where it is, or has no place: every host's verdict now, as if the VM were on none, and the smallest changes that
+   * would make room when no host fits.
+   */
+  explainPlacement(
+    request: DeepPartial<ExplainPlacementRequest>,
+    options?: CallOptions & CallOptionsExt,
+  ): Promise<ExplainPlacementResponse>;
   /** Every change of VMs from a revision on. */
   watchVms(
     request: DeepPartial<WatchVmsRequest>,

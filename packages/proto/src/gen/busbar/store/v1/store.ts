@@ -129,6 +129,8 @@ export interface VmStatusRecord {
     | undefined;
   /** How the two differ, for people; empty when they do not. */
   placementDrift: string;
+  /** Why it was decided, for people; bounded. */
+  placementReason: string;
 }
 
 /** volume/ID: written by the API at creation, then by the leader. */
@@ -809,6 +811,7 @@ function createBaseVmStatusRecord(): VmStatusRecord {
     placement: undefined,
     observedPlacement: undefined,
     placementDrift: "",
+    placementReason: "",
   };
 }
 
@@ -861,6 +864,9 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
     }
     if (message.placementDrift !== "") {
       writer.uint32(106).string(message.placementDrift);
+    }
+    if (message.placementReason !== "") {
+      writer.uint32(114).string(message.placementReason);
     }
     return writer;
   },
@@ -982,6 +988,14 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
             message.placementDrift = reader.string();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.placementReason = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1041,6 +1055,11 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
         : isSet(object.placement_drift)
         ? globalThis.String(object.placement_drift)
         : "",
+      placementReason: isSet(object.placementReason)
+        ? globalThis.String(object.placementReason)
+        : isSet(object.placement_reason)
+        ? globalThis.String(object.placement_reason)
+        : "",
     };
   },
 
@@ -1085,6 +1104,9 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
     if (message.placementDrift !== "") {
       obj.placementDrift = message.placementDrift;
     }
+    if (message.placementReason !== "") {
+      obj.placementReason = message.placementReason;
+    }
     return obj;
   },
 
@@ -1114,6 +1136,7 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
       ? ObservedPlacement.fromPartial(object.observedPlacement)
       : undefined;
     message.placementDrift = object.placementDrift ?? "";
+    message.placementReason = object.placementReason ?? "";
     return message;
   },
 };
