@@ -4,7 +4,8 @@ import { defineConfig } from 'vitest/config';
 
 /**
  * unit: fast, needs no root and no daemon.
- * conformance: drivers and stores against the real etcd, Ceph and libvirt, started by the tests themselves.
+ * conformance: drivers and stores against the real etcd, Ceph and libvirt, started by the tests themselves; and what is
+ * slow because processes, sockets or certificates that live for seconds are what is tried.
  * container: the same suites on containers, of whatever versions are asked for.
  * e2e: a whole cluster in the lab. All but the first run one file at a time: two labs do not fit on two cores.
  */
@@ -29,7 +30,7 @@ export default defineConfig({
       {
         test: {
           name: 'conformance',
-          include: ['{packages,deploy,e2e}/**/*.conformance.test.ts'],
+          include: ['{packages,deploy,e2e,tools}/**/*.conformance.test.ts'],
           exclude: ['**/node_modules/**'],
           fileParallelism: false,
           testTimeout: 60_000,

@@ -144,6 +144,21 @@ describe('a realtime and a dedicated VM', () => {
     expect((await busbar(['vm', 'get', 'relay-2'])).code).toBe(3);
   });
 
+  it('are explained: why here, which CPU belongs to whom, and what if the host died', async () => {
+    const why = await busbarOk(['explain', 'placement', RELAY]);
+    expect(why).toMatch(new RegExp(`^runs on ${HOST}; NUMA node \\d: vCPUs on CPUs`));
+    expect(why).toMatch(/chosen as the only host that fits of 3/);
+    expect(why).toMatch(/host1 +pinned-host: pinned to host3/);
+    const map = await busbarOk(['host', 'numa', HOST]);
+    expect(map).toMatch(/NUMA node 0: .* given to VMs\n {2}CPU 0-7\n {4}[.iABab]{4} [.iABab]{4}\n/);
+    expect(map).toMatch(/\n[AB] {2}relay-1: vCPUs on .*; [ab] emulator and I\/O threads on /);
+    // Pinned, and not highly available: what nobody may take over stays down, and is said to.
+    const drill = await busbarOk(['drill', HOST]);
+    expect(drill).toMatch(/relay-1: not highly available/);
+    for (const text of [why, map, drill])
+      for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(100);
+  });
+
   it('a knob that somebody turned with virsh is a fault, until it is turned back', async () => {
     const { placement } = (await getVm(RELAY)).status;
     const decided = `${realCpu(placement.cells[0]?.cpus[0] ?? 0, realCpus)}`;

@@ -19,7 +19,7 @@ export interface Daemons {
   readonly agent: boolean;
 }
 
-/** Raised priority, as a production slice would have: a boot storm of guests must not cost leaderships. */
+/** Raised priority, as a production slice would have: a boot storm of guests must not cost leaderships, nor hosts their lease. */
 const RAISED = ['nice', '-n', '-10'];
 const PKI = '/etc/busbar/pki';
 
@@ -62,7 +62,7 @@ function daemon(name: 'controller' | 'agent', daemons: Daemons): string {
     'exec 2>&1',
     // Four blocking native calls would freeze file access and DNS with libuv's default of four threads.
     'export UV_THREADPOOL_SIZE=32',
-    `exec ${quote(daemons.node)} ${quote(entry)} --config /etc/busbar/${name}.yaml`,
+    `exec ${[...RAISED, daemons.node, entry].map(quote).join(' ')} --config /etc/busbar/${name}.yaml`,
     '',
   ].join('\n');
 }

@@ -125,7 +125,7 @@ describe('services', () => {
     expect(quote('')).toBe("''");
     const run = renderServices(plan, host1, daemons).find((service) => service.name === 'agent')?.run ?? '';
     expect(run).toContain(
-      `exec '/opt/a b/node' /srv/busbar/packages/agent/src/main.ts --config /etc/busbar/agent.yaml`,
+      `exec nice -n -10 '/opt/a b/node' /srv/busbar/packages/agent/src/main.ts --config /etc/busbar/agent.yaml`,
     );
     expect(run).toContain('export UV_THREADPOOL_SIZE=32');
   });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** The child of host.test.ts: misbehaves on request. */
+/** The child of host.conformance.test.ts: misbehaves on request. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { BusbarError } from '@busbar/core/errors';
 import { serveNative } from './serve.ts';

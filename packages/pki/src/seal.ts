@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Encrypts what must not stand in the cluster store in plain text: keys of authorities, user data of VMs. The seal key
 // is a file that only controllers hold; a copy of etcd (a backup, a stolen disk of a member) is worth nothing without it.
-import { createCipheriv, createDecipheriv, createHmac, hkdfSync } from 'node:crypto';
+import { createCipheriv, createDecipheriv, createHmac, createSecretKey, hkdfSync } from 'node:crypto';
 import { BusbarError } from '@busbar/core/errors';
 
 export const SEAL_KEY_BYTES = 32;
@@ -29,7 +29,8 @@ export function openSeal(key: Uint8Array): Seal {
       message: `a seal key has ${SEAL_KEY_BYTES} bytes, not ${key.length}`,
     });
   }
-  const derive = (use: string) => Buffer.from(hkdfSync('sha256', key, '', `busbar seal 1 ${use}`, 32));
+  // As key objects: Node would make one of the bytes in every call, which is five sixths of the time of a digest.
+  const derive = (use: string) => createSecretKey(Buffer.from(hkdfSync('sha256', key, '', `busbar seal 1 ${use}`, 32)));
   const encryptionKey = derive('encryption');
   const nonceKey = derive('nonce');
   const digestKey = derive('digest');

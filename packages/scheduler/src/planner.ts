@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 import type { HostId, VmId } from '@busbar/core/ids';
 import { ok, type Result, refuse } from '@busbar/core/result';
 import { GENERAL, ISOLATED } from './capacity/dimensions.ts';

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { VirtualClock } from '@busbar/core/clock/virtual';
 import type { Epoch, VmId } from '@busbar/core/ids';
 import { describe, expect, test } from 'vitest';
@@ -118,6 +118,7 @@ describe('QEMU processes', () => {
       mkdirSync(join(root, pid, 'ns'), { recursive: true });
       symlinkSync(namespace, join(root, pid, 'ns/net'));
       writeFileSync(join(root, pid, 'cmdline'), argv);
+      writeFileSync(join(root, pid, 'comm'), `${basename(argv.split('\0')[0] ?? '').slice(0, 15)}\n`);
       writeFileSync(join(root, pid, 'stat'), `${pid} (qemu (x) y) ${state} ${'0 '.repeat(18)}4711 0`);
     };
     process_('self', '');
@@ -125,6 +126,7 @@ describe('QEMU processes', () => {
     process_('11', qemu(other), 'S', 'net:[2]'); // of another simulated host
     process_('12', qemu(other), 'Z');
     process_('13', ['vi', '-uuid', other, ''].join('\0'));
+    process_('16', ['qemu-img', '-uuidx', other, ''].join('\0'));
     mkdirSync(join(root, '14')); // it has just ended
     return root;
   }
@@ -140,8 +142,13 @@ describe('QEMU processes', () => {
 
   test('one that cannot be looked at is not taken for gone', async () => {
     const root = procRoot();
+    const which = () => new QemuProcesses(new VirtualClock(), { procRoot: root }).which([absent]);
     mkdirSync(join(root, '15/cmdline'), { recursive: true });
-    await expect(new QemuProcesses(new VirtualClock(), { procRoot: root }).which([absent])).rejects.toThrow('EISDIR');
+    writeFileSync(join(root, '15/comm'), 'qemu-system-x86\n');
+    await expect(which()).rejects.toThrow('EISDIR');
+    rmSync(join(root, '15'), { recursive: true });
+    mkdirSync(join(root, '15/comm'), { recursive: true });
+    await expect(which()).rejects.toThrow('EISDIR');
     rmSync(root, { recursive: true });
   });
 });

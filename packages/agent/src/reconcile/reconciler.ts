@@ -250,7 +250,9 @@ export class Reconciler {
   }
 
   #suspects(domains: readonly DomainObservation[]): ReadonlyMap<VmId, bigint> {
-    return suspects({ desired: this.#desired, memory: this.#keeper.memory.vms, domains, ends: this.#ends });
+    const found = suspects({ desired: this.#desired, memory: this.#keeper.memory.vms, domains, ends: this.#ends });
+    // What is being started is missing for a while, and no listing from before the start's end is concluded from (learn.ts).
+    return new Map([...found].filter(([vmId]) => this.#tracks.get(vmId)?.busy !== 'start'));
   }
 
   #noStart(): string {
@@ -280,7 +282,8 @@ export class Reconciler {
       action,
     ).finally(() => {
       this.#actions.delete(running);
-      this.wake();
+      // There are no more of these than actions, and somebody waits for what came of it.
+      this.#waker.wakeAtOnce();
     });
     this.#actions.add(running);
   }

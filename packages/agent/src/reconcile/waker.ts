@@ -5,6 +5,7 @@ import type { Clock } from '@busbar/core/clock/clock';
 export class Waker {
   readonly #clock: Clock;
   #woken = false;
+  #atOnce = false;
   #stopped = false;
   #notify: (() => void) | undefined;
 
@@ -17,16 +18,23 @@ export class Waker {
     this.#notify?.();
   }
 
+  /** Also within the shortest pause. */
+  wakeAtOnce(): void {
+    this.#atOnce = true;
+    this.wake();
+  }
+
   stop(): void {
     this.#stopped = true;
     this.#notify?.();
   }
 
-  /** Returns after `longestMs`, or earlier when woken, but not before `shortestMs`. */
+  /** Returns after `longestMs`, or earlier when woken, but not before `shortestMs` unless woken at once. */
   async sleep(shortestMs: number, longestMs: number): Promise<void> {
-    await this.#pause(shortestMs, () => this.#stopped);
+    await this.#pause(shortestMs, () => this.#stopped || this.#atOnce);
     await this.#pause(longestMs - shortestMs, () => this.#stopped || this.#woken);
     this.#woken = false;
+    this.#atOnce = false;
   }
 
   #pause(durationMs: number, over: () => boolean): Promise<void> {

@@ -7,21 +7,25 @@ import type { ScheduleOptions } from './run.ts';
 const FILES = `
 Files are JSON: a list, {"hosts": […]} or {"vms": […]}, or one object a line.
 Memory is written 4GiB, or as a number of MiB.
-  host    {"name": "h", "count": 400, "cpus": 64, "threadsPerCore": 2, "numaNodes": 2, "memory": "256GiB",
-           "hugepages": {"1G": 64}, "isolatedCpus": "8-31", "reservedCpus": "0,32", "reservedMemory": "4GiB",
-           "labels": {…}, "failureDomains": {"rack": …, "powerFeed": …, "ringSegment": …}, "networks": […],
-           "devices": [{"address": "0000:3b:00.0", "class": "process-bus", "numaNode": 0}], "unschedulable": true}
-          numaNodes may be a list instead: [{"id": 0, "cpus": "0-15,32-47", "smtSiblings": ["0,32", …],
-           "memory": "128GiB", "hugepages": {…}, "distances": [10, 21]}, …]
+  host    {"name": "h", "count": 400, "cpus": 64, "threadsPerCore": 2, "numaNodes": 2,
+           "memory": "256GiB", "hugepages": {"1G": 64}, "reservedMemory": "4GiB",
+           "isolatedCpus": "8-31", "reservedCpus": "0,32", "unschedulable": true,
+           "labels": {…}, "networks": […],
+           "failureDomains": {"rack": …, "powerFeed": …, "ringSegment": …},
+           "devices": [{"address": "0000:3b:00.0", "class": "process-bus", "numaNode": 0}]}
+          numaNodes may be a list instead: [{"id": 0, "cpus": "0-15,32-47",
+           "smtSiblings": ["0,32", …], "memory": "128GiB", "hugepages": {…}, "distances": [10, 21]}]
   VM      {"name": "v", "vcpus": 4, "memory": "8GiB", "cpuPolicy": "shared|dedicated|realtime",
-           "smt": "prefer|isolate|require", "ioThreads": 1, "hugepages": "none|2M|1G", "numa":
-           "none|automatic|explicit", "cells": [{"vcpus": 2, "memory": "4GiB"}, …], "oneNodeRequired": true,
-           "devices": [{"class": …, "count": 1, "numa": "required|preferred|none"}], "hostSelector": {…},
-           "networks": […], "rules": [{"group": "a", "kind": "together|apart|pair", "soft": true}],
-           "antiAffinityGroup": "a", "pinnedHost": …, "preferredHosts": […], "ha": true, "priority": 0}
+           "smt": "prefer|isolate|require", "ioThreads": 1, "hugepages": "none|2M|1G",
+           "numa": "none|automatic|explicit", "cells": [{"vcpus": 2, "memory": "4GiB"}, …],
+           "oneNodeRequired": true, "hostSelector": {…}, "networks": […],
+           "devices": [{"class": …, "count": 1, "numa": "required|preferred|none"}],
+           "rules": [{"group": "a", "kind": "together|apart|pair", "soft": true}],
+           "antiAffinityGroup": "a", "pinnedHost": …, "preferredHosts": […], "ha": true,
+           "priority": 0}
           {"release": "v"} gives back what v holds.
   policy  {"vcpuOvercommit": 1, "hostReservedMemory": 0, "vmOverhead": 0, "prefer": "pack|spread",
-           "survive": "off|any-one-host|any-one-failure-domain"}; these are the defaults, the first of each choice
+           "survive": "off|any-one-host|any-one-failure-domain"}; first ones are defaults
 
 Placed one after the other, in the order of the file, as requests that come one by one. Exit code 1
 when a VM is refused.`;

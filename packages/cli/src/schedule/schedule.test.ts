@@ -6,7 +6,8 @@ import fc from 'fast-check';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { CliError } from '../cli/exit.ts';
 import { startLab, type TestLab } from '../testing/cli.ts';
-import { readHosts, readPolicy, readRequests, strictCpuList } from './read.ts';
+import { strictCpuList } from './fields.ts';
+import { readHosts, readPolicy, readRequests } from './read.ts';
 
 vi.setConfig({ testTimeout: 60_000 });
 

@@ -67,6 +67,33 @@ export function callerOf(certificate: PresentedCertificate | null, cluster: stri
   }
 }
 
+export interface Recognised {
+  readonly certificate: PresentedCertificate | null;
+  readonly caller: Caller | null;
+}
+/** From the JSON of a Peer. */
+export type Recognise = (peer: string | null) => Recognised;
+
+/** As many certificates as call within minutes; whoever is forgotten is looked at again. */
+const RECOGNISED_MAX = 256;
+const NOBODY_KNOWN: Recognised = { certificate: null, caller: null };
+
+/** The same few certificates call again and again, and what they say does not change: it is looked at once. */
+export function recognition(cluster: string): Recognise {
+  const known = new Map<string, Recognised>();
+  return (peer) => {
+    if (peer === null) return NOBODY_KNOWN;
+    let found = known.get(peer);
+    if (found === undefined) {
+      const certificate = presented(JSON.parse(peer) as Peer);
+      found = { certificate, caller: callerOf(certificate, cluster) };
+      if (known.size >= RECOGNISED_MAX) known.clear();
+      known.set(peer, found);
+    }
+    return found;
+  };
+}
+
 /** The host whose agent a verified certificate belongs to; null when it is no agent's of this cluster. */
 export function agentHostOf(certificate: PresentedCertificate | null, cluster: string): string | null {
   const identity = certificate === null ? null : identityOf(certificate, cluster);

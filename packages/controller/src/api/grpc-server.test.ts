@@ -12,7 +12,7 @@ import { type Channel, createClient, Metadata, Status } from 'nice-grpc';
 import { HealthDefinition } from 'nice-grpc-server-health';
 import { describe, expect, it } from 'vitest';
 import { certificate, client, failure, host, patience, wired } from './grpc-server.fixture.ts';
-import { PEER_KEY } from './identity-interceptor.ts';
+import { PEER_KEY } from './peer-key.ts';
 import { ERROR_TRAILER } from './status.ts';
 
 const wire = wired();

@@ -14,13 +14,13 @@ import type { AuditTrail } from '../audit/trail.ts';
 import type { Admission } from '../certificate/admission.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import { serverCredentials } from '../tls/credentials.ts';
-import { agentHostOf, callerOf, type Peer, type PresentedCertificate, presented } from './authenticate.ts';
+import { agentHostOf, type Recognise, recognition } from './authenticate.ts';
 import { CONNECTION_LIMITS, type ConnectionCounts, type ConnectionLimits, guardConnections } from './connections.ts';
-import { identityInterceptor, PEER_KEY } from './identity-interceptor.ts';
+import { entranceInterceptor } from './entrance-interceptor.ts';
 import { newIntake } from './intake.ts';
-import { intakeInterceptor } from './intake-interceptor.ts';
 import { listeningServer } from './listening-server.ts';
 import { measuredPipeline } from './measured.ts';
+import { peerText } from './peer-key.ts';
 import { pipeline } from './pipeline.ts';
 import type { BoundService } from './services.ts';
 import { encodingOnce } from './shared-messages.ts';
@@ -68,11 +68,13 @@ export function grpcServer(deps: {
   readonly limits?: ConnectionLimits;
 }): GrpcServer {
   const { clock, logger } = deps;
-  const interceptors = [intakeInterceptor(newIntake(clock)), identityInterceptor];
+  const interceptors = [entranceInterceptor(newIntake(clock))];
   const options = { ...CHANNEL_OPTIONS, interceptors };
   // nice-grpc hands its options to grpc-js's Server, which also takes interceptors; only its type does not say so.
   const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
   const { metrics = noMetrics } = deps;
+  const recognise = recognition(deps.cluster);
+  const recognised = (context: CallContext) => recognise(peerText(context.metadata));
   const gate = measuredPipeline(pipeline(deps), 'grpc', { metrics, clock });
   // Nobody gets here without a certificate, so nobody joins here.
   const services = deps.services.filter(({ methods }) =>
@@ -87,12 +89,12 @@ export function grpcServer(deps: {
       if (rpc.requestStream || rpc.responseStream) {
         const run = gate.stream(definition.fullName, rpc, method);
         implementation[key] = (request: unknown, context: CallContext) =>
-          translated(run(request, callerOf(certificateOf(context), deps.cluster), context.signal), context);
+          translated(run(request, recognised(context).caller, context.signal), context);
       } else {
         const run = gate.unary(definition.fullName, rpc, method);
         implementation[key] = async (request: unknown, context: CallContext) => {
           try {
-            return await run(request, callerOf(certificateOf(context), deps.cluster), context.signal);
+            return await run(request, recognised(context).caller, context.signal);
           } catch (error) {
             throw toServerError(error, context);
           }
@@ -104,8 +106,9 @@ export function grpcServer(deps: {
 
   const agent: ServiceImplementation<typeof AgentServiceDefinition> = {
     session: (incoming, context) =>
-      agentStream(context, deps, (host, signal) => deps.sessions.session(host, incoming, signal)),
-    attach: (incoming, context) => agentStream(context, deps, (host) => deps.sessions.attached(host, incoming)),
+      agentStream(context, { ...deps, recognise }, (host, signal) => deps.sessions.session(host, incoming, signal)),
+    attach: (incoming, context) =>
+      agentStream(context, { ...deps, recognise }, (host) => deps.sessions.attached(host, incoming)),
   };
   server.add(AgentServiceDefinition, agent);
 
@@ -147,19 +150,14 @@ function toServerError(error: unknown, context: CallContext): ServerError {
   return new ServerError(status.code, status.message);
 }
 
-function certificateOf(context: CallContext): PresentedCertificate | null {
-  const peer = context.metadata.get(PEER_KEY);
-  return peer === undefined ? null : presented(JSON.parse(Buffer.from(peer as Uint8Array).toString()) as Peer);
-}
-
 /** A stream of an agent, for as long as its certificate counts. */
 async function* agentStream<T>(
   context: CallContext,
-  deps: { readonly cluster: string; readonly admission: Admission },
+  deps: { readonly cluster: string; readonly admission: Admission; readonly recognise: Recognise },
   open: (host: string, signal: AbortSignal) => AsyncIterable<T>,
 ): AsyncIterable<T> {
   try {
-    const certificate = certificateOf(context);
+    const { certificate } = deps.recognise(peerText(context.metadata));
     const host = agentHostOf(certificate, deps.cluster);
     if (certificate === null || host === null) {
       throw new BusbarError({

@@ -12,29 +12,36 @@ export async function* untilRevoked<T>(
   signal: AbortSignal,
   open: (signal: AbortSignal) => AsyncIterable<T>,
 ): AsyncIterable<T> {
+  // One signal that follows the caller's: AbortSignal.any costs every message of every watch.
   const end = new AbortController();
+  const hungUp = () => end.abort(signal.reason);
+  if (signal.aborted) hungUp();
+  else signal.addEventListener('abort', hungUp, { once: true });
+  let isRevoked = false;
   let wake = () => {};
   using _revoked = admission.onRevoked(certificate, () => {
+    isRevoked = true;
     end.abort();
     wake();
   });
-  const iterator = open(AbortSignal.any([signal, end.signal]))[Symbol.asyncIterator]();
+  const iterator = open(end.signal)[Symbol.asyncIterator]();
   try {
     for (;;) {
       // Not Promise.race with one promise for the whole stream: that would keep a reaction for each message.
       const next = await new Promise<IteratorResult<T> | null>((resolve, reject) => {
         wake = () => resolve(null);
-        if (end.signal.aborted) wake();
+        if (isRevoked) wake();
         else iterator.next().then(resolve, reject);
       });
-      if (next === null || end.signal.aborted) throw certificateRevoked(certificate);
+      if (next === null || isRevoked) throw certificateRevoked(certificate);
       if (next.done) return;
       yield next.value;
     }
   } finally {
+    signal.removeEventListener('abort', hungUp);
     const returned = iterator.return?.();
     // Not awaited when revoked: a source that waits for its caller would not let go.
-    if (end.signal.aborted) returned?.catch(() => {});
+    if (isRevoked) returned?.catch(() => {});
     else await returned;
   }
 }

@@ -51,7 +51,7 @@ export async function* watchTable<Resource, Message>(
       sent = listed;
       yield source.mark(ChangeKind.PROGRESS, { revision: sent });
     }
-    while (!call.signal.aborted) {
+    while (!bell.over) {
       const changes = api.view.changes.era === era ? api.view.changes.since(sent) : null;
       if (changes === null) {
         yield source.mark(ChangeKind.RESYNC, { revision: 0n });
@@ -113,41 +113,52 @@ function message<Message>(partial: Omit<Message, 'progress'>, revision: bigint):
   return { ...partial, progress: { revision } } as Message;
 }
 
-/** Remembers a change that came while nobody waited. */
+/** Remembers a change that came while nobody waited. Rung for each change and watcher: it asks the signal nothing. */
 class Bell {
   readonly #clock: Api['clock'];
   readonly #subscription: Disposable;
   readonly #signal: AbortSignal;
   #pending = false;
-  #ring = () => {};
+  #over: boolean;
+  #wake = () => {};
 
   constructor(api: Api, signal: AbortSignal) {
     this.#clock = api.clock;
     this.#signal = signal;
-    this.#subscription = api.view.changes.onFlush(() => {
+    this.#over = signal.aborted;
+    signal.addEventListener('abort', this.#end, { once: true });
+    this.#subscription = api.view.bells.add(() => {
       this.#pending = true;
-      this.#ring();
+      this.#wake();
     });
+  }
+
+  /** The caller hung up. */
+  get over(): boolean {
+    return this.#over;
   }
 
   /** Returns when something changed, `timeoutMs` passed or the caller hung up. */
   async rung(timeoutMs: number): Promise<void> {
-    if (!this.#pending && !this.#signal.aborted) {
+    if (!this.#pending && !this.#over) {
       await new Promise<void>((resolve) => {
-        const wake = () => {
+        this.#wake = () => {
           timer[Symbol.dispose]();
-          this.#signal.removeEventListener('abort', wake);
           resolve();
         };
-        const timer = this.#clock.timer(timeoutMs, wake);
-        this.#ring = wake;
-        this.#signal.addEventListener('abort', wake, { once: true });
+        const timer = this.#clock.timer(timeoutMs, resolve);
       });
     }
     this.#pending = false;
   }
 
   [Symbol.dispose](): void {
+    this.#signal.removeEventListener('abort', this.#end);
     this.#subscription[Symbol.dispose]();
   }
+
+  #end = (): void => {
+    this.#over = true;
+    this.#wake();
+  };
 }

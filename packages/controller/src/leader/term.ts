@@ -92,7 +92,10 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   leader.signal.addEventListener('abort', wake, { once: true });
   const cleaning = cleanUpRegularly(deps, leader);
   try {
-    while (!leader.signal.aborted) {
+    for (;;) {
+      // The change that woke it is some caller's, whose answer goes out first.
+      await clock.turn();
+      if (leader.signal.aborted) break;
       bell.pending = false;
       const beganMs = clock.nowMs();
       rounds.beat();

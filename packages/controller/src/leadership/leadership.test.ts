@@ -45,6 +45,10 @@ class HostClock implements Clock {
     };
   }
 
+  turn(): Promise<void> {
+    return this.#base.turn();
+  }
+
   setFrozen(frozen: boolean): void {
     this.#frozen = frozen;
     if (frozen) return;

@@ -37,6 +37,12 @@ const put = (key: string, value = 'x', lease?: LeaseId): Transaction => ({
 });
 const absent = (key: string) => ({ target: 'mod', key, revision: 0n as Revision }) as const;
 
+const keysSent = () => sent.map(({ writes }) => writes.map(({ key }) => key));
+async function pause(): Promise<void> {
+  await Promise.resolve();
+  await Promise.resolve();
+}
+
 async function all<T>(promises: readonly Promise<T>[]): Promise<readonly PromiseSettledResult<T>[]> {
   let done = false;
   const settled = Promise.allSettled(promises).then((results) => {
@@ -49,19 +55,30 @@ async function all<T>(promises: readonly Promise<T>[]): Promise<readonly Promise
 
 describe('group commit', () => {
   it('sends one alone at once, and what comes meanwhile together', async () => {
-    const calls = Array.from({ length: 60 }, (_, i) => commit(put(`k${i}`)));
-    const results = await all(calls);
+    const calls = [commit(put('a'))];
+    await pause();
+    calls.push(commit(put('b')));
+    await pause();
+    calls.push(commit(put('c')), commit(put('d')), commit(put('e')));
+    await all(calls);
+    expect(keysSent()).toEqual([['a'], ['b'], ['c', 'd', 'e']]);
+  });
+
+  it('sends no second one beside the first until about as many wait as lately went together', async () => {
+    const results = await all(Array.from({ length: 16 }, (_, i) => commit(put(`k${i}`))));
     expect(results.every((result) => result.status === 'fulfilled' && result.value.succeeded)).toBe(true);
     expect(sent.length).toBe(1);
-    const more = [commit(put('a'))];
-    await Promise.resolve();
-    await Promise.resolve();
-    more.push(commit(put('b')));
-    await Promise.resolve();
-    await Promise.resolve();
-    more.push(commit(put('c')), commit(put('d')), commit(put('e')));
-    await all(more);
-    expect(sent.slice(1).map(({ writes }) => writes.map(({ key }) => key))).toEqual([['a'], ['b'], ['c', 'd', 'e']]);
+    const calls: Promise<unknown>[] = [];
+    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) {
+      calls.push(commit(put(key)));
+      await pause();
+    }
+    await all(calls);
+    // 16 went together, then 1, which is 8 that are usual: half of them may go.
+    expect(keysSent().slice(1)).toEqual([['a'], ['b', 'c', 'd', 'e'], ['f']]);
+    // Whoever comes alone afterwards waits for nobody.
+    await all([commit(put('z'))]);
+    expect(keysSent().at(-1)).toEqual(['z']);
   });
 
   it('keeps the limits of a transaction', async () => {

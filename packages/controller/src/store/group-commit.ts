@@ -13,7 +13,11 @@ import { MAX_TRANSACTION_OPERATIONS } from './request.ts';
  */
 export type Commit = (transaction: Transaction) => Promise<TransactionResult>;
 
-/** One is being agreed upon by the members while the next is being put together. */
+/**
+ * One is being agreed upon by the members while the next is being put together. The second one goes only when half as
+ * many as lately went together are waiting: each costs the three members the same, and callers whom one transaction has
+ * answered come back one after the other. Without that, 16 callers went as 1, 1 and 14.
+ */
 const IN_FLIGHT_MAX = 2;
 /** Records are a few KB; far below the store's 768 KiB, and small enough not to delay a heartbeat of etcd. */
 const JOINT_BYTES_MAX = 256 * 1024;
@@ -30,12 +34,17 @@ interface Waiting {
 export function groupCommit(store: Pick<ClusterStore, 'txn'>): Commit {
   let waiting: Waiting[] = [];
   let inFlight = 0;
+  /** How many went together lately; halved by each smaller group. */
+  let usual = 1;
+
+  const isWorthIt = () => inFlight === 0 || (inFlight < IN_FLIGHT_MAX && waiting.length >= usual / 2);
 
   function next(): void {
-    while (inFlight < IN_FLIGHT_MAX && waiting.length > 0) {
+    while (waiting.length > 0 && isWorthIt()) {
       const { group, rest } = gather(waiting);
       waiting = rest;
       inFlight++;
+      usual = Math.max(group.length, usual / 2);
       void send(group).finally(() => {
         inFlight--;
         next();

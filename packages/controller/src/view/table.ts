@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Revision } from '@busbar/core/ids';
-import type { Kind, RecordOf } from '../records/kinds.ts';
-import { recordKey } from '../records/kinds.ts';
-import type { Compare } from '../store/cluster-store.ts';
+import { decodeRecord, type Kind, type RecordOf, recordKey } from '../records/kinds.ts';
+import type { Compare, KeyValue } from '../store/cluster-store.ts';
 
 /** A record with its place in the store's history. */
 export interface Entry<T> {
@@ -16,24 +15,55 @@ interface MaybeNamed {
   readonly meta?: { readonly name: string } | undefined;
 }
 
+/**
+ * Each change brings one of these to every controller, most of which are never asked for it: they are decoded when somebody
+ * looks. They have no name that they would have to be found by, and are written once: there is no former version to
+ * keep when one cannot be read.
+ */
+const DECODED_LATE: ReadonlySet<Kind> = new Set<Kind>(['audit', 'event']);
+
+/** A record as the store has it. */
+class Unread {
+  readonly id: string;
+  readonly text: string;
+  readonly createRevision: Revision;
+  readonly modRevision: Revision;
+
+  constructor(id: string, { value, createRevision, modRevision }: KeyValue) {
+    this.id = id;
+    this.text = value;
+    this.createRevision = createRevision;
+    this.modRevision = modRevision;
+  }
+}
+
 /** All records of one kind, as of the view's revision. */
 export class Table<K extends Kind> {
   readonly kind: K;
-  readonly #byId = new Map<string, Entry<RecordOf<K>>>();
+  readonly #unreadable: (id: string, error: unknown) => void;
+  readonly #byId = new Map<string, Entry<RecordOf<K>> | Unread>();
   readonly #idByName = new Map<string, string>();
   #sorted: readonly Entry<RecordOf<K>>[] | null = null;
 
-  constructor(kind: K) {
+  /** `unreadable` is told of a record that this version cannot read. It counts as absent; its former version stays. */
+  constructor(kind: K, unreadable: (id: string, error: unknown) => void = () => {}) {
     this.kind = kind;
+    this.#unreadable = unreadable;
   }
 
   get(id: string): Entry<RecordOf<K>> | undefined {
-    return this.#byId.get(id);
+    const found = this.#byId.get(id);
+    return found instanceof Unread ? this.#read(found) : found;
+  }
+
+  /** Of the newest version that could be read, or was not looked at yet. */
+  revisionOf(id: string): Revision | undefined {
+    return this.#byId.get(id)?.modRevision;
   }
 
   /** By id, else by name. Names and ids never collide: ids are UUIDs (names begin with a letter and UUIDs of 36 characters with hyphens in fixed places are refused as names), or equal to the name. */
   find(nameOrId: string): Entry<RecordOf<K>> | undefined {
-    return this.#byId.get(nameOrId) ?? this.#byId.get(this.#idByName.get(nameOrId) ?? '');
+    return this.get(nameOrId) ?? this.get(this.#idByName.get(nameOrId) ?? '');
   }
 
   get size(): number {
@@ -42,7 +72,7 @@ export class Table<K extends Kind> {
 
   /** In order of name, or of id for records without name. */
   sorted(): readonly Entry<RecordOf<K>>[] {
-    this.#sorted ??= [...this.#byId.values()].sort((a, b) => {
+    this.#sorted ??= this.#all().sort((a, b) => {
       const [x, y] = [nameOf(a.record) ?? a.id, nameOf(b.record) ?? b.id];
       return x < y ? -1 : x > y ? 1 : 0;
     });
@@ -56,10 +86,22 @@ export class Table<K extends Kind> {
   /** By creation. Records made in one transaction are in order of id. */
   oldestFirst(): readonly Entry<RecordOf<K>>[] {
     // Nearly in this order already, which the sort makes use of.
-    return [...this.#byId.values()].sort((a, b) => {
+    return this.#all().sort((a, b) => {
       if (a.createRevision !== b.createRevision) return a.createRevision < b.createRevision ? -1 : 1;
       return a.id < b.id ? -1 : 1;
     });
+  }
+
+  /** Takes what the store has. Returns false when it cannot be read, as far as that is known now. */
+  take(id: string, kv: KeyValue): boolean {
+    if (DECODED_LATE.has(this.kind)) {
+      this.#byId.set(id, new Unread(id, kv));
+      this.#sorted = null;
+      return true;
+    }
+    const entry = this.#decode(id, kv.value, kv);
+    if (entry !== undefined) this.set(entry);
+    return entry !== undefined;
   }
 
   set(entry: Entry<RecordOf<K>>): void {
@@ -70,19 +112,48 @@ export class Table<K extends Kind> {
     this.#sorted = null;
   }
 
-  delete(id: string): Entry<RecordOf<K>> | undefined {
+  /** The name that it had, '' where it had none; undefined when there is no such record. */
+  delete(id: string): string | undefined {
     const entry = this.#byId.get(id);
     if (entry === undefined) return undefined;
     this.#forgetName(id);
     this.#byId.delete(id);
     this.#sorted = null;
-    return entry;
+    return entry instanceof Unread ? '' : (nameOf(entry.record) ?? '');
   }
 
   #forgetName(id: string): void {
     const old = this.#byId.get(id);
-    const name = old === undefined ? undefined : nameOf(old.record);
+    const name = old === undefined || old instanceof Unread ? undefined : nameOf(old.record);
     if (name !== undefined && this.#idByName.get(name) === id) this.#idByName.delete(name);
+  }
+
+  #all(): Entry<RecordOf<K>>[] {
+    const all: Entry<RecordOf<K>>[] = [];
+    for (const found of this.#byId.values()) {
+      const entry = found instanceof Unread ? this.#read(found) : found;
+      if (entry !== undefined) all.push(entry);
+    }
+    return all;
+  }
+
+  #read(unread: Unread): Entry<RecordOf<K>> | undefined {
+    const entry = this.#decode(unread.id, unread.text, unread);
+    if (entry === undefined) this.#byId.delete(unread.id);
+    else this.#byId.set(unread.id, entry);
+    return entry;
+  }
+
+  #decode(id: string, text: string, place: Pick<KeyValue, 'createRevision' | 'modRevision'>) {
+    try {
+      const { createRevision, modRevision } = place;
+      const entry: Entry<RecordOf<K>> = { id, record: decodeRecord(this.kind, text), createRevision, modRevision };
+      return entry;
+    } catch (error) {
+      // A record that this version cannot read must not stop the rest of the cluster.
+      this.#unreadable(id, error);
+      return undefined;
+    }
   }
 }
 

@@ -3,8 +3,9 @@ import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
-import { decodeRecord, KINDS, type Kind, parseRecordKey, ROOT } from '../records/kinds.ts';
+import { KINDS, type Kind, parseRecordKey, ROOT, recordKey } from '../records/kinds.ts';
 import type { ClusterStore, KeyValue } from '../store/cluster-store.ts';
+import { Bells } from './bells.ts';
 import { ChangeLog } from './change-log.ts';
 import { Table } from './table.ts';
 
@@ -28,29 +29,17 @@ const FOLLOWS_MS = 1_000;
  * linearizable, for one small read of the store shared by all callers that ask meanwhile.
  */
 export class ClusterView {
-  readonly tables: { readonly [K in Kind]: Table<K> } = {
-    vm: new Table('vm'),
-    'vm-status': new Table('vm-status'),
-    volume: new Table('volume'),
-    image: new Table('image'),
-    network: new Table('network'),
-    host: new Table('host'),
-    'host-status': new Table('host-status'),
-    operation: new Table('operation'),
-    audit: new Table('audit'),
-    event: new Table('event'),
-    authority: new Table('authority'),
-    certificate: new Table('certificate'),
-    'join-token': new Table('join-token'),
-  };
+  readonly tables: { readonly [K in Kind]: Table<K> };
   readonly changes = new ChangeLog();
+  /** For watchers: who may be many, and can wait for their turn. */
+  readonly bells: Bells;
   readonly #store: ClusterStore;
   readonly #clock: Clock;
   readonly #log: Logger;
   #revision = 0n as Revision;
   #filled = false;
   #relists = 0;
-  #waiters: { readonly revision: Revision; readonly resolve: () => void }[] = [];
+  readonly #waiters = new Set<{ readonly revision: Revision; readonly resolve: () => void }>();
   #pulsing = false;
   /** When the store last showed that it has a quorum: a commit that we were told of, or a linearizable read. */
   #quorumMs = Number.NEGATIVE_INFINITY;
@@ -60,6 +49,27 @@ export class ClusterView {
     this.#store = deps.store;
     this.#clock = deps.clock;
     this.#log = deps.logger;
+    this.bells = new Bells(deps.clock);
+    this.changes.onFlush(() => this.bells.ring());
+    const table = <K extends Kind>(kind: K): Table<K> =>
+      new Table(kind, (id, error) =>
+        this.#log.error({ key: recordKey(kind, id), err: error }, 'unreadable record in the cluster store'),
+      );
+    this.tables = {
+      vm: table('vm'),
+      'vm-status': table('vm-status'),
+      volume: table('volume'),
+      image: table('image'),
+      network: table('network'),
+      host: table('host'),
+      'host-status': table('host-status'),
+      operation: table('operation'),
+      audit: table('audit'),
+      event: table('event'),
+      authority: table('authority'),
+      certificate: table('certificate'),
+      'join-token': table('join-token'),
+    };
   }
 
   get revision(): Revision {
@@ -102,25 +112,26 @@ export class ClusterView {
   /** Waits until the view holds everything up to `revision`. */
   async waitFor(revision: Revision, deadlineMs = 2_000): Promise<void> {
     if (this.#revision >= revision) return;
-    await withDeadline(
-      this.#clock,
-      deadlineMs,
-      `catching up with revision ${revision}`,
-      (signal) =>
-        new Promise<void>((resolve) => {
-          const waiter = { revision, resolve };
-          this.#waiters.push(waiter);
-          signal.addEventListener('abort', () => {
-            this.#waiters = this.#waiters.filter((other) => other !== waiter);
-          });
-        }),
-    ).catch((cause: unknown) => {
-      throw new BusbarError({
-        kind: 'unavailable',
-        reason: 'VIEW_BEHIND',
-        message: 'this controller is behind the cluster store',
-        hint: 'ask again, or ask another controller',
-        cause,
+    // Every change of every caller comes by here: as little as can be, not withDeadline.
+    await new Promise<void>((resolve, reject) => {
+      const waiter = {
+        revision,
+        resolve: () => {
+          timer[Symbol.dispose]();
+          resolve();
+        },
+      };
+      this.#waiters.add(waiter);
+      const timer = this.#clock.timer(deadlineMs, () => {
+        this.#waiters.delete(waiter);
+        reject(
+          new BusbarError({
+            kind: 'unavailable',
+            reason: 'VIEW_BEHIND',
+            message: `this controller is behind the cluster store: revision ${revision} did not come within ${deadlineMs} ms`,
+            hint: 'ask again, or ask another controller',
+          }),
+        );
       });
     });
   }
@@ -183,7 +194,7 @@ export class ClusterView {
       const parsed = parseRecordKey(kv.key);
       if (parsed === null) continue;
       seen.get(parsed.kind)?.add(parsed.id);
-      if (this.tables[parsed.kind].get(parsed.id)?.modRevision !== kv.modRevision) this.#put(kv);
+      if (this.tables[parsed.kind].revisionOf(parsed.id) !== kv.modRevision) this.#put(kv);
     }
     for (const kind of KINDS) {
       for (const id of [...this.tables[kind].ids()]) {
@@ -214,29 +225,23 @@ export class ClusterView {
   #put(kv: KeyValue): void {
     const parsed = parseRecordKey(kv.key);
     if (parsed === null) return;
-    try {
-      const record = decodeRecord(parsed.kind, kv.value);
-      const entry = { id: parsed.id, record, createRevision: kv.createRevision, modRevision: kv.modRevision };
-      (this.tables[parsed.kind] as Table<Kind>).set(entry);
-      this.changes.add({ kind: parsed.kind, id: parsed.id, revision: kv.modRevision, gone: null });
-    } catch (error) {
-      // A record that this version cannot read must not stop the rest of the cluster.
-      this.#log.error({ key: kv.key, err: error }, 'unreadable record in the cluster store');
-    }
+    const { kind, id } = parsed;
+    if (this.tables[kind].take(id, kv)) this.changes.add({ kind, id, revision: kv.modRevision, gone: null });
   }
 
   #remove(kind: Kind, id: string, revision: Revision): void {
-    const entry = this.tables[kind].delete(id);
-    if (entry === undefined) return;
-    const name = (entry.record as { meta?: { name: string } }).meta?.name ?? '';
+    const name = this.tables[kind].delete(id);
+    if (name === undefined) return;
     this.changes.add({ kind, id, revision, gone: { name } });
   }
 
   #advance(revision: Revision): void {
     if (revision > this.#revision) this.#revision = revision;
-    const due = this.#waiters.filter((waiter) => waiter.revision <= this.#revision);
-    this.#waiters = this.#waiters.filter((waiter) => waiter.revision > this.#revision);
-    for (const waiter of due) waiter.resolve();
+    for (const waiter of this.#waiters) {
+      if (waiter.revision > this.#revision) continue;
+      this.#waiters.delete(waiter);
+      waiter.resolve();
+    }
     this.changes.flush(this.#revision);
   }
 }

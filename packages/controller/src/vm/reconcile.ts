@@ -2,7 +2,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { assert } from '@busbar/core/assert';
 import type { Clock } from '@busbar/core/clock/clock';
-import type { VmId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { ok, type Result, refuse } from '@busbar/core/result';
 import { mayMove } from '@busbar/core/state-table';
@@ -24,15 +23,22 @@ import { type DecidedPlacement, isOnHost, planVm, type VmObservation } from './p
 import { requestOf } from './request.ts';
 import { type LiveVmPhase, VM_PHASES } from './state.ts';
 
-/** A planner is made anew at least this often: hosts fall silent also while a round goes on. */
-const PLANNER_FRESH_MS = 500;
-
 /** A message of an unchanged phase is written at most this often. */
 const MESSAGE_EVERY_MS = 5_000;
 
+/** More would only wait in the store's line, and a host that comes back with hundreds of VMs must not take all of it. */
+const WRITES_AT_ONCE = 32;
+
+interface Change {
+  readonly vm: Entry<VmRecord>;
+  readonly status: Entry<VmStatusRecord>;
+  readonly next: VmStatusRecord;
+}
+
 /**
- * Reconciler of all VMs: one after the other, so that each placement sees the ones before it (no double booking
- * within a leader; across leaders the fence of the transaction sees to it). Owns every VmStatusRecord.
+ * Reconciler of all VMs: planned one after the other, and each placement counts those before it in the same round (no
+ * double booking within a leader; across leaders the fence of the transaction sees to it). What was planned is then
+ * written side by side: VMs have nothing to do with each other. Owns every VmStatusRecord.
  */
 export class VmReconciler {
   readonly #view: ClusterView;
@@ -42,11 +48,11 @@ export class VmReconciler {
   readonly #log: Logger;
   readonly #leader: Leader;
   /** Since when this leader has seen a VM in its present phase and epoch. Lost with the leadership: pauses then begin anew. */
-  readonly #since = new Map<string, { readonly key: string; readonly atMs: number }>();
+  readonly #since = new Map<string, { readonly phase: string; readonly epoch: bigint; readonly atMs: number }>();
   /** When only a VM's message was last written. */
   readonly #worded = new Map<string, number>();
-  /** The cluster as this round fills it. */
-  #planner: { readonly planner: Planner; readonly madeMs: number } | null = null;
+  /** The cluster as this round fills it; made when the first VM is placed. */
+  #planner: Planner | null = null;
 
   constructor(deps: {
     readonly view: ClusterView;
@@ -65,55 +71,88 @@ export class VmReconciler {
   }
 
   async reconcile(): Promise<void> {
-    this.#planner = null;
-    for (const entry of this.#view.tables.vm.sorted()) {
-      if (this.#leader.signal.aborted) return;
-      const status = this.#view.tables['vm-status'].get(entry.id);
-      if (status === undefined) continue;
-      try {
-        await this.#one(entry, status);
-      } catch (error) {
-        // The store is everybody's: the round is over. Anything else is this VM's own trouble, and the others go on.
-        if (isTransient(error)) throw error;
-        this.#log.error({ vmId: entry.id, vm: entry.record.meta?.name, err: error }, 'VM cannot be planned');
+    const changes = this.#planAll();
+    const waiting = [...changes.values()];
+    const worker = async () => {
+      for (let change = waiting.shift(); change !== undefined; change = waiting.shift()) {
+        if (this.#leader.signal.aborted) return;
+        await this.#write(change).catch((error: unknown) => {
+          // The store is everybody's: the round is over.
+          waiting.length = 0;
+          throw error;
+        });
       }
-    }
+    };
+    const ended = await Promise.allSettled(Array.from({ length: Math.min(WRITES_AT_ONCE, waiting.length) }, worker));
+    for (const each of ended) if (each.status === 'rejected') throw each.reason as Error;
     for (const memory of [this.#since, this.#worded])
       for (const id of memory.keys()) if (this.#view.tables.vm.get(id) === undefined) memory.delete(id);
   }
 
-  async #one(vm: Entry<VmRecord>, status: Entry<VmStatusRecord>): Promise<void> {
+  #planAll(): ReadonlyMap<string, Change> {
+    this.#planner = null;
+    const changes = new Map<string, Change>();
+    for (const vm of this.#view.tables.vm.sorted()) {
+      const status = this.#view.tables['vm-status'].get(vm.id);
+      if (status === undefined) continue;
+      try {
+        const next = this.#plan(vm, status);
+        if (next !== null) changes.set(vm.id, { vm, status, next });
+      } catch (error) {
+        this.#tellTrouble(vm, error);
+      }
+    }
+    return changes;
+  }
+
+  #plan(vm: Entry<VmRecord>, status: Entry<VmStatusRecord>): VmStatusRecord | null {
     const seen = this.#observe(vm, status);
     // The host counts as alive, but this leader has not had its first report (a leader of seconds, an agent that was restarted):
     // nothing is known, and nothing is concluded. A host that stays silent becomes UNREACHABLE or DEGRADED.
-    if (isOnHost(status.record) && seen.awaitsReport) return;
+    if (isOnHost(status.record) && seen.awaitsReport) return null;
     const plan = planVm(vm.record, status.record, seen);
-    if (plan.status === null || this.#isChatter(vm.id, status.record, plan.status)) return;
+    if (plan.status === null || this.#isChatter(vm.id, status.record, plan.status)) return null;
     const [from, to] = [status.record.phase as LiveVmPhase, plan.status.phase as LiveVmPhase];
     assert(from === to || mayMove(VM_PHASES, from, to), `VM ${vm.id}: no transition from ${from} to ${to}`);
-    const result = await this.#leader.txn({
-      compare: [unchanged('vm', vm), unchanged('vm-status', status)],
-      writes: [putRecord('vm-status', vm.id, plan.status)],
-    });
-    // A comparison that failed is a newer wish or status: the next round sees it.
-    if (!result.succeeded) return;
-    if (plan.status.host === '' && status.record.host !== '') this.#planner?.planner.release(vm.id as VmId);
-    if (from !== to) {
-      this.#log.info(
-        {
-          vmId: vm.id,
-          vm: vm.record.meta?.name,
-          ...operationOn(this.#view, vm.id),
-          from,
-          to,
-          host: plan.status.host,
-          epoch: String(plan.status.epoch),
-          reason: plan.status.message,
-        },
-        'VM changes phase',
-      );
+    return plan.status;
+  }
+
+  async #write({ vm, status, next }: Change): Promise<void> {
+    try {
+      const result = await this.#leader.txn({
+        compare: [unchanged('vm', vm), unchanged('vm-status', status)],
+        writes: [putRecord('vm-status', vm.id, next)],
+      });
+      // A comparison that failed is a newer wish or status: the next round sees it.
+      if (!result.succeeded) return;
+      this.#tellChange(vm, status.record, next);
+      await this.#view.waitFor(result.revision);
+    } catch (error) {
+      if (isTransient(error)) throw error;
+      this.#tellTrouble(vm, error);
     }
-    await this.#view.waitFor(result.revision);
+  }
+
+  #tellChange(vm: Entry<VmRecord>, former: VmStatusRecord, next: VmStatusRecord): void {
+    if (former.phase === next.phase) return;
+    this.#log.info(
+      {
+        vmId: vm.id,
+        vm: vm.record.meta?.name,
+        ...operationOn(this.#view, vm.id),
+        from: former.phase,
+        to: next.phase,
+        host: next.host,
+        epoch: String(next.epoch),
+        reason: next.message,
+      },
+      'VM changes phase',
+    );
+  }
+
+  /** It is this VM's own, and the others go on. */
+  #tellTrouble(vm: Entry<VmRecord>, error: unknown): void {
+    this.#log.error({ vmId: vm.id, vm: vm.record.meta?.name, err: error }, 'VM cannot be planned');
   }
 
   /** Only what the host tells changes, and it did a moment ago: a host that changes its words all the time must not fill etcd. */
@@ -128,10 +167,9 @@ export class VmReconciler {
 
   #observe(vm: Entry<VmRecord>, status: Entry<VmStatusRecord>): VmObservation & { readonly awaitsReport: boolean } {
     const { host, epoch, phase } = status.record;
-    const key = `${phase}/${epoch}`;
     let since = this.#since.get(vm.id);
-    if (since?.key !== key) {
-      since = { key, atMs: this.#clock.nowMs() };
+    if (since?.phase !== phase || since.epoch !== epoch) {
+      since = { phase, epoch, atMs: this.#clock.nowMs() };
       this.#since.set(vm.id, since);
     }
     const seen = host === '' ? null : this.#sessions.observed(host);
@@ -156,17 +194,16 @@ export class VmReconciler {
 
   #place(vm: VmRecord): Result<DecidedPlacement, string> {
     const nowMs = this.#clock.nowMs();
-    if (this.#planner === null || nowMs - this.#planner.madeMs > PLANNER_FRESH_MS) {
-      const isReporting = (host: string) => reports(this.#sessions.observed(host), nowMs);
-      this.#planner = { planner: createPlanner(snapshotOf(this.#view, this.#policy, isReporting)), madeMs: nowMs };
-    }
-    // Taken before it is written: whatever becomes of the transaction, no other VM of this round is given the same.
+    this.#planner ??= createPlanner(
+      snapshotOf(this.#view, this.#policy, (host) => reports(this.#sessions.observed(host), nowMs)),
+    );
     const request = requestOf(vm, this.#view);
-    const { planner } = this.#planner;
-    const decided = planner.decide(request);
+    const decided = this.#planner.decide(request);
     if (!decided.ok) return refuse(decided.error.summary);
-    const reason = planner.reasonFor(request, decided.value);
-    planner.take({ vm: request, placement: decided.value });
+    const reason = this.#planner.reasonFor(request, decided.value);
+    // Taken before it is written: whatever becomes of the transaction, no other VM of this round is given the same. What ends
+    // in this round holds its resources until that is written.
+    this.#planner.take({ vm: request, placement: decided.value });
     return ok({ placement: presentPlacement(decided.value), reason });
   }
 }

@@ -12,6 +12,8 @@ export interface Clock {
   wallTime(): Date;
   /** Runs `callback` once after `delayMs`; disposing the handle before cancels it. */
   timer(delayMs: number, callback: () => void): Disposable;
+  /** Resolves when the event loop has been round once: what was written goes out, and what has come in is taken up. */
+  turn(): Promise<void>;
 }
 
 export const systemClock: Clock = {
@@ -21,6 +23,7 @@ export const systemClock: Clock = {
     const handle = setTimeout(callback, delayMs);
     return { [Symbol.dispose]: () => clearTimeout(handle) };
   },
+  turn: () => new Promise((resolve) => setImmediate(resolve)),
 };
 
 /** Resolves after `delayMs`, or rejects with the signal's reason when aborted before. */

@@ -50,6 +50,11 @@ export class VirtualClock implements Clock {
     };
   }
 
+  /** In virtual time nothing is written and nothing comes in beside the timers. */
+  turn(): Promise<void> {
+    return Promise.resolve();
+  }
+
   /** Moves time forward by `durationMs`, running every timer on the way. */
   async advance(durationMs: number): Promise<void> {
     const endMs = this.#nowMs + durationMs;

@@ -30,20 +30,27 @@ export type Draft<T> = T extends Uint8Array | string | number | bigint | boolean
 
 export interface Message<T> {
   encode(value: Draft<T>): Buffer;
+  /** Into a message around it: a transaction of a hundred parts is one buffer. */
+  write(writer: BinaryWriter, value: Draft<T>): void;
   decode(bytes: Uint8Array): T;
 }
 
 export function message<F extends Fields>(fields: F): Message<ValueOf<F>> {
   const entries = Object.entries(fields);
   const byTag = new Map(entries.map(([name, field]) => [field.tag, { name, field }]));
+  function write(writer: BinaryWriter, value: unknown): void {
+    for (const [name, field] of entries) {
+      const given = (value as Readonly<Record<string, unknown>>)[name];
+      if (given !== undefined) field.write(writer, given);
+    }
+  }
   return {
+    write,
     encode(value) {
       const writer = new BinaryWriter();
-      for (const [name, field] of entries) {
-        const given = (value as Readonly<Record<string, unknown>>)[name];
-        if (given !== undefined) field.write(writer, given);
-      }
-      return Buffer.from(writer.finish());
+      write(writer, value);
+      const { buffer, byteOffset, byteLength } = writer.finish();
+      return Buffer.from(buffer, byteOffset, byteLength);
     },
     decode(bytes) {
       const value: Record<string, unknown> = {};
@@ -145,7 +152,7 @@ export function optional<T>(tag: number, type: Message<T>): Field<T | undefined>
     initial: undefined,
     read: (reader) => type.decode(reader.bytes()),
     write: (writer, value) => {
-      if (value !== undefined) writer.tag(tag, WireType.LengthDelimited).bytes(type.encode(value as Draft<T>));
+      if (value !== undefined) nested(writer, tag, type, value as Draft<T>);
     },
   };
 }
@@ -162,7 +169,13 @@ export function repeated<T>(tag: number, type: Message<T>): Field<readonly T[]> 
       return list;
     },
     write: (writer, value) => {
-      for (const item of value) writer.tag(tag, WireType.LengthDelimited).bytes(type.encode(item as Draft<T>));
+      for (const item of value) nested(writer, tag, type, item as Draft<T>);
     },
   };
+}
+
+function nested<T>(writer: BinaryWriter, tag: number, type: Message<T>, value: Draft<T>): void {
+  writer.tag(tag, WireType.LengthDelimited).fork();
+  type.write(writer, value);
+  writer.join();
 }

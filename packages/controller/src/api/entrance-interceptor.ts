@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Metadata, ServerInterceptingCall, type ServerInterceptor } from '@grpc/grpc-js';
 import type { Intake } from './intake.ts';
+import { showPeer } from './peer-key.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
 
 /**
- * Lets the first message of a call in through the intake. grpc-js reads nothing before it has passed the metadata on, so
+ * What every call passes before anything of it is read, in one interceptor: each costs all messages of all streams.
+ *
+ * Shows who is calling (peer-key.ts), and lets the first message of a call in through the intake. grpc-js reads nothing before it has passed the metadata on, so
  * a call that waits costs its headers alone.
  */
-export function intakeInterceptor(intake: Intake): ServerInterceptor {
+export function entranceInterceptor(intake: Intake): ServerInterceptor {
   return (_method, call) => {
     let leave = () => {};
     let left = false;
@@ -19,6 +22,7 @@ export function intakeInterceptor(intake: Intake): ServerInterceptor {
       start(next) {
         next({
           onReceiveMetadata(metadata, pass) {
+            showPeer(metadata, call);
             leave = intake.enter(
               call.getConnectionInfo().remoteAddress ?? '',
               () => pass(metadata),

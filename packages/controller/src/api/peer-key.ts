@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-import { ServerInterceptingCall, type ServerInterceptingCallInterface, type ServerInterceptor } from '@grpc/grpc-js';
+import type { Metadata, ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import type { Peer } from './authenticate.ts';
 
 /**
- * nice-grpc's call context does not show the TLS peer, grpc-js's interceptor does. This one replaces whatever the
- * caller may have sent under the key by what is of the verified client certificate.
+ * nice-grpc's call context does not show the TLS peer, grpc-js's interceptor does: what is of the verified client
+ * certificate goes into the metadata, in place of whatever the caller may have sent under the key.
  */
 export const PEER_KEY = 'busbar-peer-bin';
 
-export const identityInterceptor: ServerInterceptor = (_method, call) =>
-  new ServerInterceptingCall(call, {
-    start(next) {
-      next({
-        onReceiveMetadata(metadata, pass) {
-          metadata.remove(PEER_KEY);
-          metadata.set(PEER_KEY, peerOf(call));
-          pass(metadata);
-        },
-      });
-    },
-  });
+export function showPeer(metadata: Metadata, call: ServerInterceptingCallInterface): void {
+  metadata.remove(PEER_KEY);
+  metadata.set(PEER_KEY, peerOf(call));
+}
+
+/** What `showPeer` put there, as the text of a `Peer`. */
+export function peerText(metadata: { get(key: string): string | Uint8Array | undefined }): string | null {
+  const bytes = metadata.get(PEER_KEY);
+  return bytes === undefined || typeof bytes === 'string' ? null : Buffer.from(bytes).toString();
+}
 
 /**
  * A connection proves its certificate once, in the handshake (HTTP/2 forbids renegotiation, RFC 9113 9.2.1), and asking
@@ -31,7 +30,7 @@ function peerOf(call: ServerInterceptingCallInterface): Buffer {
   const known = session === null ? undefined : peers.get(session);
   if (known !== undefined) return known;
   const { serialNumber, subjectaltname, valid_from, valid_to } = call.getAuthContext().sslPeerCertificate ?? {};
-  const peer = Buffer.from(JSON.stringify({ serialNumber, subjectaltname, valid_from, valid_to }));
+  const peer = Buffer.from(JSON.stringify({ serialNumber, subjectaltname, valid_from, valid_to } as Peer));
   if (session !== null) peers.set(session, peer);
   return peer;
 }
