@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// npm run bench [-- --only records|machines]: what Busbar adds to the programs below it, measured against them in the
+// npm run bench [-- --only records|machines] or [-- scheduler …] (scheduler/main.ts): what Busbar adds to the programs below it, measured against them in the
 // same run, in turn. Medians; nothing here is a test.
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
@@ -8,6 +8,7 @@ import { openCluster } from './cluster.ts';
 import { clone, imageImport } from './images.ts';
 import { type Row, table } from './measure.ts';
 import { resident } from './resident.ts';
+import { benchScheduler } from './scheduler/main.ts';
 import { oneStart, parallelStarts } from './starts.ts';
 import { listVms, makeVms, watchers } from './watches.ts';
 import { writes } from './writes.ts';
@@ -47,6 +48,10 @@ async function machines(): Promise<readonly Row[]> {
 const PARTS = { machines, records } as const;
 type Part = keyof typeof PARTS;
 
+if (process.argv[2] === 'scheduler') {
+  await benchScheduler(process.argv.slice(3));
+  process.exit();
+}
 const { values } = parseArgs({ options: { only: { type: 'string' } } });
 const parts = Object.keys(PARTS) as Part[];
 if (values.only !== undefined && !parts.includes(values.only as Part)) {

@@ -14,8 +14,8 @@ export interface Row {
   /** With its unit. */
   readonly ours: string;
   readonly theirs: string;
-  /** Median over the pairs. */
-  readonly ratio: number;
+  /** Median over the pairs; null when there is no peer. */
+  readonly ratio: number | null;
   /** What the ratio is asked to be, e.g. "≤ 1.10". */
   readonly goal: string;
   readonly rounds: number;
@@ -88,18 +88,15 @@ export function ms(value: number): string {
   return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;
 }
 
+function times(ratio: number | null): string {
+  if (ratio === null) return '–';
+  return `${ratio < 100 ? ratio.toFixed(2) : Math.round(ratio).toLocaleString('en')}×`;
+}
+
 export function table(rows: readonly Row[]): string {
   const cells = [
     ['measure', 'ours', 'peer', 'ratio', 'goal', 'n', 'peer is'],
-    ...rows.map((row) => [
-      row.what,
-      row.ours,
-      row.theirs,
-      `${row.ratio.toFixed(2)}×`,
-      row.goal,
-      String(row.rounds),
-      row.peer,
-    ]),
+    ...rows.map((row) => [row.what, row.ours, row.theirs, times(row.ratio), row.goal, String(row.rounds), row.peer]),
   ];
   const widths = (cells[0] ?? []).map((_, column) => Math.max(...cells.map((line) => (line[column] ?? '').length)));
   const left = new Set([0, 4, 6]);
