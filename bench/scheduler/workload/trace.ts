@@ -10,7 +10,13 @@ export class TraceUnreadable extends Error {}
 
 /** A CSV file with the columns batch, vcpu and mem_mib; the committed arrivals when no file is given. */
 export function readTrace(file?: string): Arrival[] {
-  return file === undefined ? unpackTrace(readFileSync(COMMITTED, 'utf8')) : parseTrace(readFileSync(file, 'utf8'));
+  if (file === undefined) return unpackTrace(readFileSync(COMMITTED, 'utf8'));
+  try {
+    return parseTrace(readFileSync(file, 'utf8'));
+  } catch (cause) {
+    if (cause instanceof TraceUnreadable) throw cause;
+    throw new TraceUnreadable(`cannot read the trace: ${String(cause)}`, { cause });
+  }
 }
 
 export function parseTrace(csv: string): Arrival[] {
