@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { GENERAL, ISOLATED, MEMORY, PAGES_1G, PAGES_2M, THREADS } from '../capacity/dimensions.ts';
+import { DEVICES, GENERAL, ISOLATED, MEMORY, PAGES_1G, PAGES_2M, THREADS } from '../capacity/dimensions.ts';
 import { demandOn, fitsNode, type Room } from '../fit/room.ts';
 import type { PlacementPolicy, ScorePart } from '../model.ts';
 import type { CellDemand, Demand, Shape } from '../shape/shape.ts';
@@ -13,6 +13,7 @@ import type { Mix } from './mix.ts';
  * | rareRoom        | 1      | for each expected shape, weighted by its share: how many of it fit the node less than before. Keeps whole cores, pages and large gaps for who needs them |
  * | emptiness       | 0.03   | (pack) how empty the node is: of equal ones the fullest, so that empty hosts stay empty. Small, since it must only decide what rareRoom leaves open |
  * | load            | 1000   | (spread) share of CPUs and memory used afterwards, memory twice: it cannot be over-committed. Large: rareRoom only decides among equal load |
+ * | farDevice       | 1e5    | each device that should be near and is not: it was asked for, so it counts more than any load |
  * | splitNuma       | 1e6    | spread over more NUMA nodes than needed: memory access across nodes costs every instruction, for ever |
  * | softRule        | 1e7    | each soft rule that is broken: more than any split, since somebody asked for it |
  * | preferredHost   | 1e9    | each place in the list of preferred hosts: more than all else, an engineer knows why |
@@ -21,6 +22,7 @@ export const WEIGHTS = {
   rareRoom: 1,
   emptiness: 0.03,
   load: 1000,
+  farDevice: 1e5,
   splitNuma: 1e6,
   softRule: 1e7,
   preferredHost: 1e9,
@@ -69,11 +71,12 @@ export class Costs {
   }
 
   /** Of the whole VM on one node; infinite when it does not fit. */
-  whole({ whole }: Shape, node: number): number {
+  whole({ whole, looseDevices }: Shape, node: number): number {
     if (whole === null || !fitsNode(this.#room, demandOn(this.#room.topology, whole, node), node)) {
       return Number.POSITIVE_INFINITY;
     }
-    return this.#costOf(whole, node);
+    const cost = this.#costOf(whole, node);
+    return looseDevices.length === 0 ? cost : cost + this.#far(looseDevices, node);
   }
 
   /** The node of the host that takes the whole VM at the least cost, the first of equals; -1 when none does. */
@@ -101,6 +104,7 @@ export class Costs {
         : { name: 'load', value: this.#load(node) },
     ];
     this.#unset(demand);
+    parts.push({ name: 'farDevice', value: this.#far(shape.looseDevices, node) });
     return parts.filter(({ value }) => value !== 0);
   }
 
@@ -116,11 +120,26 @@ export class Costs {
     return WEIGHTS.emptiness * sum;
   }
 
+  /** Towards full nodes or idle ones, as the policy says, before anything is taken. */
+  leaning(node: number): number {
+    return this.#policy.prefer === 'pack' ? this.emptiness(node) : this.#load(node);
+  }
+
   #costOf(cell: CellDemand, node: number): number {
     const demand = this.#setDemand(cell, node);
     const cost = this.#rareRoom(node) + (this.#policy.prefer === 'pack' ? this.emptiness(node) : this.#load(node));
     this.#unset(demand);
     return cost;
+  }
+
+  /** Devices that should be on the node and are not. */
+  #far(devices: Shape['looseDevices'], node: number): number {
+    const at = node * this.#room.topology.stride + DEVICES;
+    let far = 0;
+    for (const { classIndex, count, near } of devices) {
+      if (near) far += count - Math.min(count, Math.max(0, this.#room.amounts[at + classIndex] as number));
+    }
+    return WEIGHTS.farDevice * far;
   }
 
   #setDemand(cell: CellDemand, node: number): Demand {
