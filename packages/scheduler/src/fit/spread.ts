@@ -163,7 +163,7 @@ function* seatFreely({ room, shape, host, policy, all }: Where): Generator<Seati
       vcpus: vcpusOn(left, shape, node, policy),
       units: Math.max(0, left.amounts[node * topology.stride + pageDimension] ?? 0),
     }));
-    for (const holders of nodesOfDevices(room, shape, ordered)) {
+    for (const holders of shape.boundDevices.length === 0 ? NO_HOLDERS : nodesOfDevices(room, shape, ordered)) {
       const parts = partsOf(offers, needs.vcpus, units, [...new Set([...holders, anchor])]);
       if (parts === null) continue;
       const seats = parts
@@ -180,6 +180,8 @@ function* seatFreely({ room, shape, host, policy, all }: Where): Generator<Seati
     }
   }
 }
+
+const NO_HOLDERS: readonly (readonly number[])[] = [[]];
 
 /** What a node could have, or has, of a VM. */
 interface Part {

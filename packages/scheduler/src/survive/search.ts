@@ -26,6 +26,9 @@ export interface Effort {
   left: number;
 }
 
+/** To find how a VM is spread takes as long as to look at so many hosts. */
+const SPREAD_EFFORT = 25;
+
 /** Hosts looked at: enough for every way of 7 VMs over 4 hosts, and at most about 10 ms. */
 export const enough = (): Effort => ({ left: 100_000 });
 
@@ -57,7 +60,8 @@ export function search(members: readonly Member[], free: Room, world: SearchWorl
       if (--effort.left < 0) return false;
       if (!mayGo(host) || !mightSeat(room, member.shape, host, world.policy)) continue;
       for (const seated of seatingsOn(room, member.shape, host, world.policy, true)) {
-        if (--effort.left < 0) return false;
+        effort.left -= seated.seating.seats.length > 1 ? SPREAD_EFFORT : 1;
+        if (effort.left < 0) return false;
         const refuge: Refuge = { member, host, ...seated };
         const key = world.kinds === null ? null : `${world.kinds[host]} ${leftBehind(room, refuge)}`;
         if (key !== null && tried.has(key)) continue;
