@@ -77,15 +77,20 @@ export const NO_DOMAINS: FailureDomains = { rack: '', powerFeed: '', ringSegment
 export type CpuPolicy = 'shared' | 'dedicated' | 'realtime';
 /**
  * prefer: any free thread, those of half-used cores first. isolate: each vCPU has a core, whose other threads stay empty.
- * require: vCPUs fill cores together and share them with nobody; needs a host with SMT.
+ * require: vCPUs fill cores together and share them with nobody, so that with an odd number a thread stays empty; needs a host
+ * with SMT.
  */
 export type SmtPolicy = 'prefer' | 'isolate' | 'require';
 /**
- * none: the guest sees no NUMA. automatic: as many equal cells as it takes, one if possible. explicit: the cells as given,
- * each on a NUMA node of its own.
+ * none: the guest sees no NUMA; vCPUs and memory may be shared out in any parts where no node takes all. automatic: as many
+ * cells as it takes, one if possible, as equal as whole vCPUs and pages allow, each with at least one of both. explicit: the
+ * cells as given, each on a NUMA node of its own.
  */
 export type GuestNuma = 'none' | 'automatic' | 'explicit';
-/** required: on the VM's own NUMA nodes. preferred: there if possible. none: anywhere on the host. */
+/**
+ * required: on one of the VM's own NUMA nodes, all of a request on the same; on a host with several nodes, a device of unknown
+ * node is on none of them. preferred: there if possible. none: anywhere on the host.
+ */
 export type DeviceNuma = 'required' | 'preferred' | 'none';
 export type HugepageMib = 0 | 2 | 1024;
 
@@ -107,7 +112,7 @@ export interface GroupRule {
   /** VMs with the same word are in the group. */
   readonly group: string;
   readonly kind: GroupRuleKind;
-  /** Soft rules are kept when they can be. */
+  /** Soft rules are kept when they can be. Between two members, the rule is hard when either of them holds it hard. */
   readonly soft: boolean;
 }
 
@@ -158,7 +163,7 @@ export interface Placement {
   readonly host: HostId;
   /** The VM's parts, in the order of the guest's cells. */
   readonly cells: readonly PlacedCell[];
-  /** Of a realtime VM: CPUs of the emulator. Empty: on the host's shared and reserved CPUs. */
+  /** Of a realtime VM: CPUs of the emulator, on the node of the first cell, isolated only where VMs can have no others. Empty: on the host's shared and reserved CPUs. */
   readonly emulatorCpus: readonly number[];
   /** Of a realtime VM: a CPU for each I/O thread. Empty: as the emulator. */
   readonly ioThreadCpus: readonly number[];
@@ -237,7 +242,11 @@ export interface PlacementPolicy {
   readonly vcpuOvercommit: number;
   /** pack: keep empty hosts empty. spread: even load. */
   readonly prefer: 'pack' | 'spread';
-  /** What a new VM must not endanger: that every HA VM still has a place after this loss. */
+  /**
+   * What a new VM must not endanger: that every HA VM still has a place after this loss, all of them at once, with their hard
+   * needs and rules, while nothing else moves. There, a VM may be on several NUMA nodes where that makes room for others. A VM that
+   * is pinned to its host has no other place: with HA it is refused.
+   */
   readonly survive: SurvivePolicy;
 }
 

@@ -48,7 +48,7 @@ export class Planner {
   readonly #room: Room;
   readonly #free: Room;
   readonly #costs: Costs;
-  readonly #placed = new Map<VmId, PlacedVm & { readonly shape: Shape; readonly problems: readonly string[] }>();
+  readonly #placed = new Map<VmId, PlacedVm & { readonly shape: Shape }>();
   readonly #classes: Classes;
   readonly #counts = new Map<Shape, number>();
   readonly #changes: Changes;
@@ -212,21 +212,24 @@ export class Planner {
 
   /** Placed VMs that hold what is not there, or what another one holds too: their hosts changed, or somebody erred. */
   problems(): readonly { readonly vm: Vm; readonly host: HostId; readonly what: readonly string[] }[] {
-    return [...this.#placed.values()]
-      .filter(({ problems }) => problems.length > 0)
-      .map(({ vm, placement, problems }) => ({ vm, host: placement.host, what: problems }));
+    // Counted anew: what was wrong when a VM came may have gone with another one.
+    const ledger = new Ledger(this.#topology, this.#policy);
+    return this.placed()
+      .map(({ vm, placement }) => ({ vm, host: placement.host, what: ledger.take(vm, placement) }))
+      .filter(({ what }) => what.length > 0);
   }
 
   /** What happens if this host, or what fails together with it, is lost. With the policy "off" nothing is planned: empty. */
   drills(): readonly Drill[] {
+    const ledger = new Ledger(this.#topology, this.#policy);
+    for (const { vm, placement } of this.#placed.values()) ledger.take(vm, placement);
     return this.#failover.plans().map(({ loss, refuges, homeless }) => {
-      const ledger = new Ledger(this.#topology, this.#policy);
-      for (const { vm, placement } of this.#placed.values()) ledger.take(vm, placement);
       const moves = refuges.map(({ member: { vm, shape }, host, seating }) => {
         const placement = this.#exact(shape, host, seating, ledger);
         ledger.take(vm, placement);
         return { vm, placement };
       });
+      for (const { vm, placement } of moves) ledger.release(vm, placement);
       return {
         loss: loss.name,
         hosts: loss.hosts.map((host) => this.#topology.hosts[host]?.id as HostId),
@@ -242,11 +245,13 @@ export class Planner {
     const cls = this.#classes.of(vm);
     // What was refused stays refused until something is released: taking makes no room.
     const ruleless = vm.rules.length === 0 && vm.pinnedHost === '';
-    if (ruleless && cls.refused !== null && cls.refused.releases === this.#releases) return refuse(cls.refused.refusal);
+    const refused = cls.refused[vm.ha ? 'ha' : 'plain'];
+    const releases = this.#releases + this.#failover.homelessSeen;
+    if (ruleless && refused !== null && refused.releases === releases) return refuse(refused.refusal);
     const choice = this.#choose(vm, cls);
     if (choice !== null) return ok(this.#exact(cls.shape, choice.host, choice.seating, this.#ledger));
     const refusal = { summary: summaryOf(this.#explain(vm)) };
-    if (ruleless) cls.refused = { releases: this.#releases, refusal };
+    if (ruleless) cls.refused[vm.ha ? 'ha' : 'plain'] = { releases, refusal };
     return refuse(refusal);
   }
 
@@ -272,6 +277,7 @@ export class Planner {
     const may = (host: number): boolean => {
       if (vm.pinnedHost !== '' && this.#topology.hosts[host]?.id !== vm.pinnedHost) return false;
       for (const ruling of hard) if (!this.#groups.allows(ruling, host)) return false;
+      if (!this.#failover.keepsRules(vm, host)) return false;
       return !vm.ha || this.#failover.hasRefuge({ vm, shape: cls.shape, host });
     };
     const host = this.#bestHost(vm, cls, may);
@@ -297,7 +303,8 @@ export class Planner {
     const priced: { readonly host: number; readonly price: number }[] = [];
     for (const [host, { id }] of this.#topology.hosts.entries()) {
       if (vm.pinnedHost !== '' && vm.pinnedHost !== id) continue;
-      const cost = Math.min(whole.costs[host] as number, spread.costs[host] as number);
+      const onOne = whole.costs[host] as number;
+      const cost = onOne === Number.POSITIVE_INFINITY ? (spread.costs[host] as number) : onOne;
       if (cost === Number.POSITIVE_INFINITY) continue;
       const broken = soft.filter((ruling) => !this.#groups.allows(ruling, host)).length;
       const preference = vm.preferredHosts.indexOf(id);
@@ -327,27 +334,36 @@ export class Planner {
   /** Whether all losses can be survived with the VM on this host, with whatever plans; and then, where on the host. */
   #survives(vm: Vm, shape: Shape, host: number, effort: Effort): Survival & { readonly seating: Seating | null } {
     let why: Survival = { ok: false, loss: '', proven: true };
-    for (const { seating, held } of seatingsOn(this.#free, shape, host, this.#policy)) {
-      const amounts = this.#free.amounts.slice();
-      for (const { node, demand } of held) {
-        demand.dimensions.forEach((dimension, i) => {
-          const at = node * this.#topology.stride + dimension;
-          amounts[at] = (amounts[at] ?? 0) - (demand.amounts[i] ?? 0);
-        });
-      }
-      const nodes = [...new Set(held.map(({ node }) => node))];
-      why = this.#failover.couldSurvive(amounts, nodes, vm.ha ? { vm, shape, host } : null, effort);
-      if (why.ok) return { ...why, seating };
+    // Beside the plans as they stand, with whatever seating they leave.
+    const asPlanned = this.#seat(shape, host);
+    if (asPlanned !== null && this.#failover.keepsRules(vm, host)) {
+      if (!vm.ha || this.#failover.hasRefuge({ vm, shape, host })) return { ...SURVIVED, seating: asPlanned };
     }
-    return { ...why, seating: null };
+    // For the rules of others it is there already.
+    this.#groups.add(vm, host);
+    try {
+      for (const { seating, held } of seatingsOn(this.#free, shape, host, this.#policy, true)) {
+        if (--effort.left < 0) return { ok: false, loss: why.loss || 'a host', proven: false, seating: null };
+        const amounts = this.#free.amounts.slice();
+        for (const { node, demand } of held) {
+          demand.dimensions.forEach((dimension, i) => {
+            const at = node * this.#topology.stride + dimension;
+            amounts[at] = (amounts[at] ?? 0) - (demand.amounts[i] ?? 0);
+          });
+        }
+        const nodes = [...new Set(held.map(({ node }) => node))];
+        why = this.#failover.couldSurvive(amounts, nodes, { vm, shape, host }, effort);
+        if (why.ok) return { ...why, seating };
+      }
+      return { ...why, seating: null };
+    } finally {
+      this.#groups.remove(vm);
+    }
   }
 
   #rulings(vm: Vm, soft: boolean): readonly Ruling[] {
     if (vm.rules.length === 0) return NO_RULINGS;
-    return vm.rules.flatMap((rule) => {
-      const ruling = rule.soft === soft ? this.#groups.ruling(vm, rule) : null;
-      return ruling === null ? [] : [ruling];
-    });
+    return vm.rules.flatMap((rule) => this.#groups.ruling(vm, rule, soft) ?? []);
   }
 
   #seat(shape: Shape, host: number): Seating | null {
@@ -388,7 +404,7 @@ export class Planner {
     const { vm, placement } = placed;
     const { shape } = this.#classes.of(vm);
     const problems = this.#ledger.take(vm, placement);
-    this.#placed.set(vm.id, { vm, placement, shape, problems });
+    this.#placed.set(vm.id, { vm, placement, shape });
     const host = this.#topology.hostIndex.get(placement.host);
     if (host === undefined) return problems;
     this.#groups.add(vm, host);
@@ -396,8 +412,9 @@ export class Planner {
       const node = this.#ledger.nodeOf(host, cell.numaNode);
       if (node >= 0) this.#refresh(node);
     }
-    // A device that nobody knows the node of is counted at the first one.
-    if (placement.devices.length > 0) for (const node of this.#nodesOf(host)) this.#refresh(node);
+    // Devices may be anywhere, and where something is wrong so may all else.
+    const elsewhere = placement.devices.length + placement.emulatorCpus.length + problems.length > 0;
+    if (elsewhere) for (const node of this.#nodesOf(host)) this.#refresh(node);
     return problems;
   }
 
@@ -406,6 +423,7 @@ export class Planner {
     const host = this.#topology.hostIndex.get(placement.host);
     if (host === undefined || this.#failover.isOff) return;
     for (const node of this.#nodesOf(host)) for (const changed of this.#failover.recheck(node)) this.#refresh(changed);
+    for (const changed of this.#failover.restoreRules(vm, host)) this.#refresh(changed);
     if (!vm.ha) return;
     const { shape } = this.#classes.of(vm);
     for (const changed of this.#failover.add({ vm, shape, host })) this.#refresh(changed);

@@ -12,8 +12,8 @@
  *   cores:    R + I       ≤ s + d
  *   smtCores: R           ≤ d
  *
- * so each of the four is a dimension. (A "require" of odd size leaves a thread over: it counts what it uses.) Threads of
- * the general pool are counted in shares, since VMs that float over the rest take fractions of them.
+ * so each of the four is a dimension. (A "require" of odd size has its last core whole: the thread that is over stays empty.)
+ * Threads of the general pool are counted in shares, since VMs that float over the rest take fractions of them.
  */
 export const MEMORY = 0;
 export const PAGES_2M = 1;

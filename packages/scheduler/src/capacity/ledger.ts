@@ -32,7 +32,8 @@ export class Ledger {
   readonly #holders: Uint8Array;
   /** VMs that have a core whole, with the threads that they do not use kept empty. */
   readonly #isolators: Uint8Array;
-  readonly #devicesTaken = new Set<string>();
+  /** VMs that have a device. */
+  readonly #deviceHolders = new Map<string, number>();
   readonly #shares: number;
   readonly #overheadMib: number;
   /** Of each host: where the holders of a CPU are counted. */
@@ -132,9 +133,9 @@ export class Ledger {
     return chosen;
   }
 
-  /** CPUs that nobody else may have when these are given: with "isolate" also those on the same cores. */
+  /** CPUs that nobody else may have when these are given: of whole cores, all of them. */
   blockedBy(node: number, cpus: readonly number[], smt: SmtPolicy): readonly number[] {
-    if (smt !== 'isolate') return cpus;
+    if (smt === 'prefer') return cpus;
     const { hostOfNode, cpusOfCore } = this.topology;
     return cpus.flatMap((cpu) => {
       const slot = this.#threadOfCpu[hostOfNode[node] ?? 0]?.get(cpu);
@@ -152,7 +153,7 @@ export class Ledger {
         : devices[node * deviceClasses.length + classIndex];
       const free = (all ?? []).filter(
         (address) =>
-          !this.#devicesTaken.has(`${host} ${address}`) && chosen.every((device) => device.address !== address),
+          !this.#deviceHolders.has(`${host} ${address}`) && chosen.every((device) => device.address !== address),
       );
       for (const address of free.slice(0, count)) {
         const numaNode = hosts[host]?.devices.find((device) => device.address === address)?.numaNode ?? null;
@@ -192,7 +193,7 @@ export class Ledger {
       free[at] = left;
       if (sign > 0 && left < 0) wrong.push(`NUMA node ${topology.nodeIds[node]} is short of ${what}`);
     };
-    const isolate = vm.smt === 'isolate' && vm.cpuPolicy !== 'shared';
+    const wholeCores = vm.smt !== 'prefer' && vm.cpuPolicy !== 'shared';
     for (let index = 0; index < placement.cells.length; index++) {
       const cell = placement.cells[index];
       if (cell === undefined) continue;
@@ -211,16 +212,18 @@ export class Ledger {
         take(node, GENERAL + THREADS, cell.vcpus * SHARED_VCPU, 'shared CPUs');
         take(node, GENERAL + WIDE, cell.vcpus * SHARED_VCPU, 'shared CPUs');
       }
-      for (const cpu of cell.cpus) this.#takeCpu(host, cpu, sign, isolate, wrong);
+      for (const cpu of cell.cpus) this.#takeCpu(host, cpu, sign, wrong, node);
+      if (wholeCores) this.#isolate(host, cell.cpus, sign, wrong);
     }
-    for (const cpu of placement.emulatorCpus) this.#takeCpu(host, cpu, sign, false, wrong);
-    for (const cpu of placement.ioThreadCpus) this.#takeCpu(host, cpu, sign, false, wrong);
+    for (const cpu of placement.emulatorCpus) this.#takeCpu(host, cpu, sign, wrong);
+    for (const cpu of placement.ioThreadCpus) this.#takeCpu(host, cpu, sign, wrong);
     for (const device of placement.devices) {
       const key = `${host} ${device.address}`;
       const classIndex = topology.deviceClasses.indexOf(device.class);
-      if (sign > 0 && this.#devicesTaken.has(key)) wrong.push(`device ${device.address} is taken already`);
-      if (sign > 0) this.#devicesTaken.add(key);
-      else this.#devicesTaken.delete(key);
+      const holders = this.#deviceHolders.get(key) ?? 0;
+      if (sign > 0 && holders > 0) wrong.push(`device ${device.address} is taken already`);
+      if (holders + sign > 0) this.#deviceHolders.set(key, holders + sign);
+      else this.#deviceHolders.delete(key);
       const place = this.#placeOf(host, classIndex, device.address);
       if (place === null) wrong.push(`there is no device ${device.address} of class ${device.class}`);
       else take(place.node, place.dimension, 1, `devices of class ${device.class}`);
@@ -242,7 +245,8 @@ export class Ledger {
       : null;
   }
 
-  #takeCpu(host: number, cpu: number, sign: 1 | -1, isolate: boolean, wrong: string[]): void {
+  /** `node`: where the CPU should be, when that matters. */
+  #takeCpu(host: number, cpu: number, sign: 1 | -1, wrong: string[], node = -1): void {
     const slot = this.#threadOfCpu[host]?.get(cpu);
     if (slot === undefined) {
       wrong.push(`CPU ${cpu} is not there, or reserved for the host`);
@@ -250,10 +254,26 @@ export class Ledger {
     }
     const core = slot >> 1;
     if (sign > 0 && this.#freeCpu(core, slot & 1) < 0) wrong.push(`CPU ${cpu} is taken already`);
+    const { nodeOfCore, nodeIds } = this.topology;
+    const at = nodeOfCore[core] ?? 0;
+    if (node >= 0 && at !== node) wrong.push(`CPU ${cpu} is on NUMA node ${nodeIds[at]}, not ${nodeIds[node]}`);
     this.#count(core, -1);
     this.#holders[slot] = (this.#holders[slot] ?? 0) + sign;
-    if (isolate) this.#isolators[core] = (this.#isolators[core] ?? 0) + sign;
     this.#count(core, 1);
+  }
+
+  /** Gives the VM that has these CPUs their cores whole, or takes them back. */
+  #isolate(host: number, cpus: readonly number[], sign: 1 | -1, wrong: string[]): void {
+    const slots = cpus.flatMap((cpu) => this.#threadOfCpu[host]?.get(cpu) ?? []);
+    for (const core of new Set(slots.map((slot) => slot >> 1))) {
+      const sibling = [2 * core, 2 * core + 1].find((slot) => !slots.includes(slot) && this.#holders[slot] !== 0);
+      if (sign > 0 && sibling !== undefined) {
+        wrong.push(`CPU ${this.topology.cpusOfCore[sibling]}, of a core that must be whole, is taken already`);
+      }
+      this.#count(core, -1);
+      this.#isolators[core] = (this.#isolators[core] ?? 0) + sign;
+      this.#count(core, 1);
+    }
   }
 
   /** The CPU if it is free, else -1. */

@@ -12,6 +12,8 @@ export interface Topology {
   readonly hostIndex: ReadonlyMap<string, number>;
   readonly nodeOfHost: Int32Array;
   readonly hostOfNode: Int32Array;
+  /** Some host has more than one NUMA node. */
+  readonly isNuma: boolean;
   /** The kernel's number of each NUMA node. */
   readonly nodeIds: Int32Array;
   /** Cores of a node: general ones from coreOfNode[n] to isolatedCoreOfNode[n], isolated ones from there to coreOfNode[n + 1]. */
@@ -47,7 +49,7 @@ export interface Topology {
 const THREADS_MAX = 2;
 
 export function topologyOf(given: readonly Host[], policy: PlacementPolicy): Topology {
-  const hosts = given.toSorted((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
+  const hosts = given.map(eachDeviceOnce).toSorted((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
   const deviceClasses = [...new Set(hosts.flatMap(({ devices }) => devices.map((device) => device.class)))].toSorted();
   const nodes = hosts.flatMap((host) => host.numaNodes.map((node) => ({ host, node })));
   const nodeOfHost = new Int32Array(hosts.length + 1);
@@ -104,6 +106,7 @@ export function topologyOf(given: readonly Host[], policy: PlacementPolicy): Top
     hostIndex: new Map(hosts.map(({ id }, h) => [id, h])),
     nodeOfHost,
     hostOfNode,
+    isNuma: hosts.some(({ numaNodes }) => numaNodes.length > 1),
     nodeIds: Int32Array.from(nodes, ({ node }) => node.id),
     coreOfNode,
     isolatedCoreOfNode,
@@ -125,6 +128,12 @@ export function topologyOf(given: readonly Host[], policy: PlacementPolicy): Top
     ),
     stride: DEVICES + 2 * deviceClasses.length,
   };
+}
+
+/** An address is one device, however often and as whatever it is named: it can be given once. */
+function eachDeviceOnce(host: Host): Host {
+  const known = new Map(host.devices.toReversed().map((device) => [device.address, device]));
+  return known.size === host.devices.length ? host : { ...host, devices: [...known.values()].toReversed() };
 }
 
 /** Platforms with one NUMA node often do not say that a device belongs to it. */
@@ -156,9 +165,9 @@ function coresOf(
     .toSorted(([a = 0], [b = 0]) => a - b);
   const pool = (wanted: (cpu: number) => boolean): readonly Core[] =>
     sets.flatMap((set) => {
-      const cpus = set.filter((cpu) => !reserved.has(cpu) && wanted(cpu)).slice(0, THREADS_MAX);
+      const cpus = set.filter((cpu) => !reserved.has(cpu) && wanted(cpu));
       const mixed = set.some((cpu) => !reserved.has(cpu) && !wanted(cpu));
-      return cpus.length === 0 ? [] : [{ cpus, whole: cpus.length === Math.min(set.length, THREADS_MAX), mixed }];
+      return cpus.length === 0 ? [] : [{ cpus: cpus.slice(0, THREADS_MAX), whole: cpus.length === set.length, mixed }];
     });
   return { general: pool((cpu) => !isolated.has(cpu)), isolated: pool((cpu) => isolated.has(cpu)) };
 }

@@ -75,7 +75,6 @@ function hostRefusals(vm: Vm, shape: Shape, host: Host): readonly CheckerRefusal
 
 function ruleRefusals({ vm, groups, vmName }: Inquiry, host: number): readonly CheckerRefusal[] {
   return vm.rules.flatMap((rule): readonly CheckerRefusal[] => {
-    if (rule.soft) return [];
     const others = groups.others(vm, rule);
     const named = (id: string) => `"${vmName(id)}" of group "${rule.group}"`;
     if (rule.kind === 'together') {
@@ -107,6 +106,7 @@ function roomRefusals(inquiry: Inquiry, host: number): readonly CheckerRefusal[]
   for (let node = nodeOfHost[host] ?? 0; node < (nodeOfHost[host + 1] ?? 0); node++) nodes.push(node);
   if (shape.whole !== null && nodes.some((node) => wholeFits(inquiry, host, node))) return [];
   if (seatSpread(free, shape, host, policy) !== null) return [];
+  if (nodes.length === 0) return [{ checker: 'numa', reason: 'the host has no NUMA node' }];
   const prefix = (node: number) => (nodes.length === 1 ? '' : `NUMA node ${nodeIds[node]}: `);
   if (shape.whole === null) {
     const lines = shape.cells.map((cell, index) => {
@@ -134,7 +134,11 @@ function roomRefusals(inquiry: Inquiry, host: number): readonly CheckerRefusal[]
     });
   }
   if (shape.looseDevices.length > 0 && refusals.every(({ checker }) => checker !== 'device')) {
-    for (const { classIndex, count } of shape.looseDevices) {
+    const wanted = new Map<number, number>();
+    for (const { classIndex, count } of [...shape.boundDevices, ...shape.looseDevices]) {
+      wanted.set(classIndex, (wanted.get(classIndex) ?? 0) + count);
+    }
+    for (const [classIndex, count] of wanted) {
       const have = looseCount(free, host, classIndex);
       if (have < count) {
         refusals.push({
@@ -272,7 +276,7 @@ function scoreOf({ vm, shape, free, costs, groups, policy }: Inquiry, host: numb
     parts.push({ name: 'preferredHost', value: -WEIGHTS.preferredHost * (vm.preferredHosts.length - preference) });
   }
   const broken = vm.rules.filter((rule) => {
-    const ruling = rule.soft ? groups.ruling(vm, rule) : null;
+    const ruling = groups.ruling(vm, rule, true);
     return ruling !== null && !groups.allows(ruling, host);
   }).length;
   if (broken > 0) parts.push({ name: 'softRule', value: WEIGHTS.softRule * broken });

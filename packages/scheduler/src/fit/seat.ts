@@ -4,23 +4,23 @@ import type { PlacementPolicy } from '../model.ts';
 import type { Shape } from '../shape/shape.ts';
 import { demandOn, fitsNode, type Room } from './room.ts';
 import { heldBy, type Seated, type Seating, withDevices } from './seating.ts';
-import { seatSpread, sumsSuffice } from './spread.ts';
+import { spreadsOn, sumsSuffice } from './spread.ts';
 
 /** All of the VM on one node. */
 export function seatWhole(room: Room, shape: Shape, host: number, node: number): Seating | null {
+  for (const seating of wholesOn(room, shape, host, node, false)) return seating;
+  return null;
+}
+
+function wholesOn(room: Room, shape: Shape, host: number, node: number, all: boolean): Generator<Seating> {
   const seats = [{ node, vcpus: shape.needs.vcpus, memoryMib: shape.needs.memoryMib }];
-  return withDevices(
-    room,
-    shape,
-    host,
-    seats,
-    shape.boundDevices.map((each) => ({ ...each, node, loose: false, bound: true })),
-  );
+  const bound = shape.boundDevices.map((each) => ({ ...each, node, loose: false, bound: true }));
+  return withDevices(room, shape, host, seats, bound, all);
 }
 
 /** Whether a VM that no node takes whole may be on several. */
 export function mayBeSpread(shape: Shape, topology: Topology): boolean {
-  return shape.cells.length > 0 || (shape.maySplit && topology.nodeIds.length > topology.hosts.length);
+  return shape.cells.length > 0 || (shape.maySplit && topology.isNuma);
 }
 
 /** Cheap, and nearly always the answer: false only when the host certainly cannot take the VM. */
@@ -35,21 +35,28 @@ export function mightSeat(room: Room, shape: Shape, host: number, policy: Placem
   return shape.maySplit && end - first > 1 && sumsSuffice(room, shape, host, policy);
 }
 
-/** Every way in which the host can take the VM: each node that takes it whole, or else one spread over several. */
-export function* seatingsOn(room: Room, shape: Shape, host: number, policy: PlacementPolicy): Generator<Seated> {
+/**
+ * Ways in which the host can take the VM: each node that takes it whole, then several together. `all`: also those that differ
+ * only in what they leave for others.
+ */
+export function* seatingsOn(
+  room: Room,
+  shape: Shape,
+  host: number,
+  policy: PlacementPolicy,
+  all = false,
+): Generator<Seated> {
   const { topology } = room;
-  let whole = false;
+  const seated = (seating: Seating): Seated => ({ seating, held: heldBy(shape, seating, topology, policy) });
   if (shape.whole !== null) {
     const end = topology.nodeOfHost[host + 1] as number;
     for (let node = topology.nodeOfHost[host] as number; node < end; node++) {
       if (!fitsNode(room, demandOn(topology, shape.whole, node), node)) continue;
-      const seating = seatWhole(room, shape, host, node);
-      if (seating === null) continue;
-      whole = true;
-      yield { seating, held: heldBy(shape, seating, topology, policy) };
+      for (const seating of wholesOn(room, shape, host, node, all)) yield seated(seating);
     }
   }
-  if (whole) return;
-  const seating = seatSpread(room, shape, host, policy);
-  if (seating !== null) yield { seating, held: heldBy(shape, seating, topology, policy) };
+  for (const seating of spreadsOn(room, shape, host, policy, all)) {
+    if (shape.whole === null || seating.seats.length > 1) yield seated(seating);
+    if (!all) return;
+  }
 }

@@ -35,49 +35,68 @@ function looseAt(topology: Topology, host: number, classIndex: number): number {
   return deviceAt(topology, topology.nodeOfHost[host] ?? 0, topology.deviceClasses.length + classIndex);
 }
 
-/** Adds the devices that may be anywhere: near the VM first if that is preferred, else where most are left. */
-export function withDevices(
+/** Adds the devices that may be anywhere: near the VM first if that is preferred, else where most are left. `all`: then in every other way. */
+export function* withDevices(
   room: Room,
   shape: Shape,
   host: number,
   seats: readonly Seat[],
   bound: readonly SeatedDevices[],
-): Seating | null {
-  if (shape.looseDevices.length === 0) return { seats, devices: bound };
+  all: boolean,
+): Generator<Seating> {
+  if (shape.looseDevices.length === 0) {
+    yield { seats, devices: bound };
+    return;
+  }
   const { topology, amounts } = room;
-  const devices = [...bound];
   const near = new Set(seats.map(({ node }) => node));
   const first = topology.nodeOfHost[host] ?? 0;
-  const sources = [
-    { node: first, loose: true },
-    ...Array.from({ length: (topology.nodeOfHost[host + 1] ?? 0) - first }, (_, i) => ({
-      node: first + i,
-      loose: false,
-      bound: true,
-    })),
-  ];
-  for (const request of shape.looseDevices) {
-    const left = ({ node, loose }: { readonly node: number; readonly loose: boolean }) =>
-      (amounts[loose ? looseAt(topology, host, request.classIndex) : deviceAt(topology, node, request.classIndex)] ??
-        0) -
+  const end = topology.nodeOfHost[host + 1] ?? 0;
+  const sources: Source[] = [{ node: first, loose: true }];
+  for (let node = first; node < end; node++) sources.push({ node, loose: false });
+  const devices = [...bound];
+  const step = function* (index: number): Generator<Seating> {
+    const request = shape.looseDevices[index];
+    if (request === undefined) {
+      yield { seats, devices: [...devices] };
+      return;
+    }
+    const { classIndex } = request;
+    const left = ({ node, loose }: Source) =>
+      (amounts[loose ? looseAt(topology, host, classIndex) : deviceAt(topology, node, classIndex)] ?? 0) -
       devices.reduce(
         (sum, each) =>
-          sum + (each.node === node && each.loose === loose && each.classIndex === request.classIndex ? each.count : 0),
+          sum + (each.node === node && each.loose === loose && each.classIndex === classIndex ? each.count : 0),
         0,
       );
-    const isNear = ({ node, loose }: { readonly node: number; readonly loose: boolean }) => !loose && near.has(node);
-    const sorted = sources.toSorted(
-      (a, b) => (request.near ? Number(isNear(b)) - Number(isNear(a)) : 0) || left(b) - left(a) || a.node - b.node,
-    );
-    let wanted = request.count;
-    for (const source of sorted) {
-      const count = Math.min(wanted, Math.max(0, left(source)));
-      if (count > 0) devices.push({ classIndex: request.classIndex, count, ...source, bound: false });
-      wanted -= count;
-    }
-    if (wanted > 0) return null;
-  }
-  return { seats, devices };
+    const isNear = ({ node, loose }: Source) => !loose && near.has(node);
+    const sorted = sources
+      .map((source) => ({ ...source, left: Math.max(0, left(source)), isNear: request.near && isNear(source) }))
+      .toSorted((a, b) => Number(b.isNear) - Number(a.isNear) || b.left - a.left || a.node - b.node);
+    const share = function* (from: number, wanted: number): Generator<Seating> {
+      if (wanted === 0) {
+        yield* step(index + 1);
+        return;
+      }
+      const source = sorted[from];
+      if (source === undefined) return;
+      const most = Math.min(wanted, source.left);
+      for (let count = most; count >= (all ? 0 : most); count--) {
+        const { node, loose } = source;
+        if (count > 0) devices.push({ classIndex, count, node, loose, bound: false });
+        yield* share(from + 1, wanted - count);
+        if (count > 0) devices.pop();
+      }
+    };
+    yield* share(0, request.count);
+  };
+  yield* step(0);
+}
+
+/** Where devices are counted. */
+interface Source {
+  readonly node: number;
+  readonly loose: boolean;
 }
 
 /** What a seating takes of each node, for counting. */

@@ -19,18 +19,48 @@ import { assignCells } from './assign.ts';
 import { demandOn, fitsNode, type Room } from './room.ts';
 import { type Seat, type Seating, withDevices } from './seating.ts';
 
+/** Ways to share out several requests for devices over the nodes: more of them than any sensible VM has. */
+const TRIES_MAX = 1000;
+
 /** More than one node: explicit cells, or a VM that no node takes whole. null when the host cannot. */
 export function seatSpread(room: Room, shape: Shape, host: number, policy: PlacementPolicy): Seating | null {
-  if (shape.cells.length > 0) return seatCells(room, shape, host, policy, shape.needs.cells);
-  if (!shape.maySplit) return null;
-  if (shape.needs.guestNuma === 'none') return seatFreely(room, shape, host, policy);
+  for (const seating of spreadsOn(room, shape, host, policy, false)) return seating;
+  return null;
+}
+
+/**
+ * The ways in which several nodes can take the VM. `all`: also those that differ only in what they leave for others: every
+ * assignment of cells to nodes, every choice of devices. vCPUs and memory of a VM without guest NUMA can be shared out in very
+ * many ways; they are in one for each node that can have QEMU's part.
+ */
+export function* spreadsOn(
+  room: Room,
+  shape: Shape,
+  host: number,
+  policy: PlacementPolicy,
+  all: boolean,
+): Generator<Seating> {
+  const where: Where = { room, shape, host, policy, all };
+  if (shape.cells.length > 0) yield* seatCells(where, shape.needs.cells);
+  if (!shape.maySplit) return;
+  if (shape.needs.guestNuma === 'none') {
+    yield* seatFreely(where);
+    return;
+  }
   const { nodeOfHost } = room.topology;
   const nodes = (nodeOfHost[host + 1] ?? 0) - (nodeOfHost[host] ?? 0);
-  for (let count = 2; count <= Math.min(nodes, shape.needs.vcpus); count++) {
-    const seating = seatCells(room, shape, host, policy, equalCells(shape, count));
-    if (seating !== null) return seating;
-  }
-  return null;
+  const { vcpus, memoryMib, hugepageMib } = shape.needs;
+  // Every cell has a vCPU and a page.
+  const most = Math.min(nodes, vcpus, Math.ceil(memoryMib / (hugepageMib || 1)));
+  for (let count = 2; count <= most; count++) yield* seatCells(where, equalCells(shape, count));
+}
+
+interface Where {
+  readonly room: Room;
+  readonly shape: Shape;
+  readonly host: number;
+  readonly policy: PlacementPolicy;
+  readonly all: boolean;
 }
 
 /** As equal as whole vCPUs and pages allow; the first ones are the larger. */
@@ -43,14 +73,13 @@ function equalCells(shape: Shape, count: number): readonly GuestCell[] {
 }
 
 /** Each cell on a node of its own. Devices that are bound come from one of these nodes, those of a request together. */
-function seatCells(
-  room: Room,
-  shape: Shape,
-  host: number,
-  policy: PlacementPolicy,
-  cells: readonly GuestCell[],
-): Seating | null {
+function* seatCells({ room, shape, host, policy, all }: Where, cells: readonly GuestCell[]): Generator<Seating> {
+  // Nothing to try when the cells find no place without devices.
+  const bare = cells.map((cell, index) => cellDemand(shape.needs, cell, { first: index === 0, devices: [], policy }));
+  if (assignCells(room, bare, host) === null) return;
+  let tries = 0;
   for (const holders of holdersOfDevices(shape, cells.length)) {
+    if (++tries > TRIES_MAX) return;
     const demands = cells.map((cell, index) =>
       cellDemand(shape.needs, cell, {
         first: index === 0,
@@ -58,19 +87,39 @@ function seatCells(
         policy,
       }),
     );
-    const nodes = assignCells(room, demands, host);
-    if (nodes === null) continue;
-    const seats = cells.map((cell, index) => ({ node: nodes[index] ?? 0, ...cell }));
-    const bound = shape.boundDevices.map((each, device) => ({
-      ...each,
-      node: nodes[holders[device] ?? 0] ?? 0,
-      loose: false,
-      bound: true,
-    }));
-    const seating = withDevices(room, shape, host, seats, bound);
-    if (seating !== null) return seating;
+    const best = assignCells(room, demands, host);
+    if (best === null) continue;
+    for (const nodes of all ? assignments(room, demands, host) : [best]) {
+      const seats = cells.map((cell, index) => ({ node: nodes[index] ?? 0, ...cell }));
+      const bound = shape.boundDevices.map((each, device) => ({
+        ...each,
+        node: nodes[holders[device] ?? 0] ?? 0,
+        loose: false,
+        bound: true,
+      }));
+      yield* withDevices(room, shape, host, seats, bound, all);
+    }
   }
-  return null;
+}
+
+/** Every assignment of a node of its own to each cell. */
+function* assignments(room: Room, cells: readonly CellDemand[], host: number): Generator<readonly number[]> {
+  const { nodeOfHost } = room.topology;
+  const chosen: number[] = [];
+  const step = function* (index: number): Generator<readonly number[]> {
+    const cell = cells[index];
+    if (cell === undefined) {
+      yield chosen;
+      return;
+    }
+    for (let node = nodeOfHost[host] ?? 0; node < (nodeOfHost[host + 1] ?? 0); node++) {
+      if (chosen.slice(0, index).includes(node)) continue;
+      if (!fitsNode(room, demandOn(room.topology, cell, node), node)) continue;
+      chosen[index] = node;
+      yield* step(index + 1);
+    }
+  };
+  yield* step(0);
 }
 
 /** Which cell has the devices of each request: every possibility, the first cell first. */
@@ -87,55 +136,122 @@ function* holdersOfDevices(shape: Shape, cells: number): Generator<readonly numb
 }
 
 /** vCPUs and memory in any parts over the nodes, those with most of what is asked first, so that there are few parts. */
-function seatFreely(room: Room, shape: Shape, host: number, policy: PlacementPolicy): Seating | null {
+function* seatFreely({ room, shape, host, policy, all }: Where): Generator<Seating> {
   const { topology } = room;
   const { needs } = shape;
-  if (!sumsSuffice(room, shape, host, policy)) return null;
+  if (!sumsSuffice(room, shape, host, policy)) return;
   const first = topology.nodeOfHost[host] ?? 0;
   const nodes = Array.from({ length: (topology.nodeOfHost[host + 1] ?? 0) - first }, (_, i) => first + i);
-  const cpus = (node: number) => vcpusOn(room, shape, node, policy);
   const at = (node: number, dimension: number) => Math.max(0, room.amounts[node * topology.stride + dimension] ?? 0);
   const pageDimension = needs.hugepageMib === 0 ? MEMORY : needs.hugepageMib === 2 ? PAGES_2M : PAGES_1G;
   const unitMib = needs.hugepageMib === 0 ? 1 : needs.hugepageMib;
   const units = Math.ceil(needs.memoryMib / unitMib);
-  // QEMU's own memory and the emulator's CPUs stay together, on the first node that has room for them.
-  const extras = extraDemand(shape, policy);
-  const ordered = nodes.toSorted(
-    (a, b) =>
-      Math.min(cpus(b) / needs.vcpus, at(b, pageDimension) / units) -
-        Math.min(cpus(a) / needs.vcpus, at(a, pageDimension) / units) || a - b,
+  const share = new Map(
+    nodes.map((node) => [
+      node,
+      Math.min(vcpusOn(room, shape, node, policy) / needs.vcpus, at(node, pageDimension) / units),
+    ]),
   );
+  const ordered = nodes.toSorted((a, b) => (share.get(b) ?? 0) - (share.get(a) ?? 0) || a - b);
+  // QEMU's own memory and the emulator's CPUs stay together, on a node that has room for them.
+  const extras = extraDemand(shape, policy);
   for (const anchor of ordered) {
     if (!fitsNode(room, demandOn(topology, extras, anchor), anchor)) continue;
-    const others = [anchor, ...ordered.filter((node) => node !== anchor)];
     const left = less(room, demandOn(topology, extras, anchor), anchor);
-    let [vcpusLeft, unitsLeft] = [needs.vcpus, units];
-    const seats: Seat[] = [];
-    for (const node of others) {
-      const vcpus = Math.min(vcpusLeft, vcpusOn(left, shape, node, policy));
-      const pages = Math.min(unitsLeft, Math.max(0, left.amounts[node * topology.stride + pageDimension] ?? 0));
-      if (vcpus + pages === 0) {
-        // QEMU's memory would be all that is on this node.
-        if (node === anchor) break;
-        continue;
-      }
-      vcpusLeft -= vcpus;
-      unitsLeft -= pages;
-      seats.push({ node, vcpus, memoryMib: pages * unitMib });
-      if (vcpusLeft + unitsLeft === 0) break;
-    }
-    if (vcpusLeft + unitsLeft > 0) continue;
-    const bound = shape.boundDevices.map((each) => ({
-      ...each,
-      node: seats.find(({ node }) => at(node, DEVICES + each.classIndex) >= each.count)?.node ?? -1,
-      loose: false,
-      bound: true,
+    const offers = ordered.map((node) => ({
+      node,
+      vcpus: vcpusOn(left, shape, node, policy),
+      units: Math.max(0, left.amounts[node * topology.stride + pageDimension] ?? 0),
     }));
-    if (bound.some(({ node }) => node < 0)) continue;
-    const seating = withDevices(room, shape, host, seats, bound);
-    if (seating !== null) return seating;
+    for (const holders of shape.boundDevices.length === 0 ? NO_HOLDERS : nodesOfDevices(room, shape, ordered)) {
+      const parts = partsOf(offers, needs.vcpus, units, [...new Set([...holders, anchor])]);
+      if (parts === null) continue;
+      const seats = parts
+        .map(({ node, vcpus, units }): Seat => ({ node, vcpus, memoryMib: units * unitMib }))
+        // The first one carries what belongs to QEMU.
+        .toSorted((a, b) => Number(b.node === anchor) - Number(a.node === anchor));
+      const bound = shape.boundDevices.map((each, i) => ({
+        ...each,
+        node: holders[i] ?? 0,
+        loose: false,
+        bound: true,
+      }));
+      yield* withDevices(room, shape, host, seats, bound, all);
+    }
   }
-  return null;
+}
+
+const NO_HOLDERS: readonly (readonly number[])[] = [[]];
+
+/** What a node could have, or has, of a VM. */
+interface Part {
+  readonly node: number;
+  readonly vcpus: number;
+  readonly units: number;
+}
+
+/** Parts that add up to the VM, with something on each of the nodes that must be among them; these are filled first. */
+function partsOf(
+  offers: readonly Part[],
+  vcpus: number,
+  units: number,
+  must: readonly number[],
+): readonly Part[] | null {
+  let [vcpusLeft, unitsLeft] = [vcpus, units];
+  const least = new Map<number, Part>();
+  // Those that can have only one of the two choose first.
+  const choices = must
+    .flatMap((node) => offers.find((offer) => offer.node === node) ?? [])
+    .toSorted((a, b) => Number(a.vcpus > 0 && a.units > 0) - Number(b.vcpus > 0 && b.units > 0));
+  for (const { node, ...offer } of choices) {
+    if (offer.units > 0 && unitsLeft > 0) {
+      least.set(node, { node, vcpus: 0, units: 1 });
+      unitsLeft--;
+    } else if (offer.vcpus > 0 && vcpusLeft > 0) {
+      least.set(node, { node, vcpus: 1, units: 0 });
+      vcpusLeft--;
+    } else {
+      return null;
+    }
+  }
+  const parts: Part[] = [];
+  const isMust = (offer: Part) => Number(least.has(offer.node));
+  for (const { node, ...offer } of offers.toSorted((a, b) => isMust(b) - isMust(a))) {
+    const has = least.get(node) ?? { vcpus: 0, units: 0 };
+    const more = Math.min(vcpusLeft, offer.vcpus - has.vcpus);
+    const moreUnits = Math.min(unitsLeft, offer.units - has.units);
+    vcpusLeft -= more;
+    unitsLeft -= moreUnits;
+    const part = { node, vcpus: has.vcpus + more, units: has.units + moreUnits };
+    if (part.vcpus + part.units > 0) parts.push(part);
+  }
+  return vcpusLeft + unitsLeft > 0 ? null : parts;
+}
+
+/** A node for the devices of each request, in every way, until TRIES_MAX. */
+function* nodesOfDevices(room: Room, shape: Shape, nodes: readonly number[]): Generator<readonly number[]> {
+  const { boundDevices } = shape;
+  let tries = 0;
+  const chosen: number[] = [];
+  const step = function* (request: number): Generator<readonly number[]> {
+    const wanted = boundDevices[request];
+    if (wanted === undefined) {
+      if (tries++ < TRIES_MAX) yield chosen;
+      return;
+    }
+    for (const node of nodes) {
+      const before = boundDevices.reduce(
+        (sum, each, i) =>
+          sum + (i < request && chosen[i] === node && each.classIndex === wanted.classIndex ? each.count : 0),
+        0,
+      );
+      const have = room.amounts[node * room.topology.stride + DEVICES + wanted.classIndex] ?? 0;
+      if (have - before < wanted.count || tries >= TRIES_MAX) continue;
+      chosen[request] = node;
+      yield* step(request + 1);
+    }
+  };
+  yield* step(0);
 }
 
 /** Whether all nodes of the host have enough vCPUs and memory together: cheap, and nearly always the answer. */

@@ -13,8 +13,8 @@ export interface ShapeClass {
   readonly shape: Shape;
   /** There may be hosts that take it on several NUMA nodes only. */
   readonly spreads: boolean;
-  /** What was said last time, and how many releases there had been. */
-  refused: { readonly releases: number; readonly refusal: Refusal } | null;
+  /** What was said last time to VMs with HA and to those without, which have less to ask, and how many releases there had been. */
+  readonly refused: Record<'ha' | 'plain', { readonly releases: number; readonly refusal: Refusal } | null>;
 }
 
 interface Rankings {
@@ -56,7 +56,7 @@ export class Classes {
       deviceClasses: topology.deviceClasses,
       admits: (unknownDevice) => this.#admittedBy(vm, unknownDevice),
     });
-    const cls: ShapeClass = { shape, spreads: mayBeSpread(shape, topology), refused: null };
+    const cls: ShapeClass = { shape, spreads: mayBeSpread(shape, topology), refused: { ha: null, plain: null } };
     this.#classes.set(key, cls);
     return cls;
   }
@@ -123,7 +123,7 @@ export class Classes {
     if (seating === null) return Number.POSITIVE_INFINITY;
     // Explicit cells are no split: the guest asked for them.
     const avoidable = shape.cells.length === 0 ? seating.seats.length - 1 : 0;
-    return seating.seats.reduce((sum, seat) => sum + this.#costs.emptiness(seat.node), WEIGHTS.splitNuma * avoidable);
+    return seating.seats.reduce((sum, seat) => sum + this.#costs.leaning(seat.node), WEIGHTS.splitNuma * avoidable);
   }
 
   #admittedBy(vm: Vm, unknownDevice: string | null): Uint8Array {

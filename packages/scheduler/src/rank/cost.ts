@@ -24,8 +24,10 @@ import { isOn, type Plane, planeOf, wasteAt } from './plane.ts';
  * |---------------|--------|--------|
  * | waste         | 1      | CPUs and memory that can never be used, more than before, if the node is filled on with what is expected (plane.ts) |
  * | rareRoom      | 1      | of each expected shape that needs whole cores, devices, or memory of another kind than most, weighted by its share: how many fewer fit the node. Keeps what is rare for those who need it |
+ * | roomOnPlane   | 0.15   | the same for the shapes that `waste` judges: waste knows how well a node can be filled, not that the large ones need a gap somewhere. 0.05 to 0.5 do as well; without it nodes that hold two large VMs end at 97 % |
  * | emptiness     | 0.02   | (pack) how empty the node is: of about equal ones the fullest, so that large gaps and empty hosts stay. Less than 0.01 gives them away, more than 0.05 is best fit. Where rareRoom alone decides, 0.03 of a request for each share of a node that is free |
  * | load          | 1000   | (spread) share of CPUs and memory used afterwards, memory twice: it cannot be over-committed. Large: the rest only decides among equal load |
+ * | farDevice     | 1e5    | each device that should be near and is not: it was asked for, so it counts more than any load |
  * | splitNuma     | 1e6    | each NUMA node more than needed: memory access across nodes costs every instruction, for ever |
  * | softRule      | 1e7    | each soft rule that is broken: more than any split, since somebody asked for it |
  * | preferredHost | 1e9    | each place in the list of preferred hosts: more than all else, an engineer knows why |
@@ -33,9 +35,11 @@ import { isOn, type Plane, planeOf, wasteAt } from './plane.ts';
 export const WEIGHTS = {
   waste: 1,
   rareRoom: 1,
+  roomOnPlane: 0.15,
   emptiness: 0.02,
   emptinessBySlots: 0.03,
   load: 1000,
+  farDevice: 1e5,
   splitNuma: 1e6,
   softRule: 1e7,
   preferredHost: 1e9,
@@ -89,11 +93,12 @@ export class Costs {
   }
 
   /** Of the whole VM on one node; infinite when it does not fit. */
-  whole({ whole }: Shape, node: number): number {
+  whole({ whole, looseDevices }: Shape, node: number): number {
     if (whole === null || !fitsNode(this.#room, demandOn(this.#room.topology, whole, node), node)) {
       return Number.POSITIVE_INFINITY;
     }
-    return this.#costOf(whole, node);
+    const cost = this.#costOf(whole, node);
+    return looseDevices.length === 0 ? cost : cost + this.#far(looseDevices, node);
   }
 
   /** The node of the host that takes the whole VM at the least cost, the first of equals; -1 when none does. */
@@ -122,6 +127,7 @@ export class Costs {
         : { name: 'load', value: this.#load(node) },
     ];
     this.#unset(demand);
+    parts.push({ name: 'farDevice', value: this.#far(shape.looseDevices, node) });
     return parts.filter(({ value }) => value !== 0);
   }
 
@@ -137,6 +143,11 @@ export class Costs {
     return sum * (this.#plane === null ? WEIGHTS.emptinessBySlots : WEIGHTS.emptiness * this.#plane.requestsPerNode);
   }
 
+  /** Towards full nodes or idle ones, as the policy says, before anything is taken. */
+  leaning(node: number): number {
+    return this.#policy.prefer === 'pack' ? this.emptiness(node) : this.#load(node);
+  }
+
   #costOf(cell: CellDemand, node: number): number {
     const demand = this.#setDemand(cell, node);
     const cost =
@@ -145,6 +156,16 @@ export class Costs {
       (this.#policy.prefer === 'pack' ? this.emptiness(node) : this.#load(node));
     this.#unset(demand);
     return cost;
+  }
+
+  /** Devices that should be on the node and are not. */
+  #far(devices: Shape['looseDevices'], node: number): number {
+    const at = node * this.#room.topology.stride + DEVICES;
+    let far = 0;
+    for (const { classIndex, count, near } of devices) {
+      if (near) far += count - Math.min(count, Math.max(0, this.#room.amounts[at + classIndex] as number));
+    }
+    return WEIGHTS.farDevice * far;
   }
 
   #setDemand(cell: CellDemand, node: number): Demand {
@@ -184,7 +205,7 @@ export class Costs {
       const after = slotsIn(mix, i, this.#room.amounts, at, this.#demand);
       if (after !== before) sum += (weights[i] as number) * (before - after);
     }
-    return WEIGHTS.rareRoom * sum;
+    return sum;
   }
 
   /** Share of CPUs and memory used afterwards. */
@@ -223,22 +244,24 @@ function slotsIn(mix: FlatMix, index: number, room: Int32Array, at: number, take
   return Math.floor(least);
 }
 
-/** Those that the plane does not judge, and those that need something besides threads and memory. */
+/** Those that the plane judges weigh less here. */
 function flatten(mix: Mix, plane: Plane | null, general: boolean): FlatMix {
-  const special = mix.shapes.flatMap((shape, i) => {
+  const judged = mix.shapes.flatMap((shape, i) => {
     const demand = general ? shape.whole?.general : shape.whole?.isolatedOnly;
-    const isJudged = plane !== null && isOn(plane, shape);
-    const needsMore = demand?.dimensions.some((at) => at >= DEVICES || CORE_DIMENSIONS.includes(at)) === true;
-    return demand !== undefined && (needsMore || !isJudged) ? [{ demand, weight: mix.weights[i] ?? 0 }] : [];
+    if (demand === undefined) return [];
+    const needsMore = demand.dimensions.some((at) => at >= DEVICES || CORE_DIMENSIONS.includes(at));
+    const isJudged = plane !== null && isOn(plane, shape) && !needsMore;
+    const weight = (mix.weights[i] ?? 0) * (isJudged ? WEIGHTS.roomOnPlane : WEIGHTS.rareRoom);
+    return [{ demand, weight }];
   });
-  const demands = special.map(({ demand }) => demand);
+  const demands = judged.map(({ demand }) => demand);
   const start = [0];
   for (const { dimensions } of demands) start.push((start.at(-1) ?? 0) + dimensions.length);
   return {
     start: Int32Array.from(start),
     dimensions: Int32Array.from(demands.flatMap(({ dimensions }) => [...dimensions])),
     amounts: Int32Array.from(demands.flatMap(({ amounts }) => [...amounts])),
-    weights: Float64Array.from(special, ({ weight }) => weight),
+    weights: Float64Array.from(judged, ({ weight }) => weight),
   };
 }
 

@@ -24,7 +24,7 @@ export interface Plane {
   readonly cpuUnit: number;
   readonly memoryUnit: number;
   readonly columns: number;
-  /** Expected waste, in shares of the largest node's CPUs and memory, added: [cpu * columns + memory]. */
+  /** Expected waste, in shares of the largest node's CPUs and memory, at their prices, added: [cpu * columns + memory]. */
   readonly waste: Float64Array;
 }
 
@@ -81,7 +81,7 @@ export function planeOf(mix: Mix, capacity: Int32Array, stride: number, smt: boo
     cpuUnit,
     memoryUnit,
     columns,
-    waste: rememberedTable(scaled, rows, columns),
+    waste: rememberedTable(scaled, rows, columns, pricesOf(requests, cpuMost, memoryMost)),
   };
 }
 
@@ -140,9 +140,9 @@ function greatestCommonDivisor(a: number, b: number): number {
 const tables = new Map<string, Float64Array>();
 const TABLES_MAX = 8;
 
-function rememberedTable(requests: readonly Request[], rows: number, columns: number): Float64Array {
-  const key = JSON.stringify([rows, columns, requests.map(({ cpu, memory, weight }) => [cpu, memory, weight])]);
-  const table = tables.get(key) ?? wasteTable(requests, rows, columns);
+function rememberedTable(requests: readonly Request[], rows: number, columns: number, prices: Prices): Float64Array {
+  const key = JSON.stringify([rows, columns, prices, requests.map(({ cpu, memory, weight }) => [cpu, memory, weight])]);
+  const table = tables.get(key) ?? wasteTable(requests, rows, columns, prices);
   tables.delete(key);
   tables.set(key, table);
   const [oldest] = tables.keys();
@@ -150,8 +150,21 @@ function rememberedTable(requests: readonly Request[], rows: number, columns: nu
   return table;
 }
 
+/** What a share of a node's CPUs and of its memory is worth when it is wasted. */
+export interface Prices {
+  readonly cpu: number;
+  readonly memory: number;
+}
+
+/** What is asked for less, in shares of a node, will be left over anyway: it is worth the square of the ratio of the two. */
+function pricesOf(requests: readonly Request[], cpuMost: number, memoryMost: number): Prices {
+  const cpu = requests.reduce((sum, request) => sum + request.weight * request.cpu, 0) / cpuMost;
+  const memory = requests.reduce((sum, request) => sum + request.weight * request.memory, 0) / memoryMost;
+  return { cpu: Math.min(1, cpu / memory) ** 2, memory: Math.min(1, memory / cpu) ** 2 };
+}
+
 /** By dynamic programming over what is left, from nothing upwards. */
-export function wasteTable(all: readonly Request[], rows: number, columns: number): Float64Array {
+export function wasteTable(all: readonly Request[], rows: number, columns: number, prices: Prices): Float64Array {
   const requests = merged(all);
   const waste = new Float64Array(rows * columns);
   const value = new Float64Array(requests.length);
@@ -174,7 +187,8 @@ export function wasteTable(all: readonly Request[], rows: number, columns: numbe
         sum += request.weight;
       }
       if (count === 0) {
-        waste[row * columns + column] = row / Math.max(1, rows - 1) + column / Math.max(1, columns - 1);
+        waste[row * columns + column] =
+          (prices.cpu * row) / Math.max(1, rows - 1) + (prices.memory * column) / Math.max(1, columns - 1);
         continue;
       }
       let expected = 0;

@@ -4,12 +4,12 @@ import type { Topology } from '../capacity/topology.ts';
 import type { GroupRule, GroupRuleKind, Vm } from '../model.ts';
 
 /**
- * Who is in which group, and where. VMs whose rules name the same word and kind are in one group; each is held to the rule of
- * its own, so that a hard member keeps its distance from a soft one.
+ * Who is in which group, and where. VMs whose rules name the same word and kind are in one group. Between two members the rule
+ * is hard when either of them holds it hard: a member that insists is not broken by one that comes later and does not.
  */
 export class Groups {
   readonly #topology: Topology;
-  readonly #members = new Map<string, Map<VmId, number>>();
+  readonly #members = new Map<string, Map<VmId, Membership>>();
   /** Numbers for the words of each domain, by host: -1 for none. Hosts with the same number fail together. */
   readonly #powerFeed: Int32Array;
   readonly #ringSegment: Int32Array;
@@ -23,8 +23,8 @@ export class Groups {
   add(vm: Vm, host: number): void {
     for (const rule of vm.rules) {
       const key = keyOf(rule);
-      const members = this.#members.get(key) ?? new Map<VmId, number>();
-      members.set(vm.id, host);
+      const members = this.#members.get(key) ?? new Map<VmId, Membership>();
+      members.set(vm.id, { host, soft: rule.soft && members.get(vm.id)?.soft !== false });
       this.#members.set(key, members);
     }
   }
@@ -37,21 +37,24 @@ export class Groups {
     }
   }
 
-  /** The other members and their hosts. */
+  /** The other members to which the rule binds hard, and their hosts. */
   others(vm: Vm, rule: GroupRule): readonly (readonly [VmId, number])[] {
-    return [...(this.#members.get(keyOf(rule)) ?? [])].filter(([id]) => id !== vm.id);
+    return [...(this.#members.get(keyOf(rule)) ?? [])].flatMap(([id, { host, soft }]) =>
+      id === vm.id || (rule.soft && soft) ? [] : [[id, host] as const],
+    );
   }
 
   /**
-   * Hosts that the rule forbids, or for "together" the only ones that it allows; null when it says nothing. `hostOf` may
-   * say that a member is elsewhere than it is now (after a failure), or nowhere (-1).
+   * Hosts that the rule forbids, or for "together" the only ones that it allows; null when it says nothing. `soft`: as far as
+   * it binds softly, else as far as it binds hard. `hostOf` may say that a member is elsewhere than it is now (after a failure),
+   * or nowhere (-1).
    */
-  ruling(vm: Vm, rule: GroupRule, hostOf?: (id: VmId, host: number) => number): Ruling | null {
+  ruling(vm: Vm, rule: GroupRule, soft: boolean, hostOf?: (id: VmId, host: number) => number): Ruling | null {
     const members = this.#members.get(keyOf(rule));
     if (members === undefined) return null;
     const hosts: number[] = [];
-    for (const [id, at] of members) {
-      if (id === vm.id) continue;
+    for (const [id, { host: at, soft: softly }] of members) {
+      if (id === vm.id || (rule.soft && softly) !== soft) continue;
       const host = hostOf === undefined ? at : hostOf(id, at);
       if (host >= 0) hosts.push(host);
     }
@@ -76,6 +79,11 @@ export class Groups {
   hostName(host: number): string {
     return this.#topology.hosts[host]?.id ?? '';
   }
+}
+
+interface Membership {
+  readonly host: number;
+  readonly soft: boolean;
 }
 
 export interface Ruling {

@@ -72,6 +72,8 @@ export function shapeKey(needs: Needs): string {
   return key;
 }
 
+const AMOUNT_MAX = 2 ** 31 - 1;
+
 const compare = (a: readonly unknown[], b: readonly unknown[]) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1);
 
 export interface ShapeWorld {
@@ -137,12 +139,14 @@ export function cellDemand(
     } else {
       const realtime = needs.cpuPolicy === 'realtime';
       const [pool, thread] = realtime ? [ISOLATED, 1] : [GENERAL, shares];
-      add(pool + THREADS, cell.vcpus * thread);
-      add(pool + WIDE, cell.vcpus * thread * (needs.smt === 'isolate' ? 2 : 1));
+      // "require" has whole cores: of an odd size, one thread more.
+      const threads = needs.smt === 'require' ? 2 * Math.ceil(cell.vcpus / 2) : cell.vcpus;
+      add(pool + THREADS, threads * thread);
+      add(pool + WIDE, threads * thread * (needs.smt === 'isolate' ? 2 : 1));
       if (needs.smt === 'isolate') add(pool + CORES, cell.vcpus);
       if (needs.smt === 'require') {
-        add(pool + CORES, Math.ceil(cell.vcpus / 2));
-        add(pool + SMT_CORES, Math.ceil(cell.vcpus / 2));
+        add(pool + CORES, threads / 2);
+        add(pool + SMT_CORES, threads / 2);
       }
     }
     if (first && extraCpus(needs) > 0) {
@@ -154,7 +158,8 @@ export function cellDemand(
     const entries = [...amounts].toSorted(([a], [b]) => a - b);
     return {
       dimensions: Int32Array.from(entries, ([dimension]) => dimension),
-      amounts: Int32Array.from(entries, ([, amount]) => amount),
+      // More than fits the number is more than any host has.
+      amounts: Int32Array.from(entries, ([, amount]) => Math.min(amount, AMOUNT_MAX)),
     };
   };
   return { vcpus: cell.vcpus, memoryMib: cell.memoryMib, general: build(true), isolatedOnly: build(false) };

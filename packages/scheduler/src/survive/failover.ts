@@ -53,6 +53,8 @@ export class Failover {
   readonly #scratch: Room;
   /** Where something was last kept back. */
   #spare = -1;
+  /** How often a VM was left without a place. */
+  #homelessSeen = 0;
 
   constructor(losses: readonly Loss[], world: FailoverWorld) {
     const { topology } = world.free;
@@ -72,6 +74,11 @@ export class Failover {
   /** Nothing must be survived. */
   get isOff(): boolean {
     return this.#plans.length === 0;
+  }
+
+  /** Grows when VMs lose their place in a plan: what could not be survived before is then no reason to refuse any more. */
+  get homelessSeen(): number {
+    return this.#homelessSeen;
   }
 
   /** What must stay free: [node * stride + dimension]. */
@@ -96,15 +103,16 @@ export class Failover {
 
   /**
    * Whether every loss that is survived now would be if the room were `amounts`, which is less than it is on `nodes`, and if the
-   * member (an HA VM) were there. Used when the plans as they stand are in the way: others may exist. Changes nothing.
+   * member were there. Used when the plans as they stand are in the way: others may exist. Changes nothing.
    */
-  couldSurvive(amounts: Int32Array, nodes: readonly number[], member: Member | null, effort: Effort): Survival {
-    const affected = new Set<Plan>(member === null ? [] : this.#plansOf(member.host));
+  couldSurvive(amounts: Int32Array, nodes: readonly number[], member: Member, effort: Effort): Survival {
+    const broken = this.#plansAgainst(member.vm, member.host);
+    const affected = new Set<Plan>([...broken, ...(member.vm.ha ? this.#plansOf(member.host) : [])]);
     for (const node of nodes) for (const plan of this.#brokenOn(node, amounts)) affected.add(plan);
     const total = totalOf(this.#world.free, amounts);
     for (const plan of affected) {
-      const newcomer = member !== null && plan.isLost[member.host] === 1 ? member : null;
-      if (this.#mend(plan, amounts, newcomer, false) !== null) continue;
+      const newcomer = member.vm.ha && plan.isLost[member.host] === 1 ? member : null;
+      if (!broken.has(plan) && this.#mend(plan, amounts, newcomer, false) !== null) continue;
       const housed = [...plan.members.values()].filter(({ vm }) => !plan.homeless.has(vm.id));
       const verdict = this.#planFor(plan, newcomer === null ? housed : [...housed, newcomer], amounts, total, effort);
       if (verdict.kind !== 'planned') {
@@ -112,6 +120,33 @@ export class Failover {
       }
     }
     return { ok: true, loss: '', proven: true };
+  }
+
+  /** Whether no plan has somebody where the rules forbid it once the VM is on the host. */
+  keepsRules(vm: Vm, host: number): boolean {
+    return vm.rules.length === 0 || this.#plansAgainst(vm, host).size === 0;
+  }
+
+  /** The VM is on the host: makes those plans anew whose rules that breaks. Returns as `add`. */
+  restoreRules(vm: Vm, host: number): ReadonlySet<number> {
+    const changed = new Set<number>();
+    for (const plan of this.#plansAgainst(vm, host)) this.#replan(plan, changed);
+    return changed;
+  }
+
+  #plansAgainst(vm: Vm, host: number): ReadonlySet<Plan> {
+    const { groups } = this.#world;
+    const against = new Set<Plan>();
+    for (const rule of vm.rules) {
+      for (const [id, at] of groups.others(vm, rule)) {
+        for (const plan of this.#plansOf(at)) {
+          const refuge = plan.refuges.get(id);
+          if (refuge === undefined || plan.isLost[host] === 1) continue;
+          if (!groups.allows({ kind: rule.kind, hosts: [host] }, refuge.host)) against.add(plan);
+        }
+      }
+    }
+    return against;
   }
 
   /** The member was placed. Returns the nodes on which other amounts are kept back now. */
@@ -174,13 +209,8 @@ export class Failover {
   /** Rules of a VM under a loss: who was on a lost host is where the plan puts it, or nowhere. */
   #rulings(plan: Plan, member: Member, planned: ReadonlyMap<VmId, Refuge>): readonly Ruling[] {
     if (member.vm.rules.length === 0) return NO_RULINGS;
-    return member.vm.rules.flatMap((rule) => {
-      if (rule.soft) return [];
-      const ruling = this.#world.groups.ruling(member.vm, rule, (id, host) =>
-        plan.isLost[host] === 1 ? (planned.get(id)?.host ?? -1) : host,
-      );
-      return ruling === null ? [] : [ruling];
-    });
+    const hostOf = (id: VmId, host: number) => (plan.isLost[host] === 1 ? (planned.get(id)?.host ?? -1) : host);
+    return member.vm.rules.flatMap((rule) => this.#world.groups.ruling(member.vm, rule, false, hostOf) ?? []);
   }
 
   #mayGo(plan: Plan, { vm, shape }: Member, host: number, rulings: readonly Ruling[]): boolean {
@@ -329,6 +359,7 @@ export class Failover {
           refuges = verdict.refuges;
         } else {
           plan.homeless.set(member.vm.id, member);
+          this.#homelessSeen++;
         }
       }
     }
@@ -350,7 +381,7 @@ export class Failover {
   }
 
   #kindsOfHosts(members: readonly Member[]): readonly string[] | null {
-    const ruled = ({ vm }: Member) => vm.pinnedHost !== '' || vm.rules.some(({ soft }) => !soft);
+    const ruled = ({ vm }: Member) => vm.pinnedHost !== '' || vm.rules.length > 0;
     if (members.some(ruled)) return null;
     const shapes = [...new Set(members.map(({ shape }) => shape))];
     const { hosts, nodeOfHost, hasGeneral } = this.#world.free.topology;

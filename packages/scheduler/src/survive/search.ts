@@ -26,6 +26,9 @@ export interface Effort {
   left: number;
 }
 
+/** To find how a VM is spread takes as long as to look at so many hosts. */
+const SPREAD_EFFORT = 25;
+
 /** Hosts looked at: enough for every way of 7 VMs over 4 hosts, and at most about 10 ms. */
 export const enough = (): Effort => ({ left: 100_000 });
 
@@ -36,7 +39,9 @@ export const enough = (): Effort => ({ left: 100_000 });
 export function search(members: readonly Member[], free: Room, world: SearchWorld, effort: Effort): Verdict {
   const { topology } = free;
   const room: Room = { topology, amounts: free.amounts.slice() };
-  const ordered = inOrder(members);
+  // VMs that can be shared out over the nodes of a host take what others leave, in whatever pieces: last.
+  const pliable = ({ shape }: Member) => Number(shape.maySplit && shape.needs.guestNuma === 'none' && topology.isNuma);
+  const ordered = inOrder(members).toSorted((a, b) => pliable(a) - pliable(b));
   const planned = new Map<VmId, Refuge>();
   const shift = ({ held }: Refuge, sign: 1 | -1) => {
     for (const { node, demand } of held) {
@@ -54,7 +59,9 @@ export function search(members: readonly Member[], free: Room, world: SearchWorl
     for (let host = 0; host < topology.hosts.length; host++) {
       if (--effort.left < 0) return false;
       if (!mayGo(host) || !mightSeat(room, member.shape, host, world.policy)) continue;
-      for (const seated of seatingsOn(room, member.shape, host, world.policy)) {
+      for (const seated of seatingsOn(room, member.shape, host, world.policy, true)) {
+        effort.left -= seated.seating.seats.length > 1 ? SPREAD_EFFORT : 1;
+        if (effort.left < 0) return false;
         const refuge: Refuge = { member, host, ...seated };
         const key = world.kinds === null ? null : `${world.kinds[host]} ${leftBehind(room, refuge)}`;
         if (key !== null && tried.has(key)) continue;
