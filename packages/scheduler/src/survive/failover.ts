@@ -2,7 +2,6 @@
 import type { VmId } from '@busbar/core/ids';
 import { demandOn, type Room } from '../fit/room.ts';
 import { mayBeSpread, mightSeat, seatingsOn } from '../fit/seat.ts';
-import type { Seated } from '../fit/seating.ts';
 import type { PlacementPolicy, Vm } from '../model.ts';
 import type { Groups, Ruling } from '../rule/groups.ts';
 import { Holds } from './holds.ts';
@@ -53,6 +52,8 @@ export class Failover {
   readonly #scratch: Room;
   /** Where something was last kept back. */
   #spare = -1;
+  /** Where a plan was last mended. */
+  #lastMended = -1;
   /** How often a VM was left without a place. */
   #homelessSeen = 0;
 
@@ -98,7 +99,7 @@ export class Failover {
   /** Whether a VM that would be placed on its host has a place for each loss of that host, as the plans stand. Changes nothing. */
   hasRefuge(member: Member): boolean {
     const { amounts } = this.#world.free;
-    return this.#plansOf(member.host).every((plan) => this.#find(plan, member, amounts) !== null);
+    return this.#plansOf(member.host).every((plan) => this.#find(plan, member, amounts, ANY) !== null);
   }
 
   /**
@@ -112,7 +113,7 @@ export class Failover {
     const total = totalOf(this.#world.free, amounts);
     for (const plan of affected) {
       const newcomer = member.vm.ha && plan.isLost[member.host] === 1 ? member : null;
-      if (!broken.has(plan) && this.#mend(plan, amounts, newcomer, false) !== null) continue;
+      if (!broken.has(plan) && this.#mend(plan, amounts, newcomer, null)) continue;
       const housed = [...plan.members.values()].filter(({ vm }) => !plan.homeless.has(vm.id));
       const verdict = this.#planFor(plan, newcomer === null ? housed : [...housed, newcomer], amounts, total, effort);
       if (verdict.kind !== 'planned') {
@@ -127,11 +128,59 @@ export class Failover {
     return vm.rules.length === 0 || this.#plansAgainst(vm, host).size === 0;
   }
 
-  /** The VM is on the host: makes those plans anew whose rules that breaks. Returns as `add`. */
+  /** The VM is on the host: makes those plans anew whose rules that breaks. Returns the nodes on which other amounts are kept back now. */
   restoreRules(vm: Vm, host: number): ReadonlySet<number> {
-    const changed = new Set<number>();
-    for (const plan of this.#plansAgainst(vm, host)) this.#replan(plan, changed);
-    return changed;
+    return this.#change((kept) => {
+      for (const plan of this.#plansAgainst(vm, host)) this.#replan(plan, kept);
+    });
+  }
+
+  /** The member was placed. Returns as `restoreRules`. */
+  add(member: Member): ReadonlySet<number> {
+    return this.#change((kept) => {
+      for (const plan of this.#plansOf(member.host)) {
+        plan.members.set(member.vm.id, member);
+        const refuge = this.#find(plan, member, this.#world.free.amounts, LEAST);
+        if (refuge === null) this.#replan(plan, kept);
+        else this.#hold(plan, refuge, kept);
+      }
+    });
+  }
+
+  /** The VM is gone from its host. Returns as `restoreRules`. */
+  remove(id: VmId, host: number): ReadonlySet<number> {
+    return this.#change((kept) => {
+      for (const plan of this.#plansOf(host)) {
+        plan.members.delete(id);
+        plan.homeless.delete(id);
+        const refuge = plan.refuges.get(id);
+        if (refuge !== undefined) this.#letGo(plan, refuge, kept);
+      }
+    });
+  }
+
+  /** Something was released: there may be a place for those that have none. Returns as `restoreRules`. */
+  retry(): ReadonlySet<number> {
+    return this.#change((kept) => {
+      for (const plan of this.#plans) if (plan.homeless.size > 0) this.#replan(plan, kept);
+    });
+  }
+
+  /** Less is free on the node: mends the plans that relied on it. Returns as `restoreRules`. */
+  recheck(node: number): ReadonlySet<number> {
+    const { amounts } = this.#world.free;
+    return this.#change((kept) => {
+      for (const plan of this.#brokenOn(node, amounts)) {
+        if (!this.#mend(plan, amounts, null, kept)) this.#replan(plan, kept);
+      }
+    });
+  }
+
+  #change(work: (kept: Kept) => void): ReadonlySet<number> {
+    const kept: Kept = { touched: new Set(), changed: new Set() };
+    work(kept);
+    for (const node of kept.touched) this.#holds.settle(node, kept.changed);
+    return kept.changed;
   }
 
   #plansAgainst(vm: Vm, host: number): ReadonlySet<Plan> {
@@ -147,51 +196,6 @@ export class Failover {
       }
     }
     return against;
-  }
-
-  /** The member was placed. Returns the nodes on which other amounts are kept back now. */
-  add(member: Member): ReadonlySet<number> {
-    const changed = new Set<number>();
-    for (const plan of this.#plansOf(member.host)) {
-      plan.members.set(member.vm.id, member);
-      const refuge = this.#find(plan, member, this.#world.free.amounts);
-      if (refuge === null) this.#replan(plan, changed);
-      else this.#hold(plan, refuge, changed);
-    }
-    return changed;
-  }
-
-  /** The VM is gone from its host. Returns as `add`. */
-  remove(id: VmId, host: number): ReadonlySet<number> {
-    const changed = new Set<number>();
-    for (const plan of this.#plansOf(host)) {
-      plan.members.delete(id);
-      plan.homeless.delete(id);
-      const refuge = plan.refuges.get(id);
-      if (refuge !== undefined) this.#letGo(plan, refuge, changed);
-    }
-    return changed;
-  }
-
-  /** Something was released: there may be a place for those that have none. Returns as `add`. */
-  retry(): ReadonlySet<number> {
-    const changed = new Set<number>();
-    for (const plan of this.#plans) if (plan.homeless.size > 0) this.#replan(plan, changed);
-    return changed;
-  }
-
-  /** Less is free on the node: mends the plans that relied on it. Returns as `add`. */
-  recheck(node: number): ReadonlySet<number> {
-    const changed = new Set<number>();
-    const touched = new Set<number>();
-    const { amounts } = this.#world.free;
-    for (const plan of this.#brokenOn(node, amounts)) {
-      const mended = this.#mend(plan, amounts, null, true);
-      if (mended === null) this.#replan(plan, changed);
-      else for (const { node } of mended) touched.add(node);
-    }
-    for (const each of touched) this.#holds.settle(each, changed);
-    return changed;
   }
 
   #plansOf(host: number): readonly Plan[] {
@@ -222,9 +226,10 @@ export class Failover {
 
   /**
    * A place beside what the plan holds already. One for which nothing more must be kept back, if there is one; else the one for
-   * which least of what is free must be, which is on the emptiest host: there it is in nobody's way.
+   * which least of what is free must be, which is on the emptiest host: there it is in nobody's way. With `want` ANY, whichever
+   * is found first.
    */
-  #find(plan: Plan, member: Member, amounts: Int32Array, hint = this.#spare): Refuge | null {
+  #find(plan: Plan, member: Member, amounts: Int32Array, want: typeof ANY | typeof LEAST): Refuge | null {
     const rulings = this.#rulings(plan, member, plan.refuges);
     const { topology } = this.#world.free;
     let best: Refuge | null = null;
@@ -236,11 +241,15 @@ export class Failover {
         const found =
           way === 'whole' ? this.#wholeOn(plan, member, host, amounts) : this.#anyOn(plan, member, host, amounts);
         if (found === null) return false;
+        if (want === ANY) {
+          best = found;
+          return true;
+        }
         const growth = this.#holds.growth(plan.index, found.held, amounts);
         if (best === null || growth < bestGrowth) [best, bestGrowth] = [found, growth];
         return growth === 0;
       };
-      if (consider(plan.lastHost) || consider(hint)) return best;
+      if (consider(plan.lastHost) || consider(this.#spare) || consider(this.#lastMended)) return best;
       for (let host = 0; host < topology.hosts.length; host++) if (consider(host)) break;
       if (best !== null) return best;
     }
@@ -286,7 +295,7 @@ export class Failover {
 
   // -------------------------------------------------------------------------------------------------------- whole plans
 
-  #hold(plan: Plan, refuge: Refuge, changed: Set<number>): void {
+  #hold(plan: Plan, refuge: Refuge, { changed }: Kept): void {
     plan.refuges.set(refuge.member.vm.id, refuge);
     plan.lastHost = refuge.host;
     this.#holds.shift(plan.index, refuge.held, 1);
@@ -295,22 +304,56 @@ export class Failover {
     if (changed.size > before) this.#spare = refuge.host;
   }
 
-  #letGo(plan: Plan, refuge: Refuge, changed: Set<number>): void {
+  #letGo(plan: Plan, refuge: Refuge, { touched }: Kept): void {
     plan.refuges.delete(refuge.member.vm.id);
     this.#holds.shift(plan.index, refuge.held, -1);
-    for (const { node } of refuge.held) this.#holds.settle(node, changed);
+    for (const { node } of refuge.held) touched.add(node);
   }
 
   /**
-   * Other places for the VMs on nodes where the plan holds more than there is, and one for the newcomer. Returns everything that
-   * moved, or null, and all is as it was, when one of them found none. With `keep` false all is as it was in any case.
+   * Other places for VMs on nodes where the plan holds more than there is, and one for the newcomer: first for as few as must
+   * go, then for all of these nodes. False, and all is as it was, when one of them finds none. Without `keep` all is as it was
+   * in any case; with it, `touched` gets the nodes to settle.
    */
-  #mend(plan: Plan, amounts: Int32Array, newcomer: Member | null, keep: boolean): Seated['held'] | null {
+  #mend(plan: Plan, amounts: Int32Array, newcomer: Member | null, keep: Kept | null): boolean {
     const exceeded = new Set<number>();
     for (const { held } of plan.refuges.values()) {
       for (const { node } of held) if (this.#holds.exceeds(plan.index, node, amounts)) exceeded.add(node);
     }
-    const moved = [...plan.refuges.values()].filter(({ held }) => held.some(({ node }) => exceeded.has(node)));
+    const there = [...plan.refuges.values()].filter(({ held }) => held.some(({ node }) => exceeded.has(node)));
+    const few = this.#fewest(plan, amounts, there, exceeded);
+    if (this.#move(plan, amounts, few, newcomer, keep)) return true;
+    return few.length < there.length && this.#move(plan, amounts, there, newcomer, keep);
+  }
+
+  /** The smallest one that is enough by itself; otherwise from the smallest on, which find gaps, until it is enough. */
+  #fewest(plan: Plan, amounts: Int32Array, there: readonly Refuge[], exceeded: ReadonlySet<number>): readonly Refuge[] {
+    const enough = () => [...exceeded].every((node) => !this.#holds.exceeds(plan.index, node, amounts));
+    if (exceeded.size === 0) return [];
+    const bySize = there.toSorted((a, b) => a.member.vm.memoryMib - b.member.vm.memoryMib);
+    for (const refuge of bySize) {
+      this.#holds.shift(plan.index, refuge.held, -1);
+      const isEnough = enough();
+      this.#holds.shift(plan.index, refuge.held, 1);
+      if (isEnough) return [refuge];
+    }
+    const gone: Refuge[] = [];
+    for (const refuge of bySize) {
+      if (enough()) break;
+      this.#holds.shift(plan.index, refuge.held, -1);
+      gone.push(refuge);
+    }
+    for (const refuge of gone) this.#holds.shift(plan.index, refuge.held, 1);
+    return gone;
+  }
+
+  #move(
+    plan: Plan,
+    amounts: Int32Array,
+    moved: readonly Refuge[],
+    newcomer: Member | null,
+    keep: Kept | null,
+  ): boolean {
     for (const refuge of moved) {
       plan.refuges.delete(refuge.member.vm.id);
       this.#holds.shift(plan.index, refuge.held, -1);
@@ -318,16 +361,18 @@ export class Failover {
     const members = moved.map(({ member }) => member);
     const found: Refuge[] = [];
     for (const member of inOrder(newcomer === null ? members : [...members, newcomer])) {
-      const refuge = this.#find(plan, member, amounts, found.at(-1)?.host ?? this.#spare);
+      const refuge = this.#find(plan, member, amounts, keep === null ? ANY : LEAST);
       if (refuge === null) break;
       found.push(refuge);
+      // What serves one loss serves the next: nothing more must be kept back for it.
+      this.#lastMended = refuge.host;
       plan.refuges.set(member.vm.id, refuge);
       this.#holds.shift(plan.index, refuge.held, 1);
+      if (keep !== null) this.#holds.raise(plan.index, refuge.held, keep.changed);
     }
     const complete = found.length === members.length + (newcomer === null ? 0 : 1);
-    if (complete && keep) {
-      this.#spare = found.at(-1)?.host ?? this.#spare;
-    } else {
+    if (keep !== null) for (const { held } of [...moved, ...found]) for (const { node } of held) keep.touched.add(node);
+    if (!complete || keep === null) {
       for (const refuge of found) {
         plan.refuges.delete(refuge.member.vm.id);
         this.#holds.shift(plan.index, refuge.held, -1);
@@ -337,12 +382,12 @@ export class Failover {
         this.#holds.shift(plan.index, refuge.held, 1);
       }
     }
-    return complete ? [...moved, ...found].flatMap(({ held }) => held) : null;
+    return complete;
   }
 
   /** A new plan. When there is no place for all, those of the highest priority are served first. */
-  #replan(plan: Plan, changed: Set<number>): void {
-    for (const refuge of [...plan.refuges.values()]) this.#letGo(plan, refuge, changed);
+  #replan(plan: Plan, kept: Kept): void {
+    for (const refuge of [...plan.refuges.values()]) this.#letGo(plan, refuge, kept);
     plan.homeless.clear();
     const { amounts } = this.#world.free;
     const members = [...plan.members.values()];
@@ -363,7 +408,7 @@ export class Failover {
         }
       }
     }
-    for (const refuge of refuges) this.#hold(plan, refuge, changed);
+    for (const refuge of refuges) this.#hold(plan, refuge, kept);
   }
 
   #planFor(plan: Plan, members: readonly Member[], amounts: Int32Array, total: Float64Array, effort: Effort): Verdict {
@@ -424,4 +469,11 @@ function totalOf({ topology }: Room, amounts: Int32Array): Float64Array {
   return total;
 }
 
+/** What a change of plans leaves behind: nodes to settle, and nodes on which other amounts are kept back. */
+interface Kept {
+  readonly touched: Set<number>;
+  readonly changed: Set<number>;
+}
+
+const [ANY, LEAST] = ['any', 'least'] as const;
 const NO_RULINGS: readonly Ruling[] = [];
