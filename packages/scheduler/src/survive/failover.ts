@@ -4,6 +4,7 @@ import { demandOn, type Room } from '../fit/room.ts';
 import { mayBeSpread, mightSeat, seatingsOn } from '../fit/seat.ts';
 import type { PlacementPolicy, Vm } from '../model.ts';
 import type { Groups, Ruling } from '../rule/groups.ts';
+import type { Shape } from '../shape/shape.ts';
 import { Holds } from './holds.ts';
 import type { Loss } from './losses.ts';
 import type { Member, Refuge } from './refuge.ts';
@@ -54,6 +55,7 @@ export class Failover {
   #spare = -1;
   /** Where a plan was last mended. */
   #lastMended = -1;
+  #hostsWithRoom: Map<Shape, readonly number[]> | null = null;
   /** How often a VM was left without a place. */
   #homelessSeen = 0;
 
@@ -107,6 +109,10 @@ export class Failover {
    * member were there. Used when the plans as they stand are in the way: others may exist. Changes nothing.
    */
   couldSurvive(amounts: Int32Array, nodes: readonly number[], member: Member, effort: Effort): Survival {
+    return this.#withSameRoom(() => this.#couldSurvive(amounts, nodes, member, effort));
+  }
+
+  #couldSurvive(amounts: Int32Array, nodes: readonly number[], member: Member, effort: Effort): Survival {
     const broken = this.#plansAgainst(member.vm, member.host);
     const affected = new Set<Plan>([...broken, ...(member.vm.ha ? this.#plansOf(member.host) : [])]);
     for (const node of nodes) for (const plan of this.#brokenOn(node, amounts)) affected.add(plan);
@@ -169,11 +175,13 @@ export class Failover {
   /** Less is free on the node: mends the plans that relied on it. Returns as `restoreRules`. */
   recheck(node: number): ReadonlySet<number> {
     const { amounts } = this.#world.free;
-    return this.#change((kept) => {
-      for (const plan of this.#brokenOn(node, amounts)) {
-        if (!this.#mend(plan, amounts, null, kept)) this.#replan(plan, kept);
-      }
-    });
+    return this.#change((kept) =>
+      this.#withSameRoom(() => {
+        for (const plan of this.#brokenOn(node, amounts)) {
+          if (!this.#mend(plan, amounts, null, kept)) this.#replan(plan, kept);
+        }
+      }),
+    );
   }
 
   #change(work: (kept: Kept) => void): ReadonlySet<number> {
@@ -250,10 +258,33 @@ export class Failover {
         return growth === 0;
       };
       if (consider(plan.lastHost) || consider(this.#spare) || consider(this.#lastMended)) return best;
-      for (let host = 0; host < topology.hosts.length; host++) if (consider(host)) break;
+      for (const host of this.#hostsFor(member.shape, amounts)) if (consider(host)) break;
       if (best !== null) return best;
     }
     return null;
+  }
+
+  /** Hosts that have room for the shape, whatever plans hold there: in a full cluster few, and many plans ask for them. */
+  #hostsFor(shape: Shape, amounts: Int32Array): readonly number[] {
+    const known = this.#hostsWithRoom?.get(shape);
+    if (known !== undefined) return known;
+    const { free, policy } = this.#world;
+    const hosts = [...free.topology.hosts.keys()];
+    if (this.#hostsWithRoom === null) return hosts;
+    const room: Room = { ...free, amounts };
+    const found = hosts.filter((host) => shape.admits[host] === 1 && mightSeat(room, shape, host, policy));
+    this.#hostsWithRoom.set(shape, found);
+    return found;
+  }
+
+  /** While many plans are looked at, with the same amounts free. */
+  #withSameRoom<T>(work: () => T): T {
+    this.#hostsWithRoom = new Map();
+    try {
+      return work();
+    } finally {
+      this.#hostsWithRoom = null;
+    }
   }
 
   #wholeOn(plan: Plan, member: Member, host: number, amounts: Int32Array): Refuge | null {
