@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { HostId, VmId } from '@busbar/core/ids';
 import { ok, type Result, refuse } from '@busbar/core/result';
-import { GENERAL, ISOLATED } from './capacity/dimensions.ts';
+import { exactly } from './capacity/exactly.ts';
 import { Ledger } from './capacity/ledger.ts';
 import { type Topology, topologyOf } from './capacity/topology.ts';
 import { explainHost, type Inquiry, reasonOf, summaryOf } from './explain/explain.ts';
@@ -11,25 +11,16 @@ import type { Seating } from './fit/seating.ts';
 import type { HostVerdict, PlacedVm, Placement, PlacementPolicy, Refusal, Snapshot, Vm } from './model.ts';
 import { Classes, type ShapeClass } from './rank/classes.ts';
 import { Costs, WEIGHTS } from './rank/cost.ts';
-import { isLike, type Mix, mixOf } from './rank/mix.ts';
+import { Expectation } from './rank/mix.ts';
 import { Changes } from './rank/ranked.ts';
 import type { Ranking } from './rank/ranking.ts';
 import { Groups, type Ruling } from './rule/groups.ts';
 import type { Shape } from './shape/shape.ts';
+import { type Admission, Admissions } from './survive/admission.ts';
+import { type Drill, drillsOf } from './survive/drill.ts';
 import { Failover, type Survival } from './survive/failover.ts';
 import { lossesOf } from './survive/losses.ts';
 import { type Effort, enough } from './survive/search.ts';
-
-/** What a loss would do to the VMs of its hosts. */
-export interface Drill {
-  /** "host1", or a failure domain with its hosts. */
-  readonly loss: string;
-  readonly hosts: readonly HostId[];
-  /** Where each HA VM would go, those of the highest priority first. */
-  readonly moves: readonly { readonly vm: Vm; readonly placement: Placement }[];
-  /** HA VMs that have no place. */
-  readonly homeless: readonly Vm[];
-}
 
 /**
  * A cluster being filled: made from a snapshot, it knows what is free on every NUMA node, and keeps that up to date as VMs
@@ -44,18 +35,15 @@ export class Planner {
   readonly #ledger: Ledger;
   readonly #groups: Groups;
   readonly #failover: Failover;
+  readonly #admission: Admissions;
   /** What is free and not kept back for a failure. */
   readonly #room: Room;
   readonly #free: Room;
   readonly #costs: Costs;
   readonly #placed = new Map<VmId, PlacedVm & { readonly shape: Shape }>();
   readonly #classes: Classes;
-  readonly #counts = new Map<Shape, number>();
   readonly #changes: Changes;
-  /** Decisions until the expected mix is looked at again: it grows with what is known. */
-  #mixDueAt = 0;
-  #mix: Mix = { shapes: [], weights: new Float64Array() };
-  #taken = 0;
+  readonly #expectation = new Expectation();
   #releases = 0;
 
   constructor(snapshot: Snapshot) {
@@ -73,12 +61,13 @@ export class Planner {
       groups: this.#groups,
       policy: snapshot.policy,
     });
+    this.#admission = new Admissions(this.#failover, this.#free, this.#groups, snapshot.policy);
     this.#classes = new Classes(this.#room, this.#costs, this.#changes, snapshot.policy);
     // What is there is there, whether or not it would be put there today: first all of it, then the plans.
     const placed = snapshot.placed.toSorted((a, b) => (a.vm.id < b.vm.id ? -1 : 1));
     for (const each of placed) {
       this.#hold(each);
-      this.#count(each.vm);
+      this.#expectation.add(this.#classes.of(each.vm).shape);
     }
     for (const { vm, placement } of placed) this.#protect(vm, placement);
     this.#learn();
@@ -101,8 +90,8 @@ export class Planner {
   take(placed: PlacedVm): readonly string[] {
     this.release(placed.vm.id);
     const problems = this.#put(placed);
-    this.#count(placed.vm);
-    if (this.#taken >= this.#mixDueAt) this.#learn();
+    this.#expectation.add(this.#classes.of(placed.vm).shape);
+    this.#learn();
     return problems;
   }
 
@@ -110,13 +99,6 @@ export class Planner {
     const problems = this.#hold(placed);
     this.#protect(placed.vm, placed.placement);
     return problems;
-  }
-
-  /** It was asked for: the like of it is expected. */
-  #count(vm: Vm): void {
-    const { shape } = this.#classes.of(vm);
-    this.#counts.set(shape, (this.#counts.get(shape) ?? 0) + 1);
-    this.#taken++;
   }
 
   /** Frees what the VM holds; false when it holds nothing. */
@@ -223,20 +205,7 @@ export class Planner {
   drills(): readonly Drill[] {
     const ledger = new Ledger(this.#topology, this.#policy);
     for (const { vm, placement } of this.#placed.values()) ledger.take(vm, placement);
-    return this.#failover.plans().map(({ loss, refuges, homeless }) => {
-      const moves = refuges.map(({ member: { vm, shape }, host, seating }) => {
-        const placement = this.#exact(shape, host, seating, ledger);
-        ledger.take(vm, placement);
-        return { vm, placement };
-      });
-      for (const { vm, placement } of moves) ledger.release(vm, placement);
-      return {
-        loss: loss.name,
-        hosts: loss.hosts.map((host) => this.#topology.hosts[host]?.id as HostId),
-        moves,
-        homeless,
-      };
-    });
+    return drillsOf(this.#failover, ledger);
   }
 
   // --------------------------------------------------------------------------------------------------------- deciding
@@ -249,7 +218,7 @@ export class Planner {
     const releases = this.#releases + this.#failover.homelessSeen;
     if (ruleless && refused !== null && refused.releases === releases) return refuse(refused.refusal);
     const choice = this.#choose(vm, cls);
-    if (choice !== null) return ok(this.#exact(cls.shape, choice.host, choice.seating, this.#ledger));
+    if (choice !== null) return ok(exactly(this.#ledger, cls.shape, choice.host, choice.seating));
     const refusal = { summary: summaryOf(this.#explain(vm)) };
     if (ruleless) cls.refused[vm.ha ? 'ha' : 'plain'] = { releases, refusal };
     return refuse(refusal);
@@ -332,33 +301,13 @@ export class Planner {
   }
 
   /** Whether all losses can be survived with the VM on this host, with whatever plans; and then, where on the host. */
-  #survives(vm: Vm, shape: Shape, host: number, effort: Effort): Survival & { readonly seating: Seating | null } {
-    let why: Survival = { ok: false, loss: '', proven: true };
+  #survives(vm: Vm, shape: Shape, host: number, effort: Effort): Admission {
     // Beside the plans as they stand, with whatever seating they leave.
     const asPlanned = this.#seat(shape, host);
     if (asPlanned !== null && this.#failover.keepsRules(vm, host)) {
       if (!vm.ha || this.#failover.hasRefuge({ vm, shape, host })) return { ...SURVIVED, seating: asPlanned };
     }
-    // For the rules of others it is there already.
-    this.#groups.add(vm, host);
-    try {
-      for (const { seating, held } of seatingsOn(this.#free, shape, host, this.#policy, true)) {
-        if (--effort.left < 0) return { ok: false, loss: why.loss || 'a host', proven: false, seating: null };
-        const amounts = this.#free.amounts.slice();
-        for (const { node, demand } of held) {
-          demand.dimensions.forEach((dimension, i) => {
-            const at = node * this.#topology.stride + dimension;
-            amounts[at] = (amounts[at] ?? 0) - (demand.amounts[i] ?? 0);
-          });
-        }
-        const nodes = [...new Set(held.map(({ node }) => node))];
-        why = this.#failover.couldSurvive(amounts, nodes, { vm, shape, host }, effort);
-        if (why.ok) return { ...why, seating };
-      }
-      return { ...why, seating: null };
-    } finally {
-      this.#groups.remove(vm);
-    }
+    return this.#admission.withAnyPlans({ vm, shape, host }, effort);
   }
 
   #rulings(vm: Vm, soft: boolean): readonly Ruling[] {
@@ -372,30 +321,6 @@ export class Planner {
     if (best !== null) return best;
     for (const { seating } of seatingsOn(this.#room, shape, host, this.#policy)) return seating;
     return null;
-  }
-
-  /** From nodes to CPUs and addresses. */
-  #exact(shape: Shape, host: number, seating: Seating, ledger: Ledger): Placement {
-    const { needs } = shape;
-    const { nodeIds, hosts, hasGeneral } = this.#topology;
-    const pool = needs.cpuPolicy === 'realtime' ? ISOLATED : GENERAL;
-    const cells = seating.seats.map(({ node, vcpus, memoryMib }) => ({
-      numaNode: nodeIds[node] ?? 0,
-      vcpus,
-      cpus: needs.cpuPolicy === 'shared' ? [] : ledger.pick(node, pool, vcpus, needs.smt),
-      memoryMib,
-    }));
-    const first = seating.seats[0]?.node ?? 0;
-    const extraPool = hasGeneral[first] === 1 ? GENERAL : ISOLATED;
-    const blocked = extraPool === pool ? ledger.blockedBy(first, cells[0]?.cpus ?? [], needs.smt) : [];
-    const extra = shape.extraCpus === 0 ? [] : ledger.pick(first, extraPool, shape.extraCpus, 'prefer', blocked);
-    return {
-      host: hosts[host]?.id as HostId,
-      cells,
-      emulatorCpus: extra.slice(0, 1),
-      ioThreadCpus: extra.slice(1),
-      devices: ledger.pickDevices(host, seating.devices),
-    };
   }
 
   // ------------------------------------------------------------------------------------------------------- what is held
@@ -444,12 +369,9 @@ export class Planner {
     this.#changes.note(node);
   }
 
-  /** Looks at what is asked for, whenever there is twice as much of it. Small changes are not worth judging all hosts anew. */
   #learn(): void {
-    this.#mixDueAt = Math.max(8, 2 * this.#taken);
-    const mix = mixOf(this.#counts);
-    if (isLike(mix, this.#mix)) return;
-    this.#mix = mix;
+    const mix = this.#expectation.renewed();
+    if (mix === null) return;
     this.#costs.setMix(mix);
     this.#changes.voidAll();
   }

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { VmId } from '@busbar/core/ids';
-import { demandOn, type Room } from '../fit/room.ts';
-import { mayBeSpread, mightSeat, seatingsOn } from '../fit/seat.ts';
-import type { PlacementPolicy, Vm } from '../model.ts';
-import type { Groups, Ruling } from '../rule/groups.ts';
-import type { Shape } from '../shape/shape.ts';
+import type { Vm } from '../model.ts';
+import { kindsOfHosts, totalOf, volumeSuffices } from './bounds.ts';
+import { ANY, type FailoverWorld, Finder, LEAST, type Plan } from './finder.ts';
 import { Holds } from './holds.ts';
 import type { Loss } from './losses.ts';
 import type { Member, Refuge } from './refuge.ts';
@@ -17,29 +15,6 @@ export interface Survival {
   readonly proven: boolean;
 }
 
-/** What the plans need of the cluster. */
-export interface FailoverWorld {
-  /** What is free now, nothing kept back. */
-  readonly free: Room;
-  readonly groups: Groups;
-  readonly policy: PlacementPolicy;
-}
-
-/** The plan for one loss. */
-interface Plan {
-  readonly loss: Loss;
-  readonly index: number;
-  /** 1: the host is lost. */
-  readonly isLost: Uint8Array;
-  /** HA VMs on its hosts. */
-  readonly members: Map<VmId, Member>;
-  readonly refuges: Map<VmId, Refuge>;
-  /** Members without a place. */
-  readonly homeless: Map<VmId, Member>;
-  /** Where the last one went: the next one likely fits there as well. */
-  lastHost: number;
-}
-
 /**
  * For each loss that must be survived, a plan: where every HA VM of the lost hosts goes, so that the question "may this VM
  * come here?" is answered by looking at what the plans hold. Plans are mended where something is in their way, and made
@@ -50,12 +25,7 @@ export class Failover {
   readonly #plans: readonly Plan[];
   readonly #plansOfHost: readonly (readonly Plan[])[];
   readonly #holds: Holds;
-  readonly #scratch: Room;
-  /** Where something was last kept back. */
-  #spare = -1;
-  /** Where a plan was last mended. */
-  #lastMended = -1;
-  #hostsWithRoom: Map<Shape, readonly number[]> | null = null;
+  readonly #finder: Finder;
   /** How often a VM was left without a place. */
   #homelessSeen = 0;
 
@@ -63,7 +33,7 @@ export class Failover {
     const { topology } = world.free;
     this.#world = world;
     this.#holds = new Holds(topology);
-    this.#scratch = { topology, amounts: new Int32Array(world.free.amounts.length) };
+    this.#finder = new Finder(world, this.#holds);
     this.#plans = losses.map((loss, index) => {
       const isLost = new Uint8Array(topology.hosts.length);
       for (const host of loss.hosts) isLost[host] = 1;
@@ -101,7 +71,7 @@ export class Failover {
   /** Whether a VM that would be placed on its host has a place for each loss of that host, as the plans stand. Changes nothing. */
   hasRefuge(member: Member): boolean {
     const { amounts } = this.#world.free;
-    return this.#plansOf(member.host).every((plan) => this.#find(plan, member, amounts, ANY) !== null);
+    return this.#plansOf(member.host).every((plan) => this.#finder.find(plan, member, amounts, ANY) !== null);
   }
 
   /**
@@ -109,14 +79,14 @@ export class Failover {
    * member were there. Used when the plans as they stand are in the way: others may exist. Changes nothing.
    */
   couldSurvive(amounts: Int32Array, nodes: readonly number[], member: Member, effort: Effort): Survival {
-    return this.#withSameRoom(() => this.#couldSurvive(amounts, nodes, member, effort));
+    return this.#finder.withSameRoom(() => this.#couldSurvive(amounts, nodes, member, effort));
   }
 
   #couldSurvive(amounts: Int32Array, nodes: readonly number[], member: Member, effort: Effort): Survival {
     const broken = this.#plansAgainst(member.vm, member.host);
     const affected = new Set<Plan>([...broken, ...(member.vm.ha ? this.#plansOf(member.host) : [])]);
     for (const node of nodes) for (const plan of this.#brokenOn(node, amounts)) affected.add(plan);
-    const total = totalOf(this.#world.free, amounts);
+    const total = totalOf(this.#world.free.topology, amounts);
     for (const plan of affected) {
       const newcomer = member.vm.ha && plan.isLost[member.host] === 1 ? member : null;
       if (!broken.has(plan) && this.#mend(plan, amounts, newcomer, null)) continue;
@@ -146,7 +116,7 @@ export class Failover {
     return this.#change((kept) => {
       for (const plan of this.#plansOf(member.host)) {
         plan.members.set(member.vm.id, member);
-        const refuge = this.#find(plan, member, this.#world.free.amounts, LEAST);
+        const refuge = this.#finder.find(plan, member, this.#world.free.amounts, LEAST);
         if (refuge === null) this.#replan(plan, kept);
         else this.#hold(plan, refuge, kept);
       }
@@ -176,7 +146,7 @@ export class Failover {
   recheck(node: number): ReadonlySet<number> {
     const { amounts } = this.#world.free;
     return this.#change((kept) =>
-      this.#withSameRoom(() => {
+      this.#finder.withSameRoom(() => {
         for (const plan of this.#brokenOn(node, amounts)) {
           if (!this.#mend(plan, amounts, null, kept)) this.#replan(plan, kept);
         }
@@ -216,114 +186,6 @@ export class Failover {
       .flatMap((index) => (this.#holds.exceeds(index, node, amounts) ? [this.#plans[index] as Plan] : []));
   }
 
-  // ------------------------------------------------------------------------------------------------- a place for one VM
-
-  /** Rules of a VM under a loss: who was on a lost host is where the plan puts it, or nowhere. */
-  #rulings(plan: Plan, member: Member, planned: ReadonlyMap<VmId, Refuge>): readonly Ruling[] {
-    if (member.vm.rules.length === 0) return NO_RULINGS;
-    const hostOf = (id: VmId, host: number) => (plan.isLost[host] === 1 ? (planned.get(id)?.host ?? -1) : host);
-    return member.vm.rules.flatMap((rule) => this.#world.groups.ruling(member.vm, rule, false, hostOf) ?? []);
-  }
-
-  #mayGo(plan: Plan, { vm, shape }: Member, host: number, rulings: readonly Ruling[]): boolean {
-    if (plan.isLost[host] === 1 || shape.admits[host] !== 1) return false;
-    if (vm.pinnedHost !== '' && this.#world.free.topology.hosts[host]?.id !== vm.pinnedHost) return false;
-    for (const ruling of rulings) if (!this.#world.groups.allows(ruling, host)) return false;
-    return true;
-  }
-
-  /**
-   * A place beside what the plan holds already. One for which nothing more must be kept back, if there is one; else the one for
-   * which least of what is free must be, which is on the emptiest host: there it is in nobody's way. With `want` ANY, whichever
-   * is found first.
-   */
-  #find(plan: Plan, member: Member, amounts: Int32Array, want: typeof ANY | typeof LEAST): Refuge | null {
-    const rulings = this.#rulings(plan, member, plan.refuges);
-    const { topology } = this.#world.free;
-    let best: Refuge | null = null;
-    let bestGrowth = Number.POSITIVE_INFINITY;
-    const ways = mayBeSpread(member.shape, topology) ? (['whole', 'any'] as const) : (['whole'] as const);
-    for (const way of ways) {
-      const consider = (host: number): boolean => {
-        if (host < 0 || !this.#mayGo(plan, member, host, rulings)) return false;
-        const found =
-          way === 'whole' ? this.#wholeOn(plan, member, host, amounts) : this.#anyOn(plan, member, host, amounts);
-        if (found === null) return false;
-        if (want === ANY) {
-          best = found;
-          return true;
-        }
-        const growth = this.#holds.growth(plan.index, found.held, amounts);
-        if (best === null || growth < bestGrowth) [best, bestGrowth] = [found, growth];
-        return growth === 0;
-      };
-      if (consider(plan.lastHost) || consider(this.#spare) || consider(this.#lastMended)) return best;
-      for (const host of this.#hostsFor(member.shape, amounts)) if (consider(host)) break;
-      if (best !== null) return best;
-    }
-    return null;
-  }
-
-  /** Hosts that have room for the shape, whatever plans hold there: in a full cluster few, and many plans ask for them. */
-  #hostsFor(shape: Shape, amounts: Int32Array): readonly number[] {
-    const known = this.#hostsWithRoom?.get(shape);
-    if (known !== undefined) return known;
-    const { free, policy } = this.#world;
-    const hosts = [...free.topology.hosts.keys()];
-    if (this.#hostsWithRoom === null) return hosts;
-    const room: Room = { ...free, amounts };
-    const found = hosts.filter((host) => shape.admits[host] === 1 && mightSeat(room, shape, host, policy));
-    this.#hostsWithRoom.set(shape, found);
-    return found;
-  }
-
-  /** While many plans are looked at, with the same amounts free. */
-  #withSameRoom<T>(work: () => T): T {
-    this.#hostsWithRoom = new Map();
-    try {
-      return work();
-    } finally {
-      this.#hostsWithRoom = null;
-    }
-  }
-
-  #wholeOn(plan: Plan, member: Member, host: number, amounts: Int32Array): Refuge | null {
-    const { topology } = this.#world.free;
-    const { shape } = member;
-    if (shape.whole === null) return null;
-    const end = topology.nodeOfHost[host + 1] as number;
-    for (let node = topology.nodeOfHost[host] as number; node < end; node++) {
-      const demand = demandOn(topology, shape.whole, node);
-      if (!this.#holds.fitsBeside(plan.index, demand, node, amounts)) continue;
-      if (shape.looseDevices.length > 0) return this.#anyOn(plan, member, host, amounts);
-      const seats = [{ node, vcpus: shape.needs.vcpus, memoryMib: shape.needs.memoryMib }];
-      const devices = shape.boundDevices.map((each) => ({ ...each, node, loose: false, bound: true }));
-      return { member, host, seating: { seats, devices }, held: [{ node, demand }] };
-    }
-    return null;
-  }
-
-  /** In any way that the host offers. */
-  #anyOn(plan: Plan, member: Member, host: number, amounts: Int32Array): Refuge | null {
-    const { free, policy } = this.#world;
-    if (!mightSeat({ ...free, amounts }, member.shape, host, policy)) return null;
-    const [found] = seatingsOn(this.#roomBeside(plan, host, amounts), member.shape, host, policy);
-    return found === undefined ? null : { member, host, ...found };
-  }
-
-  /** The host's room without what the plan holds there; nothing else in it may be looked at. */
-  #roomBeside(plan: Plan, host: number, amounts: Int32Array): Room {
-    const { stride, nodeOfHost } = this.#world.free.topology;
-    const end = nodeOfHost[host + 1] as number;
-    for (let node = nodeOfHost[host] as number; node < end; node++) {
-      for (let i = 0; i < stride; i++) {
-        const at = node * stride + i;
-        this.#scratch.amounts[at] = (amounts[at] as number) - this.#holds.amount(plan.index, node, i);
-      }
-    }
-    return this.#scratch;
-  }
-
   // -------------------------------------------------------------------------------------------------------- whole plans
 
   #hold(plan: Plan, refuge: Refuge, { changed }: Kept): void {
@@ -332,7 +194,7 @@ export class Failover {
     this.#holds.shift(plan.index, refuge.held, 1);
     const before = changed.size;
     this.#holds.raise(plan.index, refuge.held, changed);
-    if (changed.size > before) this.#spare = refuge.host;
+    if (changed.size > before) this.#finder.spare = refuge.host;
   }
 
   #letGo(plan: Plan, refuge: Refuge, { touched }: Kept): void {
@@ -392,11 +254,11 @@ export class Failover {
     const members = moved.map(({ member }) => member);
     const found: Refuge[] = [];
     for (const member of inOrder(newcomer === null ? members : [...members, newcomer])) {
-      const refuge = this.#find(plan, member, amounts, keep === null ? ANY : LEAST);
+      const refuge = this.#finder.find(plan, member, amounts, keep === null ? ANY : LEAST);
       if (refuge === null) break;
       found.push(refuge);
       // What serves one loss serves the next: nothing more must be kept back for it.
-      this.#lastMended = refuge.host;
+      this.#finder.lastMended = refuge.host;
       plan.refuges.set(member.vm.id, refuge);
       this.#holds.shift(plan.index, refuge.held, 1);
       if (keep !== null) this.#holds.raise(plan.index, refuge.held, keep.changed);
@@ -422,7 +284,7 @@ export class Failover {
     plan.homeless.clear();
     const { amounts } = this.#world.free;
     const members = [...plan.members.values()];
-    const total = totalOf(this.#world.free, amounts);
+    const total = totalOf(this.#world.free.topology, amounts);
     const effort = enough();
     const whole = this.#planFor(plan, members, amounts, total, effort);
     let refuges = whole.kind === 'planned' ? whole.refuges : [];
@@ -443,61 +305,18 @@ export class Failover {
   }
 
   #planFor(plan: Plan, members: readonly Member[], amounts: Int32Array, total: Float64Array, effort: Effort): Verdict {
-    if (!this.#volumeSuffices(plan, members, amounts, total)) return { kind: 'impossible' };
+    if (!volumeSuffices(this.#world.free.topology, plan.loss, members, amounts, total)) return { kind: 'impossible' };
     const { topology } = this.#world.free;
     const world: SearchWorld = {
       policy: this.#world.policy,
-      kinds: this.#kindsOfHosts(members),
+      kinds: kindsOfHosts(topology, members),
       mayGo: (member, planned) => {
-        const rulings = this.#rulings(plan, member, planned);
-        return (host) => this.#mayGo(plan, member, host, rulings);
+        const rulings = this.#finder.rulings(plan, member, planned);
+        return (host) => this.#finder.mayGo(plan, member, host, rulings);
       },
     };
     return search(members, { topology, amounts }, world, effort);
   }
-
-  #kindsOfHosts(members: readonly Member[]): readonly string[] | null {
-    const ruled = ({ vm }: Member) => vm.pinnedHost !== '' || vm.rules.length > 0;
-    if (members.some(ruled)) return null;
-    const shapes = [...new Set(members.map(({ shape }) => shape))];
-    const { hosts, nodeOfHost, hasGeneral } = this.#world.free.topology;
-    return hosts.map((_, host) => {
-      const admitted = shapes.map((shape) => shape.admits[host]).join('');
-      return `${admitted} ${hasGeneral.subarray(nodeOfHost[host], nodeOfHost[host + 1]).join('')}`;
-    });
-  }
-
-  /** A bound that costs little: what all of them take against all that is free on the hosts that are left. */
-  #volumeSuffices(plan: Plan, members: readonly Member[], amounts: Int32Array, total: Float64Array): boolean {
-    const { stride, nodeOfHost } = this.#world.free.topology;
-    const need = new Float64Array(stride);
-    for (const { shape } of members) {
-      for (const { general, isolatedOnly } of shape.whole === null ? shape.cells : [shape.whole]) {
-        general.dimensions.forEach((dimension, i) => {
-          const other = isolatedOnly.dimensions.indexOf(dimension);
-          const least = other < 0 ? 0 : Math.min(general.amounts[i] ?? 0, isolatedOnly.amounts[other] ?? 0);
-          need[dimension] = (need[dimension] ?? 0) + least;
-        });
-      }
-    }
-    const have = total.slice();
-    for (const host of plan.loss.hosts) {
-      const end = (nodeOfHost[host + 1] as number) * stride;
-      for (let at = (nodeOfHost[host] as number) * stride; at < end; at++) {
-        have[at % stride] = (have[at % stride] as number) - Math.max(0, amounts[at] as number);
-      }
-    }
-    return need.every((amount, dimension) => amount <= (have[dimension] as number));
-  }
-}
-
-/** All that is free in the cluster, by dimension. */
-function totalOf({ topology }: Room, amounts: Int32Array): Float64Array {
-  const total = new Float64Array(topology.stride);
-  for (let at = 0; at < amounts.length; at++) {
-    total[at % topology.stride] = (total[at % topology.stride] as number) + Math.max(0, amounts[at] as number);
-  }
-  return total;
 }
 
 /** What a change of plans leaves behind: nodes to settle, and nodes on which other amounts are kept back. */
@@ -505,6 +324,3 @@ interface Kept {
   readonly touched: Set<number>;
   readonly changed: Set<number>;
 }
-
-const [ANY, LEAST] = ['any', 'least'] as const;
-const NO_RULINGS: readonly Ruling[] = [];
