@@ -225,7 +225,7 @@ export interface ScorePart {
 }
 
 export interface Refusal {
-  /** One line for each host, or for each kind of refusal when there are many hosts. */
+  /** One line for each host, or for each kind of refusal when there are many hosts. True as long as nothing was taken or released since. */
   readonly summary: string;
 }
 

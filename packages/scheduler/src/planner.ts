@@ -4,7 +4,7 @@ import { ok, type Result, refuse } from '@busbar/core/result';
 import { exactly } from './capacity/exactly.ts';
 import { Ledger } from './capacity/ledger.ts';
 import { type Topology, topologyOf } from './capacity/topology.ts';
-import { explainHost, type Inquiry, reasonOf, summaryOf } from './explain/explain.ts';
+import { explainHost, type Inquiry, reasonOf, refusalOf } from './explain/explain.ts';
 import { demandOn, type Room } from './fit/room.ts';
 import { mayBeSpread, mightSeat, seatingsOn, seatWhole } from './fit/seat.ts';
 import type { Seating } from './fit/seating.ts';
@@ -219,7 +219,7 @@ export class Planner {
     if (ruleless && refused !== null && refused.releases === releases) return refuse(refused.refusal);
     const choice = this.#choose(vm, cls);
     if (choice !== null) return ok(exactly(this.#ledger, cls.shape, choice.host, choice.seating));
-    const refusal = { summary: summaryOf(this.#explain(vm)) };
+    const refusal = refusalOf(() => this.explain(vm));
     if (ruleless) cls.refused[vm.ha ? 'ha' : 'plain'] = { releases, refusal };
     return refuse(refusal);
   }

@@ -17,7 +17,16 @@ import type { Ledger } from '../capacity/ledger.ts';
 import { demandOn, fitsNode, type Room } from '../fit/room.ts';
 import { seatWhole } from '../fit/seat.ts';
 import { seatSpread } from '../fit/spread.ts';
-import type { CheckerName, CheckerRefusal, Host, HostVerdict, PlacementPolicy, ScorePart, Vm } from '../model.ts';
+import type {
+  CheckerName,
+  CheckerRefusal,
+  Host,
+  HostVerdict,
+  PlacementPolicy,
+  Refusal,
+  ScorePart,
+  Vm,
+} from '../model.ts';
 import { type Costs, WEIGHTS } from '../rank/cost.ts';
 import type { Groups } from '../rule/groups.ts';
 import type { Demand, Shape } from '../shape/shape.ts';
@@ -314,6 +323,17 @@ export function summaryOf(verdicts: readonly HostVerdict[]): string {
         `${checker} refuses ${count} of ${verdicts.length} hosts (${host}: ${reason})`,
     )
     .join('; ');
+}
+
+/** Its words are found when they are asked for: a stream of requests that are refused does not pay for them. */
+export function refusalOf(explain: () => readonly HostVerdict[]): Refusal {
+  let summary: string | undefined;
+  return {
+    get summary() {
+      summary ??= summaryOf(explain());
+      return summary;
+    },
+  };
 }
 
 /** Why this host, in one line: how many fit, what the choice was made by, and what stands in the way elsewhere. */

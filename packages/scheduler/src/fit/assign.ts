@@ -13,31 +13,43 @@ export function assignCells(room: Room, cells: readonly CellDemand[], host: numb
   const first = nodeOfHost[host] ?? 0;
   const count = (nodeOfHost[host + 1] ?? 0) - first;
   if (cells.length > count) return null;
-  // Fullest nodes first: the empty ones are kept for those who need them.
-  const order = Array.from({ length: count }, (_, i) => first + i).toSorted(
-    (a, b) => fullness(room, a) - fullness(room, b) || a - b,
-  );
-  const candidates = cells.map((cell) =>
-    order.filter((node) => fitsNode(room, demandOn(room.topology, cell, node), node)),
-  );
-  if (candidates.some((nodes) => nodes.length === 0)) return null;
-  const near = nearest(room, candidates, first);
-  const cellOfNode = new Map<number, number>();
-  const augment = (cell: number, seen: Set<number>): boolean => {
-    for (const node of near[cell] ?? []) {
-      if (seen.has(node)) continue;
-      seen.add(node);
-      const holder = cellOfNode.get(node);
-      if (holder === undefined || augment(holder, seen)) {
-        cellOfNode.set(node, cell);
+  const fits = Array.from(cells, (cell) => {
+    const nodes: number[] = [];
+    for (let node = first; node < first + count; node++) {
+      if (fitsNode(room, demandOn(room.topology, cell, node), node)) nodes.push(node);
+    }
+    return nodes;
+  });
+  // Nearly always the answer is no, or there is but one pair of nodes: what is best matters only beyond that.
+  const any = matching(fits, first, count);
+  if (any === null || count <= 2) return any;
+  // Fullest nodes first: the empty ones are kept for those who need them. Then those that lie together.
+  const full = new Map(fits.flat().map((node) => [node, fullness(room, node)]));
+  const ordered = fits.map((nodes) => nodes.toSorted((a, b) => (full.get(a) ?? 0) - (full.get(b) ?? 0) || a - b));
+  return matching(nearest(room, ordered, first), first, count);
+}
+
+/** One of the nodes that it may have for each cell, each node once; of several assignments one with early choices. */
+function matching(choices: readonly (readonly number[])[], first: number, count: number): readonly number[] | null {
+  const cellOf = new Int32Array(count).fill(-1);
+  const seenBy = new Int32Array(count).fill(-1);
+  let round = 0;
+  const augment = (cell: number): boolean => {
+    for (const node of choices[cell] as readonly number[]) {
+      const at = node - first;
+      if (seenBy[at] === round) continue;
+      seenBy[at] = round;
+      const holder = cellOf[at] as number;
+      if (holder < 0 || augment(holder)) {
+        cellOf[at] = cell;
         return true;
       }
     }
     return false;
   };
-  for (let cell = 0; cell < cells.length; cell++) if (!augment(cell, new Set())) return null;
-  const nodes = new Array<number>(cells.length);
-  for (const [node, cell] of cellOfNode) nodes[cell] = node;
+  for (; round < choices.length; round++) if (!augment(round)) return null;
+  const nodes = new Array<number>(choices.length);
+  for (let at = 0; at < count; at++) if ((cellOf[at] as number) >= 0) nodes[cellOf[at] as number] = first + at;
   return nodes;
 }
 

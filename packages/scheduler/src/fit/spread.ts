@@ -24,6 +24,12 @@ const TRIES_MAX = 1000;
 
 /** More than one node: explicit cells, or a VM that no node takes whole. null when the host cannot. */
 export function seatSpread(room: Room, shape: Shape, host: number, policy: PlacementPolicy): Seating | null {
+  // Explicit cells and nothing else: the usual case, without generators.
+  if (shape.cells.length > 0 && !shape.maySplit && shape.boundDevices.length + shape.looseDevices.length === 0) {
+    const nodes = assignCells(room, shape.cells, host);
+    if (nodes === null) return null;
+    return { seats: shape.needs.cells.map((cell, index) => ({ node: nodes[index] ?? 0, ...cell })), devices: [] };
+  }
   for (const seating of spreadsOn(room, shape, host, policy, false)) return seating;
   return null;
 }

@@ -53,6 +53,7 @@ export class Ranked {
   readonly #changes: Changes;
   readonly #update: (node: number, like: number) => void;
   readonly #costOf: (host: number) => number;
+  readonly #isNoted: Uint8Array;
   #position = -1;
 
   /**
@@ -67,6 +68,7 @@ export class Ranked {
   ) {
     this.#ranking = new Ranking(room.topology.hosts.length);
     this.#room = room;
+    this.#isNoted = new Uint8Array(room.topology.hosts.length);
     this.#changes = changes;
     this.#update = update;
     this.#costOf = costOf;
@@ -74,11 +76,19 @@ export class Ranked {
 
   upToDate(): Ranking {
     const { hostOfNode, nodeIds } = this.#room.topology;
+    const changed: number[] = [];
     const known = this.#changes.since(this.#position, (node) => {
       this.#update(node, -1);
       const host = hostOfNode[node] as number;
-      this.#ranking.set(host, this.#costOf(host));
+      if (this.#isNoted[host] === 1) return;
+      this.#isNoted[host] = 1;
+      changed.push(host);
     });
+    // Once a host, however many of its nodes changed.
+    for (const host of changed) {
+      this.#isNoted[host] = 0;
+      this.#ranking.set(host, this.#costOf(host));
+    }
     if (!known) {
       // Most nodes of a young cluster are as empty as their neighbours.
       for (let node = 0; node < nodeIds.length; node++)
