@@ -5,8 +5,10 @@
  */
 import { type ConnectionOptions, connect } from 'node:tls';
 
-/** The alert follows the handshake at once. */
-const LISTEN_MS = 500;
+/** Of a server that answers at all, busy or not. */
+const HANDSHAKE_MS = 3_000;
+/** The alert follows the handshake at once, on a busy machine after a moment. Nobody waits for it who is not refused anyway. */
+const LISTEN_MS = 1_000;
 
 export function probeTls(address: string, options: ConnectionOptions): Promise<string> {
   const at = address.lastIndexOf(':');
@@ -18,10 +20,12 @@ export function probeTls(address: string, options: ConnectionOptions): Promise<s
       socket.destroy();
       done(why);
     };
-    const timer = setTimeout(() => end(''), LISTEN_MS);
+    let timer = setTimeout(() => end(''), HANDSHAKE_MS);
     let secured = false;
     socket.on('secureConnect', () => {
       secured = true;
+      clearTimeout(timer);
+      timer = setTimeout(() => end(''), LISTEN_MS);
     });
     // Node's servers send no alert for a certificate that they do not accept: they hang up after the handshake.
     const hungUp = (why: string) => end(secured ? 'bad certificate: closed after the handshake' : why);
