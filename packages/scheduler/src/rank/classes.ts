@@ -34,6 +34,8 @@ export class Classes {
   readonly #changes: Changes;
   readonly #policy: PlacementPolicy;
   readonly #classes = new Map<string, ShapeClass>();
+  #lastVm: Vm | null = null;
+  #last: ShapeClass | null = null;
   /** In the order of their last use. */
   readonly #rankings = new Map<ShapeClass, Rankings>();
   /** Hosts that admit VMs, by what VMs ask of hosts as such. */
@@ -47,6 +49,12 @@ export class Classes {
   }
 
   of(vm: Vm): ShapeClass {
+    // One decision asks several times.
+    if (vm !== this.#lastVm) [this.#lastVm, this.#last] = [vm, this.#find(vm)];
+    return this.#last as ShapeClass;
+  }
+
+  #find(vm: Vm): ShapeClass {
     const key = shapeKey(vm);
     const known = this.#classes.get(key);
     if (known !== undefined) return known;
