@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { HostId, VmId } from '@busbar/core/ids';
 import { ok, type Result, refuse } from '@busbar/core/result';
-import { exactly } from './capacity/exactly.ts';
+import { exactlyKeeping } from './capacity/exactly.ts';
 import { Ledger } from './capacity/ledger.ts';
 import { type Topology, topologyOf } from './capacity/topology.ts';
 import { explainHost, type Inquiry, reasonOf, refusalOf } from './explain/explain.ts';
@@ -218,10 +218,14 @@ export class Planner {
     const releases = this.#releases + this.#failover.homelessSeen;
     if (ruleless && refused !== null && refused.releases === releases) return refuse(refused.refusal);
     const choice = this.#choose(vm, cls);
-    if (choice !== null) return ok(exactly(this.#ledger, cls.shape, choice.host, choice.seating));
+    if (choice !== null) return ok(this.#exactly(vm, cls.shape, choice));
     const refusal = refusalOf(() => this.explain(vm));
     if (ruleless) cls.refused[vm.ha ? 'ha' : 'plain'] = { releases, refusal };
     return refuse(refusal);
+  }
+
+  #exactly(vm: Vm, shape: Shape, { host, seating }: Choice): Placement {
+    return exactlyKeeping(this.#ledger, vm, shape, host, seating, () => this.#failover.isIntactOn(host));
   }
 
   #explain(vm: Vm): readonly HostVerdict[] {
@@ -260,9 +264,9 @@ export class Planner {
     const soft = this.#rulings(vm, true);
     if (vm.pinnedHost !== '' || vm.preferredHosts.length > 0 || soft.length > 0)
       return this.#bestByWish(vm, cls, soft, may);
-    const whole = firstOf(this.#classes.whole(cls), may);
+    const whole = this.#classes.whole(cls).first(may);
     // Only when no NUMA node of the cluster takes it whole.
-    return whole >= 0 || !cls.spreads ? whole : firstOf(this.#classes.spread(cls), may);
+    return whole >= 0 || !cls.spreads ? whole : this.#classes.spread(cls).first(may);
   }
 
   /** With wishes of its own, a VM has its own order of hosts. */
@@ -386,14 +390,6 @@ interface Choice {
 const EXPLAINED_MAX = 64;
 const NO_RULINGS: readonly Ruling[] = [];
 const SURVIVED: Survival = { ok: true, loss: '', proven: true };
-
-function firstOf(ranking: Ranking, may: (host: number) => boolean): number {
-  const best = ranking.best();
-  // Nearly always; the rest is worth a generator.
-  if (best < 0 || may(best)) return best;
-  for (const host of ranking.inOrder()) if (host !== best && may(host)) return host;
-  return -1;
-}
 
 export function createPlanner(snapshot: Snapshot): Planner {
   return new Planner(snapshot);

@@ -86,10 +86,17 @@ export class Ledger {
   /**
    * Free CPUs of a node's pool, for one VM, by the rules of its SMT policy; fewer than `count` when there are not so many.
    * Half-used cores go first where any thread will do: whole cores are what is rare; those beside a thread of the other pool go
-   * last. Of whole ones, those of two threads
-   * serve "prefer" and "require" and those of one "isolate", so that each keeps what the other cannot use.
+   * last. Of whole ones, those of two threads serve "prefer" and "require" and those of one "isolate", so that each keeps what
+   * the other cannot use; with `spareSingles` those of one go last, for plans that need them.
    */
-  pick(node: number, pool: Pool, count: number, smt: SmtPolicy, besides: readonly number[] = []): number[] {
+  pick(
+    node: number,
+    pool: Pool,
+    count: number,
+    smt: SmtPolicy,
+    besides: readonly number[] = [],
+    spareSingles = false,
+  ): number[] {
     const { coreOfNode, isolatedCoreOfNode } = this.topology;
     const middle = isolatedCoreOfNode[node] ?? 0;
     const first = pool === GENERAL ? (coreOfNode[node] ?? 0) : middle;
@@ -113,6 +120,7 @@ export class Ledger {
     const mixed = (core: number) => this.topology.mixedCore[core] === 1;
     const single = (core: number) => this.topology.cpusOfCore[2 * core + 1] === -1;
     if (smt === 'isolate') {
+      if (spareSingles) pass((core) => whole(core) && !single(core), 1);
       pass((core) => whole(core) && single(core), 1);
       pass((core) => whole(core) && !single(core), 1);
     } else if (smt === 'require') {
@@ -126,6 +134,7 @@ export class Ledger {
         if (!whole(core) || single(core)) continue;
         chosen.push(this.#freeCpu(core, 0), this.#freeCpu(core, 1));
       }
+      if (spareSingles) pass((core) => whole(core) && !single(core), 2);
       pass((core) => whole(core) && single(core), 1);
       pass((core) => !mixed(core), 2);
       pass(() => true, 2);

@@ -26,6 +26,8 @@ export interface Topology {
   readonly wholeCore: Uint8Array;
   /** 1: its other thread is of the other pool, so that who is here disturbs a realtime VM, or is disturbed by one. */
   readonly mixedCore: Uint8Array;
+  /** 1: the host has a pool with whole cores of one and of two threads. */
+  readonly isHybrid: Uint8Array;
   /** 1: the node has CPUs that are not isolated. */
   readonly hasGeneral: Uint8Array;
   /** Equal for nodes of equal capacity and pools. */
@@ -114,6 +116,7 @@ export function topologyOf(given: readonly Host[], policy: PlacementPolicy): Top
     cpusOfCore: Int32Array.from(cpusOfCore),
     wholeCore: Uint8Array.from(wholeCore),
     mixedCore: Uint8Array.from(mixedCore),
+    isHybrid: Uint8Array.from(hosts, (host) => (host.numaNodes.some((node) => isHybridNode(node, host)) ? 1 : 0)),
     hasGeneral,
     memoryMib,
     pages2m: pages(2),
@@ -144,6 +147,13 @@ function addresses(host: Host, name: string, isThere: (node: number | null) => b
     .filter((device) => device.class === name && isThere(device.numaNode))
     .map(({ address }) => address)
     .toSorted();
+}
+
+function isHybridNode(node: NumaNode, host: Host): boolean {
+  const { general, isolated } = coresOf(node, host);
+  return [general, isolated].some(
+    (pool) => new Set(pool.filter(({ whole }) => whole).map(({ cpus }) => cpus.length)).size > 1,
+  );
 }
 
 interface Core {

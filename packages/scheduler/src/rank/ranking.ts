@@ -23,6 +23,15 @@ export class Ranking {
     return winner >= 0 && this.costs[winner] !== Number.POSITIVE_INFINITY ? winner : -1;
   }
 
+  /** The best host that passes; -1 when there is none. */
+  first(may: (host: number) => boolean): number {
+    const best = this.best();
+    // Nearly always; the rest is worth a generator.
+    if (best < 0 || may(best)) return best;
+    for (const host of this.inOrder()) if (host !== best && may(host)) return host;
+    return -1;
+  }
+
   set(host: number, cost: number): void {
     if (this.costs[host] === cost) return;
     this.costs[host] = cost;

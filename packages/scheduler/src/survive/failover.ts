@@ -99,6 +99,15 @@ export class Failover {
     return { ok: true, loss: '', proven: true };
   }
 
+  /** Whether all plans have on the host what they hold there. */
+  isIntactOn(host: number): boolean {
+    const { amounts, topology } = this.#world.free;
+    for (let node = topology.nodeOfHost[host] ?? 0; node < (topology.nodeOfHost[host + 1] ?? 0); node++) {
+      if (this.#brokenOn(node, amounts).length > 0) return false;
+    }
+    return true;
+  }
+
   /** Whether no plan has somebody where the rules forbid it once the VM is on the host. */
   keepsRules(vm: Vm, host: number): boolean {
     return vm.rules.length === 0 || this.#plansAgainst(vm, host).size === 0;

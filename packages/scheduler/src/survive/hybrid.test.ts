@@ -4,10 +4,10 @@ import { createPlanner } from '../planner.ts';
 import { host, PLAIN, vm } from '../testing/build.ts';
 
 /**
- * Known gap. CPU 0 is a core of one thread, 1 and 2 are one core. "i" needs a core, "p2" a thread, "p" a thread: all find room
- * when "p" gets CPU 1 or 2, and plans count on it, but CPUs are chosen without them and "p" gets CPU 0.
+ * CPU 0 is a core of one thread, 1 and 2 are one core. "i" needs a core, "p2" a thread, "p" a thread: all find room
+ * when "p" gets CPU 1 or 2, and plans count on it; without them it would get CPU 0, the core of its own.
  */
-it.fails('CPUs of a hybrid node are chosen so that plans keep their cores', () => {
+it('CPUs of a hybrid node are chosen so that plans keep their cores', () => {
   const node = { id: 0, cpus: [0, 1, 2], smtSiblings: [[1, 2]], memoryMib: 32_768, hugepages: [], distances: [] };
   const hosts = [host('a'), host('b', { rest: { numaNodes: [node] } })];
   const planner = createPlanner({ hosts, placed: [], policy: { ...PLAIN, survive: 'any-one-host' } });
