@@ -121,3 +121,13 @@ describe('with a policy for losses', () => {
     expect(move?.placement.host).not.toBe(refuge);
   });
 });
+
+it('"spread" means hosts: the second VM goes to the second host, the third to the node that is idle', () => {
+  const hosts = ['a', 'b'].map((id) => host(id, { nodes: 2 }));
+  const planner = createPlanner({ hosts, placed: [], policy: { ...PLAIN, prefer: 'spread' } });
+  const where = ['v1', 'v2', 'v3', 'v4'].map((name) => {
+    const decided = planner.place(vm(name, { vcpus: 2 }));
+    return decided.ok ? `${decided.value.host}/${decided.value.cells[0]?.numaNode}` : '';
+  });
+  expect(where).toEqual(['a/0', 'b/0', 'a/1', 'b/1']);
+});

@@ -13,7 +13,6 @@ import { Classes, type ShapeClass } from './rank/classes.ts';
 import { Costs, WEIGHTS } from './rank/cost.ts';
 import { Expectation } from './rank/mix.ts';
 import { Changes } from './rank/ranked.ts';
-import type { Ranking } from './rank/ranking.ts';
 import { Groups, type Ruling } from './rule/groups.ts';
 import type { Shape } from './shape/shape.ts';
 import { type Admission, Admissions } from './survive/admission.ts';
@@ -371,6 +370,11 @@ export class Planner {
     }
     this.#costs.refresh(node);
     this.#changes.note(node);
+    // With even load wanted, what is used of one node counts for all of its host.
+    if (this.#policy.prefer === 'spread') {
+      for (const other of this.#nodesOf(this.#topology.hostOfNode[node] ?? 0))
+        if (other !== node) this.#changes.note(other);
+    }
   }
 
   #learn(): void {

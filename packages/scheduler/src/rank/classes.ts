@@ -92,7 +92,8 @@ export class Classes {
   }
 
   #rank(shape: Shape): Rankings {
-    const nodeCosts = new Float64Array(this.#room.topology.nodeIds.length);
+    const { topology } = this.#room;
+    const nodeCosts = new Float64Array(topology.nodeIds.length);
     const admitted = (costOf: (host: number) => number) => (host: number) =>
       shape.admits[host] === 1 ? costOf(host) : Number.POSITIVE_INFINITY;
     return {
@@ -103,6 +104,7 @@ export class Classes {
           nodeCosts[node] = like >= 0 ? (nodeCosts[like] as number) : this.#costs.whole(shape, node);
         },
         admitted((host) => this.#wholeCost(shape, host, nodeCosts)),
+        this.#policy.prefer === 'pack' || topology.nodeIds.length === topology.hosts.length,
       ),
       spread: new Ranked(
         this.#room,

@@ -26,7 +26,7 @@ import { isOn, type Plane, planeOf, wasteAt } from './plane.ts';
  * | rareRoom      | 1      | of each expected shape that needs whole cores, devices, or memory of another kind than most, weighted by its share: how many fewer fit the node. Keeps what is rare for those who need it |
  * | roomOnPlane   | 0.15   | the same for the shapes that `waste` judges: waste knows how well a node can be filled, not that the large ones need a gap somewhere. 0.05 to 0.5 do as well; without it nodes that hold two large VMs end at 97 % |
  * | emptiness     | 0.02   | (pack) how empty the node is: of about equal ones the fullest, so that large gaps and empty hosts stay. Less than 0.01 gives them away, more than 0.05 is best fit. Where rareRoom alone decides, 0.03 of a request for each share of a node that is free |
- * | load          | 1000   | (spread) share of CPUs and memory used afterwards, memory twice: it cannot be over-committed. Large: the rest only decides among equal load |
+ * | load          | 1000   | (spread) share of the host's CPUs and memory used afterwards, memory twice: it cannot be over-committed; and a tenth of the same of the node. Large: the rest only decides among equal load |
  * | farDevice     | 1e5    | each device that should be near and is not: it was asked for, so it counts more than any load |
  * | splitNuma     | 1e6    | each NUMA node more than needed: memory access across nodes costs every instruction, for ever |
  * | softRule      | 1e7    | each soft rule that is broken: more than any split, since somebody asked for it |
@@ -208,18 +208,29 @@ export class Costs {
     return sum;
   }
 
-  /** Share of CPUs and memory used afterwards. */
+  /** Shares of CPUs and memory used afterwards: of the host, and a little of the node, so that its nodes fill evenly too. */
   #load(node: number): number {
-    const base = node * this.#room.topology.stride;
+    const { nodeOfHost, hostOfNode } = this.#room.topology;
+    const host = hostOfNode[node] as number;
+    const [first, end] = [nodeOfHost[host] as number, nodeOfHost[host + 1] as number];
+    const ofNode = this.#usedShare(node, node + 1);
+    return WEIGHTS.load * (end - first === 1 ? 1.1 * ofNode : this.#usedShare(first, end) + 0.1 * ofNode);
+  }
+
+  /** Of the nodes from `first` on, once the demand is taken. */
+  #usedShare(first: number, end: number): number {
+    const { stride } = this.#room.topology;
     let sum = 0;
     for (let i = 0; i < LOAD_DIMENSIONS.length; i++) {
       const dimension = LOAD_DIMENSIONS[i] as number;
-      const all = this.#capacity[base + dimension] as number;
-      if (all === 0) continue;
-      const left = (this.#room.amounts[base + dimension] as number) - (this.#demand[dimension] as number);
-      sum += (dimension === MEMORY ? 2 : 1) * (1 - left / all);
+      let [all, left] = [0, -(this.#demand[dimension] as number)];
+      for (let at = first; at < end; at++) {
+        all += this.#capacity[at * stride + dimension] as number;
+        left += this.#room.amounts[at * stride + dimension] as number;
+      }
+      if (all > 0) sum += (dimension === MEMORY ? 2 : 1) * (1 - left / all);
     }
-    return WEIGHTS.load * sum;
+    return sum;
   }
 
   #mixOn(node: number): FlatMix {

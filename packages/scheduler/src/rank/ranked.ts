@@ -54,6 +54,8 @@ export class Ranked {
   readonly #update: (node: number, like: number) => void;
   readonly #costOf: (host: number) => number;
   readonly #isNoted: Uint8Array;
+  /** What is kept about a node depends on that node alone. */
+  readonly #alone: boolean;
   #position = -1;
 
   /**
@@ -65,7 +67,9 @@ export class Ranked {
     changes: Changes,
     update: (node: number, like: number) => void,
     costOf: (host: number) => number,
+    alone = true,
   ) {
+    this.#alone = alone;
     this.#ranking = new Ranking(room.topology.hosts.length);
     this.#room = room;
     this.#isNoted = new Uint8Array(room.topology.hosts.length);
@@ -92,7 +96,7 @@ export class Ranked {
     if (!known) {
       // Most nodes of a young cluster are as empty as their neighbours.
       for (let node = 0; node < nodeIds.length; node++)
-        this.#update(node, isLikeBefore(this.#room, node) ? node - 1 : -1);
+        this.#update(node, this.#alone && isLikeBefore(this.#room, node) ? node - 1 : -1);
       this.#ranking.rebuild(this.#costOf);
     }
     this.#position = this.#changes.position;
