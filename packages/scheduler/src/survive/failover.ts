@@ -26,6 +26,8 @@ export class Failover {
   readonly #plansOfHost: readonly (readonly Plan[])[];
   readonly #holds: Holds;
   readonly #finder: Finder;
+  /** How plans were last found to be mendable, so that it need not be found again a moment later. Void after any change. */
+  readonly #proposals = new Map<Plan, { readonly moved: readonly Refuge[]; readonly found: readonly Refuge[] }>();
   /** How often a VM was left without a place. */
   #homelessSeen = 0;
 
@@ -79,6 +81,7 @@ export class Failover {
    * member were there. Used when the plans as they stand are in the way: others may exist. Changes nothing.
    */
   couldSurvive(amounts: Int32Array, nodes: readonly number[], member: Member, effort: Effort): Survival {
+    this.#proposals.clear();
     return this.#finder.withSameRoom(() => this.#couldSurvive(amounts, nodes, member, effort));
   }
 
@@ -115,6 +118,7 @@ export class Failover {
 
   /** The VM is on the host: makes those plans anew whose rules that breaks. Returns the nodes on which other amounts are kept back now. */
   restoreRules(vm: Vm, host: number): ReadonlySet<number> {
+    this.#proposals.clear();
     return this.#change((kept) => {
       for (const plan of this.#plansAgainst(vm, host)) this.#replan(plan, kept);
     });
@@ -122,6 +126,7 @@ export class Failover {
 
   /** The member was placed. Returns as `restoreRules`. */
   add(member: Member): ReadonlySet<number> {
+    this.#proposals.clear();
     return this.#change((kept) => {
       for (const plan of this.#plansOf(member.host)) {
         plan.members.set(member.vm.id, member);
@@ -134,6 +139,7 @@ export class Failover {
 
   /** The VM is gone from its host. Returns as `restoreRules`. */
   remove(id: VmId, host: number): ReadonlySet<number> {
+    this.#proposals.clear();
     return this.#change((kept) => {
       for (const plan of this.#plansOf(host)) {
         plan.members.delete(id);
@@ -157,7 +163,8 @@ export class Failover {
     return this.#change((kept) =>
       this.#finder.withSameRoom(() => {
         for (const plan of this.#brokenOn(node, amounts)) {
-          if (!this.#mend(plan, amounts, null, kept)) this.#replan(plan, kept);
+          const isMended = this.#adopt(plan, amounts, kept) || this.#mend(plan, amounts, null, kept);
+          if (!isMended) this.#replan(plan, kept);
         }
       }),
     );
@@ -203,7 +210,7 @@ export class Failover {
     this.#holds.shift(plan.index, refuge.held, 1);
     const before = changed.size;
     this.#holds.raise(plan.index, refuge.held, changed);
-    if (changed.size > before) this.#finder.spare = refuge.host;
+    if (changed.size > before) this.#finder.noteSpare(refuge.host);
   }
 
   #letGo(plan: Plan, refuge: Refuge, { touched }: Kept): void {
@@ -226,6 +233,30 @@ export class Failover {
     const few = this.#fewest(plan, amounts, there, exceeded);
     if (this.#move(plan, amounts, few, newcomer, keep)) return true;
     return few.length < there.length && this.#move(plan, amounts, there, newcomer, keep);
+  }
+
+  /** Mends a plan as it was found to be possible when the VM that is in the way was decided. False, and all is as it was, if not. */
+  #adopt(plan: Plan, amounts: Int32Array, { touched, changed }: Kept): boolean {
+    const proposal = this.#proposals.get(plan);
+    if (proposal === undefined) return false;
+    this.#proposals.delete(plan);
+    const { moved, found } = proposal;
+    if (moved.some((refuge) => plan.refuges.get(refuge.member.vm.id) !== refuge)) return false;
+    for (const { held } of moved) this.#holds.shift(plan.index, held, -1);
+    for (const { held } of found) this.#holds.shift(plan.index, held, 1);
+    const nodes = new Set([...moved, ...found].flatMap(({ held }) => held.map(({ node }) => node)));
+    if ([...nodes].some((node) => this.#holds.exceeds(plan.index, node, amounts))) {
+      for (const { held } of found) this.#holds.shift(plan.index, held, -1);
+      for (const { held } of moved) this.#holds.shift(plan.index, held, 1);
+      return false;
+    }
+    for (const refuge of found) {
+      plan.refuges.set(refuge.member.vm.id, refuge);
+      this.#holds.raise(plan.index, refuge.held, changed);
+      this.#finder.noteSpare(refuge.host);
+    }
+    for (const node of nodes) touched.add(node);
+    return true;
   }
 
   /** The smallest one that is enough by itself; otherwise from the smallest on, which find gaps, until it is enough. */
@@ -270,10 +301,14 @@ export class Failover {
       this.#finder.lastMended = refuge.host;
       plan.refuges.set(member.vm.id, refuge);
       this.#holds.shift(plan.index, refuge.held, 1);
-      if (keep !== null) this.#holds.raise(plan.index, refuge.held, keep.changed);
+      if (keep === null) continue;
+      this.#holds.raise(plan.index, refuge.held, keep.changed);
+      this.#finder.noteSpare(refuge.host);
     }
     const complete = found.length === members.length + (newcomer === null ? 0 : 1);
     if (keep !== null) for (const { held } of [...moved, ...found]) for (const { node } of held) keep.touched.add(node);
+    if (complete && keep === null)
+      this.#proposals.set(plan, { moved, found: found.filter(({ member }) => member !== newcomer) });
     if (!complete || keep === null) {
       for (const refuge of found) {
         plan.refuges.delete(refuge.member.vm.id);

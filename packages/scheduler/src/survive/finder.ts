@@ -35,10 +35,13 @@ export interface Plan {
 /** What is looked for: any place, or the one for which least more must be kept back. */
 export const [ANY, LEAST] = ['any', 'least'] as const;
 
+/** What one host holds finds room on a few others. */
+const SPARES_MAX = 8;
+
 /** Looks for a place for one VM in a plan, beside what the plan holds already. */
 export class Finder {
-  /** Where something was last kept back. */
-  spare = -1;
+  /** Where something is kept back, the last first: what serves one loss likely serves the next, and nothing more must be kept. */
+  readonly #spares: number[] = [];
   /** Where a plan was last mended: what serves one loss serves the next. */
   lastMended = -1;
   readonly #world: FailoverWorld;
@@ -91,11 +94,20 @@ export class Finder {
         if (best === null || growth < bestGrowth) [best, bestGrowth] = [found, growth];
         return growth === 0;
       };
-      if (consider(plan.lastHost) || consider(this.spare) || consider(this.lastMended)) return best;
+      if (consider(plan.lastHost) || consider(this.lastMended) || this.#spares.some(consider)) return best;
       for (const host of this.#hostsFor(member.shape, amounts)) if (consider(host)) break;
       if (best !== null) return best;
     }
     return null;
+  }
+
+  /** Something is kept back on the host. */
+  noteSpare(host: number): void {
+    const at = this.#spares.indexOf(host);
+    if (at === 0) return;
+    if (at > 0) this.#spares.splice(at, 1);
+    this.#spares.unshift(host);
+    if (this.#spares.length > SPARES_MAX) this.#spares.pop();
   }
 
   /** Hosts that have room for the shape, whatever plans hold there: in a full cluster few, and many plans ask for them. */
