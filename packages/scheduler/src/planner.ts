@@ -17,7 +17,7 @@ import { Groups, type Ruling } from './rule/groups.ts';
 import type { Shape } from './shape/shape.ts';
 import { type Admission, Admissions } from './survive/admission.ts';
 import { type Drill, drillsOf } from './survive/drill.ts';
-import { Failover, type Survival } from './survive/failover.ts';
+import { Failover, SURVIVED } from './survive/failover.ts';
 import { lossesOf } from './survive/losses.ts';
 import { type Effort, enough } from './survive/search.ts';
 
@@ -229,7 +229,7 @@ export class Planner {
 
   #explain(vm: Vm): readonly HostVerdict[] {
     const { shape } = this.#classes.of(vm);
-    const effort = enough();
+    const effort = enough(true);
     const inquiry: Inquiry = {
       vm,
       shape,
@@ -393,7 +393,6 @@ interface Choice {
 /** Hosts asked for their reasons with every start: 1 ms. */
 const EXPLAINED_MAX = 64;
 const NO_RULINGS: readonly Ruling[] = [];
-const SURVIVED: Survival = { ok: true, loss: '', proven: true };
 
 export function createPlanner(snapshot: Snapshot): Planner {
   return new Planner(snapshot);

@@ -60,11 +60,20 @@ export function explainHost(inquiry: Inquiry, number: number): HostVerdict {
   return { host: host.id, fits, refusals, score: fits ? scoreOf(inquiry, number) : [] };
 }
 
-function survivalText({ loss, proven }: Survival): string {
-  return proven
-    ? `after the loss of ${loss} not every HA VM would have a place`
-    : `no plan was found that gives every HA VM a place after the loss of ${loss}, and not every plan could be tried`;
+function survivalText({ loss, proven, homeless }: Survival): string {
+  const shown = homeless.slice(0, NAMES_SHOWN).map((name) => `"${name}"`);
+  const more = homeless.length > NAMES_SHOWN ? ` and ${homeless.length - NAMES_SHOWN} more` : '';
+  if (!proven) {
+    const whom = shown.length === 0 ? 'every HA VM' : `${shown.join(', ')}${more}`;
+    return `no plan was found that gives ${whom} a place after the loss of ${loss}, and not every plan could be tried`;
+  }
+  const whom =
+    shown.length === 0 ? 'not every HA VM would have a place' : `${shown.join(', ')}${more} would have no place`;
+  return `after the loss of ${loss} ${whom}`;
 }
+
+/** Enough to see whom it is about. */
+const NAMES_SHOWN = 5;
 
 /** What can be said of a host for all VMs of a shape, whatever is on it. */
 function hostRefusals(vm: Vm, shape: Shape, host: Host): readonly CheckerRefusal[] {

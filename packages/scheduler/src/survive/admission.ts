@@ -29,12 +29,12 @@ export class Admissions {
 
   withAnyPlans(member: Member, effort: Effort): Admission {
     const { vm, shape, host } = member;
-    let why: Survival = { ok: false, loss: '', proven: true };
+    let why: Survival = { ok: false, loss: '', proven: true, homeless: [] };
     // For the rules of others it is there already.
     this.#groups.add(vm, host);
     try {
       for (const { seating, held } of seatingsOn(this.#free, shape, host, this.#policy, true)) {
-        if (--effort.left < 0) return { ok: false, loss: why.loss || 'a host', proven: false, seating: null };
+        if (--effort.left < 0) return { ...why, ok: false, loss: why.loss || 'a host', proven: false, seating: null };
         const amounts = this.#free.amounts.slice();
         for (const { node, demand } of held) {
           demand.dimensions.forEach((dimension, i) => {

@@ -13,7 +13,11 @@ export interface Survival {
   readonly ok: boolean;
   readonly loss: string;
   readonly proven: boolean;
+  /** Names of VMs that would have no place then; empty when nobody asked for them. */
+  readonly homeless: readonly string[];
 }
+
+export const SURVIVED: Survival = { ok: true, loss: '', proven: true, homeless: [] };
 
 /**
  * For each loss that must be survived, a plan: where every HA VM of the lost hosts goes, so that the question "may this VM
@@ -96,10 +100,12 @@ export class Failover {
       const housed = [...plan.members.values()].filter(({ vm }) => !plan.homeless.has(vm.id));
       const verdict = this.#planFor(plan, newcomer === null ? housed : [...housed, newcomer], amounts, total, effort);
       if (verdict.kind !== 'planned') {
-        return { ok: false, loss: plan.loss.name, proven: verdict.kind === 'impossible' };
+        const all = newcomer === null ? housed : [...housed, newcomer];
+        const homeless = effort.isNaming ? this.#serve(plan, all, amounts).homeless.map(({ vm }) => vm.name) : [];
+        return { ok: false, loss: plan.loss.name, proven: verdict.kind === 'impossible', homeless };
       }
     }
-    return { ok: true, loss: '', proven: true };
+    return SURVIVED;
   }
 
   /** Whether all plans have on the host what they hold there. */
@@ -326,26 +332,34 @@ export class Failover {
   #replan(plan: Plan, kept: Kept): void {
     for (const refuge of [...plan.refuges.values()]) this.#letGo(plan, refuge, kept);
     plan.homeless.clear();
-    const { amounts } = this.#world.free;
-    const members = [...plan.members.values()];
+    const { refuges, homeless } = this.#serve(plan, [...plan.members.values()], this.#world.free.amounts);
+    for (const member of homeless) plan.homeless.set(member.vm.id, member);
+    this.#homelessSeen += homeless.length;
+    for (const refuge of refuges) this.#hold(plan, refuge, kept);
+  }
+
+  /** Places for all of them, or, when there are none, for as many as one after the other can have one. */
+  #serve(
+    plan: Plan,
+    members: readonly Member[],
+    amounts: Int32Array,
+  ): { readonly refuges: readonly Refuge[]; readonly homeless: readonly Member[] } {
     const total = totalOf(this.#world.free.topology, amounts);
-    const effort = enough();
-    const whole = this.#planFor(plan, members, amounts, total, effort);
-    let refuges = whole.kind === 'planned' ? whole.refuges : [];
-    if (whole.kind !== 'planned') {
-      const served: Member[] = [];
-      for (const member of inOrder(members)) {
-        const verdict = this.#planFor(plan, [...served, member], amounts, total, enough());
-        if (verdict.kind === 'planned') {
-          served.push(member);
-          refuges = verdict.refuges;
-        } else {
-          plan.homeless.set(member.vm.id, member);
-          this.#homelessSeen++;
-        }
+    const whole = this.#planFor(plan, members, amounts, total, enough());
+    if (whole.kind === 'planned') return { refuges: whole.refuges, homeless: [] };
+    const served: Member[] = [];
+    const homeless: Member[] = [];
+    let refuges: readonly Refuge[] = [];
+    for (const member of inOrder(members)) {
+      const verdict = this.#planFor(plan, [...served, member], amounts, total, enough());
+      if (verdict.kind === 'planned') {
+        served.push(member);
+        refuges = verdict.refuges;
+      } else {
+        homeless.push(member);
       }
     }
-    for (const refuge of refuges) this.#hold(plan, refuge, kept);
+    return { refuges, homeless };
   }
 
   #planFor(plan: Plan, members: readonly Member[], amounts: Int32Array, total: Float64Array, effort: Effort): Verdict {

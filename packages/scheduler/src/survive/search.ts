@@ -24,13 +24,15 @@ export type Verdict =
 /** How much may still be tried; shared by the searches of one question. */
 export interface Effort {
   left: number;
+  /** Somebody will read the answer: it may cost a few searches more to say whom it is about. */
+  readonly isNaming: boolean;
 }
 
 /** To find how a VM is spread takes as long as to look at so many hosts. */
 const SPREAD_EFFORT = 25;
 
 /** Hosts looked at: enough for every way of 7 VMs over 4 hosts, and at most about 10 ms. */
-export const enough = (): Effort => ({ left: 100_000 });
+export const enough = (isNaming = false): Effort => ({ left: 100_000, isNaming });
 
 /**
  * A place for each of the members, all at once: depth first, largest first, and of places that leave the same behind only one.
