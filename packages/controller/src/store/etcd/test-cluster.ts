@@ -2,7 +2,7 @@
 // A real etcd cluster for tests: on the loopback interface, with TLS and client certificates, in a temporary directory.
 import { rmSync } from 'node:fs';
 import { mkdtemp, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '@busbar/core/clock/clock';
@@ -231,19 +231,24 @@ export async function makeCertificates(): Promise<TlsText> {
   return { ca: Buffer.from(stored.certificatePem), certificate: Buffer.from(certificatePem), key: Buffer.from(keyPem) };
 }
 
-/** Asks the kernel for ports that nobody uses; all are held until the last one is known. */
+/**
+ * Ports that nobody uses, below those that Linux gives to outgoing connections (32768 and up): a member that is killed must find
+ * its port free when it comes back. All are held until the last one is known.
+ */
 async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => {
-    const address = server.address();
-    return typeof address === 'object' && address !== null ? address.port : 0;
-  });
+  const servers: Server[] = [];
+  const ports: number[] = [];
+  while (ports.length < count) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000);
+    const server = createServer();
+    const isFree = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false));
+      server.listen(port, '127.0.0.1', () => resolve(true));
+    });
+    if (!isFree) continue;
+    servers.push(server);
+    ports.push(port);
+  }
   await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
   return ports;
 }
