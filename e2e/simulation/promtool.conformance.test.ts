@@ -42,10 +42,14 @@ describe('promtool', () => {
     await world.clock.advance(10_000);
     for (const who of ['controller host1', 'agent host1']) {
       const registry = registries.get(who) as MetricsRegistry;
-      measuredPipeline(pipeline({ logger: silentLogger, trail: { note() {} }, admission: ADMIT_ALL }), 'grpc', {
-        metrics: registry,
-        clock: world.clock,
-      });
+      measuredPipeline(
+        pipeline({ logger: silentLogger, trail: { note() {} }, admission: ADMIT_ALL, clock: world.clock }),
+        'grpc',
+        {
+          metrics: registry,
+          clock: world.clock,
+        },
+      );
       nativeMeter('librados', registry, world.clock, {
         lanes: () => [['short', 0]],
         running: () => 0,

@@ -159,7 +159,11 @@ export class World {
     if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${service}/${method}`);
     const { trail, admission } = this.#live(controller).controller;
     const logger = this.#logger(`api ${controller}`, { dead: false });
-    const run = pipeline({ logger, trail, admission }).unary(bound.definition.fullName, rpc, handler);
+    const run = pipeline({ logger, trail, admission, clock: this.clock }).unary(
+      bound.definition.fullName,
+      rpc,
+      handler,
+    );
     return run(request, caller, new AbortController().signal) as Promise<Response>;
   }
 

@@ -123,7 +123,7 @@ async function main(): Promise<void> {
       setTimeout(() => process.exit(1), SHUTDOWN_LIMIT_MS).unref();
     });
   }
-  const gate = pipeline({ logger, trail: controller.trail, admission: controller.admission });
+  const gate = pipeline({ logger, trail: controller.trail, admission: controller.admission, clock: systemClock });
   const { memberTls } = config.etcd;
   for (const [source, files, purpose] of [
     [tls, config.tls, CertificatePurpose.CONTROLLER],

@@ -5,20 +5,31 @@ import { showPeer } from './peer-key.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
 
 /**
+ * A call with one answer. grpc-js ends such a call only when the answer has been written to the socket, a turn of the event
+ * loop later, and the client waits for the end. Here the end is right behind the answer.
+ */
+class AnsweringCall extends ServerInterceptingCall {
+  override sendMessage(message: unknown, written: () => void): void {
+    super.sendMessage(message, () => {});
+    written();
+  }
+}
+
+/**
  * What every call passes before anything of it is read, in one interceptor: each costs all messages of all streams.
  *
  * Shows who is calling (peer-key.ts), and lets the first message of a call in through the intake. grpc-js reads nothing before it has passed the metadata on, so
  * a call that waits costs its headers alone.
  */
 export function entranceInterceptor(intake: Intake): ServerInterceptor {
-  return (_method, call) => {
+  return (method, call) => {
     let leave = () => {};
     let left = false;
     const done = () => {
       left = true;
       leave();
     };
-    return new ServerInterceptingCall(call, {
+    return new (method.responseStream ? ServerInterceptingCall : AnsweringCall)(call, {
       start(next) {
         next({
           onReceiveMetadata(metadata, pass) {

@@ -40,6 +40,8 @@ export interface GrpcServer {
 
 /** Keepalive: a dropped link is noticed after 15 s; clients may ping as often as every 5 s (the default would be 5 min). */
 const CHANNEL_OPTIONS = {
+  // Bookkeeping of every call, for a service that is not offered.
+  'grpc.enable_channelz': 0,
   'grpc.keepalive_time_ms': 10_000,
   'grpc.keepalive_timeout_ms': 5_000,
   'grpc.keepalive_permit_without_calls': 1,

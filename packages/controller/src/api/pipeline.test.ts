@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { VirtualClock } from '@busbar/core/clock/virtual';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { Role } from '@busbar/pki/role';
@@ -28,7 +29,7 @@ let lines: { level: string; fields: Record<string, unknown>; message: string }[]
 let logger: Logger;
 let noted: Noted[];
 const trail = { note: (entry: Noted) => void noted.push(entry) };
-const gate = () => pipeline({ logger, trail, admission: ADMIT_ALL });
+const gate = () => pipeline({ logger, trail, admission: ADMIT_ALL, clock: new VirtualClock() });
 beforeEach(() => {
   lines = [];
   noted = [];

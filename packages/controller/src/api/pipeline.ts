@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Clock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { includesRole, type Role } from '@busbar/pki/role';
@@ -57,9 +58,13 @@ export interface Gate {
   readonly logger: Logger;
   readonly trail: Pick<AuditTrail, 'note'>;
   readonly admission: Admission;
+  readonly clock: Clock;
 }
 
-export function pipeline({ logger, trail, admission }: Gate): Pipeline {
+/** How often the event loop goes round until an answer and the end of its call are on their way to the client. */
+const ANSWER_TURNS = 3;
+
+export function pipeline({ logger, trail, admission, clock }: Gate): Pipeline {
   function authorise(caller: Caller | null, access: Access, definition: MethodDefinition): Caller {
     const admits = ADMITS[access];
     if (admits === 'anybody') return NOBODY;
@@ -110,6 +115,15 @@ export function pipeline({ logger, trail, admission }: Gate): Pipeline {
     if (method.access !== 'read') note(service, audit, caller, request, error);
   }
 
+  /** A line of the log is no reason to wait for an answer. The audit record, which is one, is written by now. */
+  async function answered(...call: [string, CallAudit, AnyMethod, Caller | null, unknown]): Promise<void> {
+    const [service, audit, method, caller, request] = call;
+    if (method.access === 'read') return; // no line and no record
+    note(service, audit, caller, request, null);
+    for (let turn = 0; turn < ANSWER_TURNS; turn++) await clock.turn();
+    log(...call, null);
+  }
+
   function begin(service: string, definition: MethodDefinition, caller: Caller | null, subject: () => unknown) {
     const audit: CallAudit = {
       method: `${service}/${definition.name}`,
@@ -127,7 +141,7 @@ export function pipeline({ logger, trail, admission }: Gate): Pipeline {
         const call = { caller: authorise(caller, method.access, definition), audit, signal };
         parse(method.schema, request);
         const response = await (method.handle(request as never, call) as Promise<unknown>);
-        ended(service, audit, method, caller, request, null);
+        void answered(service, audit, method, caller, request);
         return response;
       } catch (error) {
         ended(service, audit, method, caller, request, error);

@@ -100,7 +100,7 @@ export class Rig {
 
   /** What every transport puts in front of the handlers. */
   gate(): Pipeline {
-    return pipeline({ logger: silentLogger, trail: this.trail, admission: this.admission });
+    return pipeline({ logger: silentLogger, trail: this.trail, admission: this.admission, clock: this.clock });
   }
 
   async start(): Promise<void> {

@@ -16,6 +16,8 @@ import { type Method, STATUS, type StatusResponse } from './messages.ts';
 import type { Draft } from './wire.ts';
 
 const CHANNEL_OPTIONS: ClientOptions = {
+  // Bookkeeping of every call, for a service that is not offered.
+  'grpc.enable_channelz': 0,
   // etcd refuses pings more often than every 5 s. The quick detection is the pool's, by probes.
   'grpc.keepalive_time_ms': 10_000,
   'grpc.keepalive_timeout_ms': 5_000,
