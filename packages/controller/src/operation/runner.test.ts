@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
 import { silentLogger } from '@busbar/core/log';
-import { OperationRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { NetworkRecord, OperationRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { type Operation, OperationState } from '@busbar/proto/gen/busbar/v1/operation';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Leader } from '../leader/leader.ts';
@@ -10,7 +10,7 @@ import { storeFull } from '../store/errors.ts';
 import { Rig } from '../testing/rig.ts';
 import { operationOf } from './progress.ts';
 import { RETRY_LIMIT_MS, SagaRunner } from './runner.ts';
-import { DONE, NO_WRITES, type Saga, type SagaStep } from './saga.ts';
+import { DONE, NO_WRITES, type Saga, type SagaContext, type SagaStep } from './saga.ts';
 
 // The runner alone, on sagas made up here: in which order, how many at once, how often, and when it gives up.
 const { PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, UNDOING } = OperationState;
@@ -294,6 +294,75 @@ describe('failure', () => {
     await pass(20_000);
     expect(state('op-1')).toBe(SUCCEEDED);
     expect(log.length).toBe(4);
+  });
+
+  it('loses one race without a pause', async () => {
+    let races = 1;
+    const saga: Saga = {
+      name: 'racing',
+      steps: [
+        step('race', async ({ operation: record }) => {
+          if (races-- > 0) {
+            await rig.api.store.txn({ compare: [], writes: [putRecord('operation', operationOf(record).id, record)] });
+          }
+          return DONE;
+        }),
+      ],
+    };
+    lead(saga);
+    await add('op-1', saga);
+    await pass(100);
+    expect(state('op-1')).toBe(SUCCEEDED);
+  });
+
+  describe('a step that waits', () => {
+    const ready = () => rig.view.tables.network.get('net-1') !== undefined;
+    const waits = (ask: (context: SagaContext) => Promise<unknown> = async () => {}): Saga => ({
+      name: 'waits',
+      steps: [
+        step('wait', async (context) => {
+          await ask(context);
+          return ready() ? DONE : { kind: 'wait', message: 'for the network' };
+        }),
+      ],
+    });
+    async function makeReady(): Promise<void> {
+      const network = putRecord('network', 'net-1', NetworkRecord.fromPartial({ meta: { name: 'net-1' } }));
+      const { revision } = await rig.run(rig.api.store.txn({ compare: [], writes: [network] }));
+      await rig.run(rig.view.waitFor(revision));
+    }
+    const tick = async (wake = () => {}) => {
+      runner.tick(wake);
+      await rig.run(runner.settled());
+    };
+
+    it('looks again as soon as the view changes, and wakes nobody meanwhile', async () => {
+      const saga = waits();
+      lead(saga);
+      await add('op-1', saga);
+      await pass(1_100);
+      const looks = log.length;
+      let woken = 0;
+      for (let i = 0; i < 5; i++) await tick(() => woken++);
+      expect([log.length, woken]).toEqual([looks, 0]);
+      await makeReady();
+      await tick(() => woken++);
+      expect([log.length, woken]).toEqual([looks + 1, 1]);
+      expect(state('op-1')).toBe(SUCCEEDED);
+    });
+
+    it('asks the pool in its own time', async () => {
+      const saga = waits(({ storage }) => storage.listVolumes());
+      lead(saga);
+      await add('op-1', saga);
+      await pass(1_100);
+      const looks = log.length;
+      await makeReady();
+      await tick();
+      expect(log.length).toBe(looks);
+      await pass(1_500);
+      expect(state('op-1')).toBe(SUCCEEDED);
+    });
   });
 
   it('stops touching anything once it does not lead', async () => {

@@ -2,6 +2,7 @@
 
 import type { Clock } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
+import type { Revision } from '@busbar/core/ids';
 import { type Logger, withFields } from '@busbar/core/log';
 import type { OperationRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import type { ErrorInfo } from '@busbar/proto/gen/busbar/v1/common';
@@ -48,6 +49,8 @@ interface Attempt {
   failingSinceMs: number | null;
   failures: number;
   notBeforeMs: number;
+  /** What the step saw when it said that it waits, if it waits for the view alone: it looks again at whatever is newer. */
+  waitsSince: Revision | null;
 }
 
 export class SagaRunner {
@@ -62,6 +65,8 @@ export class SagaRunner {
   /** Work that was seen to ask for the storage driver: learned, so that no table can forget to say it. */
   readonly #touchesStorage = new Set<string>();
   readonly #attempts = new Map<string, Attempt>();
+  /** Somebody found no free slot in the last tick. */
+  #crowded = false;
 
   constructor(deps: {
     readonly sagas: readonly Saga[];
@@ -81,11 +86,15 @@ export class SagaRunner {
 
   /** Starts what can be started now; never waits. `wake` is called when a step ended, so that the next can begin. */
   tick(wake: () => void): void {
+    this.#crowded = false;
     for (const entry of this.#due()) {
       const work = workOf(entry.record);
       const mine = this.#touchesStorage.has(work);
       const busy = [...this.#running.values()].filter((other) => this.#touchesStorage.has(other.work) === mine).length;
-      if (busy >= MAX_PARALLEL) continue;
+      if (busy >= MAX_PARALLEL) {
+        this.#crowded = true;
+        continue;
+      }
       const ended = this.#advance(entry)
         .catch((error: unknown) => {
           this.#logOf(entry).warn({ err: error }, 'saga step could not be recorded');
@@ -93,7 +102,7 @@ export class SagaRunner {
         })
         .finally(() => {
           this.#running.delete(entry.id);
-          wake();
+          if (this.#crowded || !this.#hasNothingNew(entry.id)) wake();
         });
       this.#running.set(entry.id, { work, ended });
     }
@@ -117,8 +126,17 @@ export class SagaRunner {
       const target = progress.operationOf(entry.record).target?.id ?? entry.id;
       const first = !targets.has(target);
       targets.add(target);
-      return first && !this.#running.has(entry.id) && (this.#attempts.get(entry.id)?.notBeforeMs ?? 0) <= now;
+      if (!first || this.#running.has(entry.id)) return false;
+      const attempt = this.#attempts.get(entry.id);
+      if (attempt === undefined || attempt.notBeforeMs <= now) return true;
+      return attempt.waitsSince !== null && !this.#hasNothingNew(entry.id);
     });
+  }
+
+  /** It waits for the view, which has not changed since. */
+  #hasNothingNew(id: string): boolean {
+    const since = this.#attempts.get(id)?.waitsSince ?? null;
+    return since !== null && since >= this.#view.revision;
   }
 
   async #advance(entry: Entry<OperationRecord>): Promise<void> {
@@ -143,6 +161,8 @@ export class SagaRunner {
     const tooLate = saga.steps.slice(0, entry.record.step + 1).some((each) => each.onlyForward);
     if (progress.operationOf(entry.record).cancelRequested && !tooLate)
       return this.#turnAround(entry, saga, progress.CANCELLED);
+    attempt.waitsSince = null;
+    const seen = this.#view.revision;
     let outcome: StepOutcome;
     try {
       outcome = await step.do(this.#context(entry, attempt));
@@ -154,7 +174,8 @@ export class SagaRunner {
     if (outcome.kind === 'wait') {
       if (outcome.message !== progress.operationOf(entry.record).message)
         return this.#commit(entry, NO_WRITES, progress.waiting(entry.record, outcome.message));
-      // Woken by the next change of the view or the leader's timer.
+      // Looking at the view costs nothing. Who asks the pool does so in its own time.
+      attempt.waitsSince = this.#touchesStorage.has(workOf(entry.record)) ? null : seen;
       attempt.notBeforeMs = this.#clock.nowMs() + RETRY_FIRST_MS;
       return;
     }
@@ -213,9 +234,17 @@ export class SagaRunner {
       compare: [unchanged('operation', entry), ...writes.compare],
       writes: [putRecord('operation', entry.id, next), ...writes.writes],
     });
-    if (!result.succeeded) return this.#backOff(entry);
+    if (!result.succeeded) return this.#lostRace(entry);
     this.#tellChange(entry, next);
     await this.#view.waitFor(result.revision);
+  }
+
+  /** The first race that a step loses costs it a look at what the others wrote, the next ones a pause besides. */
+  async #lostRace(entry: Entry<OperationRecord>): Promise<void> {
+    const attempt = this.#attemptOf(entry);
+    if (attempt.failures > 0) return this.#backOff(entry);
+    attempt.failures++;
+    await this.#view.fresh();
   }
 
   /** Where an operation begins, turns around and ends: with the lines about its steps, the story of its id. */
@@ -240,15 +269,21 @@ export class SagaRunner {
       failingSinceMs: null,
       failures: 0,
       notBeforeMs: 0,
+      waitsSince: null,
     };
     this.#attempts.set(entry.id, fresh);
     return fresh;
   }
 
+  #attemptOf(entry: Entry<OperationRecord>): Attempt {
+    return this.#attempt(entry, progress.operationOf(entry.record).state === OperationState.UNDOING);
+  }
+
   #backOff(entry: Entry<OperationRecord>): void {
-    const attempt = this.#attempt(entry, progress.operationOf(entry.record).state === OperationState.UNDOING);
+    const attempt = this.#attemptOf(entry);
     const pause = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** attempt.failures);
     attempt.failures++;
+    attempt.waitsSince = null;
     attempt.notBeforeMs = this.#clock.nowMs() + pause;
     // The leader's timer calls tick again within a second at most.
   }
