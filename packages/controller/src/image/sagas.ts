@@ -70,6 +70,7 @@ export const DELETE_IMAGE: Saga = {
     },
     {
       name: 'delete',
+      pool: true,
       async do(context) {
         const entry = image(context);
         if (entry === undefined) return DONE;

@@ -2,15 +2,25 @@
 import { BusbarError } from '@busbar/core/errors';
 import { silentLogger } from '@busbar/core/log';
 import { NetworkRecord, OperationRecord } from '@busbar/proto/gen/busbar/store/v1/store';
-import { type Operation, OperationState } from '@busbar/proto/gen/busbar/v1/operation';
+import { type Operation, OperationState, OperationStepState } from '@busbar/proto/gen/busbar/v1/operation';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Leader } from '../leader/leader.ts';
 import { putRecord, recordKey } from '../records/kinds.ts';
+import type { Transaction } from '../store/cluster-store.ts';
 import { storeFull } from '../store/errors.ts';
 import { Rig } from '../testing/rig.ts';
 import { operationOf } from './progress.ts';
 import { RETRY_LIMIT_MS, SagaRunner } from './runner.ts';
-import { DONE, NO_WRITES, type Saga, type SagaContext, type SagaStep } from './saga.ts';
+import {
+  DONE,
+  done,
+  NO_WRITES,
+  type PoolStep,
+  type Saga,
+  type StepOutcome,
+  type StepWrites,
+  type ViewStep,
+} from './saga.ts';
 
 // The runner alone, on sagas made up here: in which order, how many at once, how often, and when it gives up.
 const { PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, UNDOING } = OperationState;
@@ -38,7 +48,7 @@ function leadWith(sagas: readonly Saga[], txn: Leader['txn']): void {
   runner = new SagaRunner({ sagas, view, storage: rig.api.storage, clock, logger: silentLogger, leader });
 }
 
-function step(name: string, work: SagaStep['do'] = async () => DONE, more: Partial<SagaStep> = {}): SagaStep {
+function step(name: string, work: ViewStep['do'] = async () => DONE, more: Partial<ViewStep> = {}): ViewStep {
   return {
     name,
     do: async (context) => {
@@ -91,13 +101,25 @@ async function cancel(id: string): Promise<void> {
 
 const unavailable = () => new BusbarError({ kind: 'unavailable', reason: 'TEST_AWAY', message: 'pool is away' });
 
+const putNetwork = (): StepWrites => ({
+  compare: [],
+  writes: [putRecord('network', 'net-1', NetworkRecord.fromPartial({ meta: { name: 'net-1' } }))],
+});
+const putOf = ({ writes }: Transaction, key: string): string => {
+  const write = writes.find((each) => each.key === key);
+  return write?.kind === 'put' ? write.value : '';
+};
+
 describe('order', () => {
   it('works on one target in the order of acceptance, on others meanwhile', async () => {
     let release = () => {};
     const gate = new Promise<void>((resolve) => {
       release = resolve;
     });
-    const slow: Saga = { name: 'slow', steps: [step('slow', () => gate.then(() => DONE))] };
+    const slow: Saga = {
+      name: 'slow',
+      steps: [{ name: 'slow', pool: true, do: () => gate.then(() => DONE), undo: null }],
+    };
     const quick: Saga = { name: 'quick', steps: [step('quick')] };
     lead(slow, quick);
     await add('op-b', slow, 'vm-1');
@@ -296,6 +318,65 @@ describe('failure', () => {
     expect(log.length).toBe(4);
   });
 
+  it('records steps that leave nothing behind together with the next one', async () => {
+    const written: string[] = [];
+    const saga: Saga = {
+      name: 'chain',
+      steps: [
+        step('one'),
+        step('two', async () => done(NO_WRITES, { two: 'seen' })),
+        step('three', async ({ operation: record }) => {
+          expect(record.facts).toEqual({ two: 'seen' });
+          return done(putNetwork());
+        }),
+        step('four'),
+        { name: 'pool', pool: true, do: async () => DONE, undo: null },
+        step('six'),
+      ],
+    };
+    leadWith([saga], async (transaction) => {
+      const record = OperationRecord.fromJSON(JSON.parse(putOf(transaction, recordKey('operation', 'op-1'))));
+      written.push(`${record.step} ${operationOf(record).state}`);
+      return rig.api.store.txn(transaction);
+    });
+    await add('op-1', saga);
+    await pass(5_000);
+    // With what three writes; before the pool is touched; after it; at the end.
+    expect(written).toEqual([`3 ${RUNNING}`, `4 ${RUNNING}`, `5 ${RUNNING}`, `6 ${SUCCEEDED}`]);
+    expect(log).toEqual(['do one', 'do two', 'do three', 'do four', 'do six']);
+  });
+
+  it('turns around from where it had got, recorded or not', async () => {
+    const saga: Saga = {
+      name: 'chain',
+      steps: [
+        step('one'),
+        step('two', async () => {
+          throw new BusbarError({ kind: 'precondition', reason: 'TEST_NO', message: 'no' });
+        }),
+      ],
+    };
+    lead(saga);
+    await add('op-1', saga);
+    await pass(5_000);
+    expect(state('op-1')).toBe(FAILED);
+    expect(operation('op-1').steps.map((each) => each.state)).toEqual([
+      OperationStepState.UNDONE,
+      OperationStepState.UNDONE,
+    ]);
+    expect(log).toEqual(['do one', 'do two', 'undo two', 'undo one']);
+  });
+
+  it('gives up a step behind one that leaves nothing as late as any other', async () => {
+    const saga: Saga = { name: 'chain', steps: [step('one'), step('two', () => Promise.reject(unavailable()))] };
+    lead(saga);
+    await add('op-1', saga);
+    await pass(RETRY_LIMIT_MS - 2_000);
+    expect(state('op-1')).toBe(RUNNING);
+    await pass(20_000);
+    expect(state('op-1')).toBe(FAILED);
+  });
+
   it('loses one race without a pause', async () => {
     let races = 1;
     const saga: Saga = {
@@ -317,18 +398,12 @@ describe('failure', () => {
 
   describe('a step that waits', () => {
     const ready = () => rig.view.tables.network.get('net-1') !== undefined;
-    const waits = (ask: (context: SagaContext) => Promise<unknown> = async () => {}): Saga => ({
-      name: 'waits',
-      steps: [
-        step('wait', async (context) => {
-          await ask(context);
-          return ready() ? DONE : { kind: 'wait', message: 'for the network' };
-        }),
-      ],
-    });
+    const look = async (): Promise<StepOutcome> => {
+      log.push('look');
+      return ready() ? DONE : { kind: 'wait', message: 'for the network' };
+    };
     async function makeReady(): Promise<void> {
-      const network = putRecord('network', 'net-1', NetworkRecord.fromPartial({ meta: { name: 'net-1' } }));
-      const { revision } = await rig.run(rig.api.store.txn({ compare: [], writes: [network] }));
+      const { revision } = await rig.run(rig.api.store.txn(putNetwork()));
       await rig.run(rig.view.waitFor(revision));
     }
     const tick = async (wake = () => {}) => {
@@ -337,7 +412,7 @@ describe('failure', () => {
     };
 
     it('looks again as soon as the view changes, and wakes nobody meanwhile', async () => {
-      const saga = waits();
+      const saga: Saga = { name: 'waits', steps: [{ name: 'wait', do: look, undo: null }] };
       lead(saga);
       await add('op-1', saga);
       await pass(1_100);
@@ -352,7 +427,8 @@ describe('failure', () => {
     });
 
     it('asks the pool in its own time', async () => {
-      const saga = waits(({ storage }) => storage.listVolumes());
+      const asks: PoolStep = { name: 'ask', pool: true, do: look, undo: null };
+      const saga: Saga = { name: 'asks', steps: [asks] };
       lead(saga);
       await add('op-1', saga);
       await pass(1_100);
@@ -378,12 +454,12 @@ describe('failure', () => {
     lead(saga);
     await add('op-1', saga);
     await pass(2_000);
-    expect(state('op-1')).toBe(RUNNING);
+    expect(state('op-1')).toBe(PENDING);
   });
 });
 
 describe('cancellation', () => {
-  const waits: SagaStep['do'] = async () => ({ kind: 'wait', message: 'waits' });
+  const waits: ViewStep['do'] = async () => ({ kind: 'wait', message: 'waits' });
 
   it.each([0, 1, 2])('while step %i waits: undoes what was begun, last first', async (at) => {
     const saga: Saga = {

@@ -15,7 +15,7 @@ import { type Entry, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import { operationFields } from './log-fields.ts';
 import * as progress from './progress.ts';
-import { NO_WRITES, type Saga, type SagaContext, type SagaStep, type StepOutcome, type StepWrites } from './saga.ts';
+import { NO_WRITES, type PoolContext, type Saga, type SagaStep, type StepOutcome, type StepWrites } from './saga.ts';
 import { ENDED } from './state.ts';
 
 /**
@@ -42,13 +42,14 @@ const RETRY_FIRST_MS = 200;
 const RETRY_MAX_MS = 5_000;
 
 interface Attempt {
-  step: number;
-  undoing: boolean;
+  readonly step: number;
+  readonly undoing: boolean;
   readonly firstTryMs: number;
   /** Since when every try of the step failed; null when the last one did not. */
   failingSinceMs: number | null;
   failures: number;
   notBeforeMs: number;
+  racesLost: number;
   /** What the step saw when it said that it waits, if it waits for the view alone: it looks again at whatever is newer. */
   waitsSince: Revision | null;
 }
@@ -60,10 +61,8 @@ export class SagaRunner {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #leader: Leader;
-  /** What each operation under way is busy with. */
-  readonly #running = new Map<string, { readonly work: string; readonly ended: Promise<void> }>();
-  /** Work that was seen to ask for the storage driver: learned, so that no table can forget to say it. */
-  readonly #touchesStorage = new Set<string>();
+  /** The operations under way, and whether they are busy with the pool. */
+  readonly #running = new Map<string, { readonly pool: boolean; readonly ended: Promise<void> }>();
   readonly #attempts = new Map<string, Attempt>();
   /** Somebody found no free slot in the last tick. */
   #crowded = false;
@@ -88,9 +87,8 @@ export class SagaRunner {
   tick(wake: () => void): void {
     this.#crowded = false;
     for (const entry of this.#due()) {
-      const work = workOf(entry.record);
-      const mine = this.#touchesStorage.has(work);
-      const busy = [...this.#running.values()].filter((other) => this.#touchesStorage.has(other.work) === mine).length;
+      const pool = this.#touchesPool(entry.record);
+      const busy = [...this.#running.values()].filter((other) => other.pool === pool).length;
       if (busy >= MAX_PARALLEL) {
         this.#crowded = true;
         continue;
@@ -104,7 +102,7 @@ export class SagaRunner {
           this.#running.delete(entry.id);
           if (this.#crowded || !this.#hasNothingNew(entry.id)) wake();
         });
-      this.#running.set(entry.id, { work, ended });
+      this.#running.set(entry.id, { pool, ended });
     }
   }
 
@@ -148,52 +146,54 @@ export class SagaRunner {
       this.#logOf(entry).error({}, 'unknown saga');
       return this.#backOff(entry);
     }
-    if (operation.state === OperationState.PENDING)
-      return this.#commit(entry, NO_WRITES, progress.begun(entry.record, now));
-    const step = saga.steps[entry.record.step];
-    if (step === undefined) throw new Error(`operation ${entry.id}: no step ${entry.record.step} in ${saga.name}`);
-    if (operation.state === OperationState.UNDOING) return this.#undo(entry, saga, step);
-    return this.#do(entry, saga, step);
+    if (operation.state === OperationState.UNDOING) return this.#undo(entry, saga);
+    const begins = operation.state === OperationState.PENDING;
+    return this.#do(entry, saga, begins ? progress.begun(entry.record, now) : entry.record);
   }
 
-  async #do(entry: Entry<OperationRecord>, saga: Saga, step: SagaStep): Promise<void> {
-    const attempt = this.#attempt(entry, false);
-    const tooLate = saga.steps.slice(0, entry.record.step + 1).some((each) => each.onlyForward);
-    if (progress.operationOf(entry.record).cancelRequested && !tooLate)
-      return this.#turnAround(entry, saga, progress.CANCELLED);
+  /** Does the step that `record` is at, which may be ahead of what is stored by steps that left nothing behind. */
+  async #do(entry: Entry<OperationRecord>, saga: Saga, record: OperationRecord): Promise<void> {
+    const step = stepOf(saga, record);
+    if (step.pool && record !== entry.record) return this.#commit(entry, NO_WRITES, record);
+    const attempt = this.#attempt(entry.id, record);
+    const tooLate = saga.steps.slice(0, record.step + 1).some((each) => each.onlyForward);
+    if (progress.operationOf(record).cancelRequested && !tooLate)
+      return this.#turnAround(entry, saga, record, progress.CANCELLED);
     attempt.waitsSince = null;
     const seen = this.#view.revision;
     let outcome: StepOutcome;
     try {
-      outcome = await step.do(this.#context(entry, attempt));
+      outcome = await step.do(this.#context(entry, record, attempt));
     } catch (error) {
-      return this.#failed(entry, saga, step, attempt, error);
+      return this.#failed(entry, saga, record, attempt, error);
     }
     attempt.failures = 0;
     attempt.failingSinceMs = null;
     if (outcome.kind === 'wait') {
-      if (outcome.message !== progress.operationOf(entry.record).message)
-        return this.#commit(entry, NO_WRITES, progress.waiting(entry.record, outcome.message));
+      if (record !== entry.record || outcome.message !== progress.operationOf(record).message)
+        return this.#commit(entry, NO_WRITES, progress.waiting(record, outcome.message));
       // Looking at the view costs nothing. Who asks the pool does so in its own time.
-      attempt.waitsSince = this.#touchesStorage.has(workOf(entry.record)) ? null : seen;
+      attempt.waitsSince = step.pool ? null : seen;
       attempt.notBeforeMs = this.#clock.nowMs() + RETRY_FIRST_MS;
       return;
     }
+    const next = progress.stepDone(record, outcome.facts ?? {}, this.#clock.wallTime());
+    const leftNothing = !step.pool && outcome.writes.writes.length === 0 && outcome.writes.compare.length === 0;
+    if (leftNothing && next.step < saga.steps.length) return this.#do(entry, saga, next);
     try {
-      const next = progress.stepDone(entry.record, outcome.facts ?? {}, this.#clock.wallTime());
       await this.#commit(entry, outcome.writes, next);
     } catch (error) {
       // What the store cannot take now, or may have taken, says nothing about the step: it is done again on what the
       // view then shows. What the store refuses for good (too large, say) does.
       if (isTransient(error)) throw error;
-      await this.#turnAround(entry, saga, toErrorInfo(error));
+      await this.#turnAround(entry, saga, record, toErrorInfo(error));
     }
   }
 
   async #failed(
     entry: Entry<OperationRecord>,
     saga: Saga,
-    step: SagaStep,
+    record: OperationRecord,
     attempt: Attempt,
     error: unknown,
   ): Promise<void> {
@@ -202,17 +202,21 @@ export class SagaRunner {
     attempt.failingSinceMs ??= now;
     // Only failures in a row count: a step may wait for hours before its first one.
     const tooLong = now - attempt.failingSinceMs > RETRY_LIMIT_MS;
-    if (!isTransient(error) || tooLong) return this.#turnAround(entry, saga, toErrorInfo(error));
-    this.#logOf(entry).warn({ step: step.name, err: error }, 'saga step failed; will retry');
+    if (!isTransient(error) || tooLong) return this.#turnAround(entry, saga, record, toErrorInfo(error));
+    const { name } = stepOf(saga, record);
+    this.#logOf(entry).warn({ step: name, err: error }, 'saga step failed; will retry');
     this.#backOff(entry);
-    const message = `${step.name}: ${errorChain(error)}; retrying`;
-    if (message !== progress.operationOf(entry.record).message)
-      await this.#commit(entry, NO_WRITES, progress.waiting(entry.record, message));
+    const message = `${name}: ${errorChain(error)}; retrying`;
+    if (record !== entry.record || message !== progress.operationOf(record).message)
+      await this.#commit(entry, NO_WRITES, progress.waiting(record, message));
   }
 
-  async #undo(entry: Entry<OperationRecord>, saga: Saga, step: SagaStep): Promise<void> {
+  async #undo(entry: Entry<OperationRecord>, saga: Saga): Promise<void> {
+    const { record } = entry;
+    const step = stepOf(saga, record);
     try {
-      const writes = step.undo === null ? NO_WRITES : await step.undo(this.#context(entry, this.#attempt(entry, true)));
+      const attempt = this.#attempt(entry.id, record);
+      const writes = step.undo === null ? NO_WRITES : await step.undo(this.#context(entry, record, attempt));
       await this.#commit(entry, writes, progress.stepUndone(entry.record, saga.steps, this.#clock.wallTime()));
     } catch (error) {
       if (this.#leader.signal.aborted) return;
@@ -222,11 +226,11 @@ export class SagaRunner {
     }
   }
 
-  #turnAround(entry: Entry<OperationRecord>, saga: Saga, error: ErrorInfo): Promise<void> {
-    const stays = saga.steps.slice(0, entry.record.step + 1).some((step) => step.pointOfNoReturn);
+  #turnAround(entry: Entry<OperationRecord>, saga: Saga, record: OperationRecord, error: ErrorInfo): Promise<void> {
+    const stays = saga.steps.slice(0, record.step + 1).some((step) => step.pointOfNoReturn);
     this.#logOf(entry).warn({ reason: error.reason, problem: error.message, undo: !stays }, 'operation fails');
     const change = stays ? progress.stopped : progress.turnedAround;
-    return this.#commit(entry, NO_WRITES, change(entry.record, error, this.#clock.wallTime()));
+    return this.#commit(entry, NO_WRITES, change(record, error, this.#clock.wallTime()));
   }
 
   async #commit(entry: Entry<OperationRecord>, writes: StepWrites, next: OperationRecord): Promise<void> {
@@ -239,11 +243,10 @@ export class SagaRunner {
     await this.#view.waitFor(result.revision);
   }
 
-  /** The first race that a step loses costs it a look at what the others wrote, the next ones a pause besides. */
+  /** The first race that an operation loses costs it a look at what the others wrote, the next ones a pause besides. */
   async #lostRace(entry: Entry<OperationRecord>): Promise<void> {
-    const attempt = this.#attemptOf(entry);
-    if (attempt.failures > 0) return this.#backOff(entry);
-    attempt.failures++;
+    const attempt = this.#attempt(entry.id, entry.record);
+    if (attempt.racesLost++ > 0) return this.#backOff(entry);
     await this.#view.fresh();
   }
 
@@ -259,28 +262,28 @@ export class SagaRunner {
     return withFields(this.#log, operationFields(entry.id, entry.record));
   }
 
-  #attempt(entry: Entry<OperationRecord>, undoing: boolean): Attempt {
-    const known = this.#attempts.get(entry.id);
-    if (known !== undefined && known.step === entry.record.step && known.undoing === undoing) return known;
+  /** What is remembered of the step that `record` is at, or of a later one that was tried before it could be recorded. */
+  #attempt(id: string, record: OperationRecord): Attempt {
+    const { step } = record;
+    const undoing = progress.operationOf(record).state === OperationState.UNDOING;
+    const known = this.#attempts.get(id);
+    if (known?.undoing === undoing && (undoing ? known.step === step : known.step >= step)) return known;
     const fresh: Attempt = {
-      step: entry.record.step,
+      step,
       undoing,
       firstTryMs: this.#clock.nowMs(),
       failingSinceMs: null,
       failures: 0,
       notBeforeMs: 0,
+      racesLost: 0,
       waitsSince: null,
     };
-    this.#attempts.set(entry.id, fresh);
+    this.#attempts.set(id, fresh);
     return fresh;
   }
 
-  #attemptOf(entry: Entry<OperationRecord>): Attempt {
-    return this.#attempt(entry, progress.operationOf(entry.record).state === OperationState.UNDOING);
-  }
-
   #backOff(entry: Entry<OperationRecord>): void {
-    const attempt = this.#attemptOf(entry);
+    const attempt = this.#attempt(entry.id, entry.record);
     const pause = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** attempt.failures);
     attempt.failures++;
     attempt.waitsSince = null;
@@ -288,27 +291,29 @@ export class SagaRunner {
     // The leader's timer calls tick again within a second at most.
   }
 
-  #context(entry: Entry<OperationRecord>, attempt: Attempt): SagaContext {
-    const storage = () => {
-      this.#touchesStorage.add(workOf(entry.record));
-      return this.#storage;
-    };
+  #context(entry: Entry<OperationRecord>, record: OperationRecord, attempt: Attempt): PoolContext {
     return {
-      operation: entry.record,
+      operation: record,
       view: this.#view,
-      get storage() {
-        return storage();
-      },
+      storage: this.#storage,
       clock: this.#clock,
       logger: this.#logOf(entry),
       stepAgeMs: this.#clock.nowMs() - attempt.firstTryMs,
       signal: this.#leader.signal,
     };
   }
+
+  /** Undoing counts as such: most of it is. */
+  #touchesPool(record: OperationRecord): boolean {
+    const { state } = progress.operationOf(record);
+    // What has not begun only records that it has, before it does so.
+    if (state === OperationState.PENDING) return false;
+    return state === OperationState.UNDOING || this.#sagas.get(record.saga)?.steps[record.step]?.pool === true;
+  }
 }
 
-/** Beginning an operation is work of its own: it only writes its record. */
-function workOf(record: OperationRecord): string {
-  const { state } = progress.operationOf(record);
-  return state === OperationState.PENDING ? 'begin' : `${record.saga}/${record.step}/${state}`;
+function stepOf(saga: Saga, { step: index, operation }: OperationRecord): SagaStep {
+  const step = saga.steps[index];
+  if (step === undefined) throw new Error(`operation ${operation?.id}: no step ${index} in ${saga.name}`);
+  return step;
 }

@@ -14,15 +14,30 @@ import type { ClusterView } from '../view/view.ts';
  *  - effects outside the store come first, what `do` returns as `writes` is committed in one fenced
  *    transaction with the step's completion: either both are seen or neither;
  *  - a step that waits for the world returns `wait` and is asked again; it blocks nothing;
+ *  - a step that neither touches the pool nor writes leaves nothing behind: the next one begins at once, and both are
+ *    recorded together;
  *  - a thrown error of kind unavailable or timeout is retried for RETRY_LIMIT_MS in a row; any other error, or the
  *    limit, or a cancellation, turns the saga around: undo of every step begun, last first;
  *  - `undo: null` needs a reason beside it in the table.
  */
-export interface SagaStep {
-  readonly name: string;
+export type SagaStep = ViewStep | PoolStep;
+
+/** Looks at the view and at nothing else: its context has no way to the pool. */
+export interface ViewStep extends AnyStep {
+  readonly pool?: never;
   do(context: SagaContext): Promise<StepOutcome>;
+}
+
+/** May take minutes, or hang with the pool. That it has begun is recorded before. */
+export interface PoolStep extends AnyStep {
+  readonly pool: true;
+  do(context: PoolContext): Promise<StepOutcome>;
+}
+
+interface AnyStep {
+  readonly name: string;
   /** Returns what to write when the step's effect is gone. Retried until it succeeds. */
-  readonly undo: ((context: SagaContext) => Promise<StepWrites>) | null;
+  readonly undo: ((context: PoolContext) => Promise<StepWrites>) | null;
   /** Once this step has begun, what was done stays: failure or cancellation ends the operation without undoing. */
   readonly pointOfNoReturn?: boolean;
   /** Once this step has begun, cancellation comes too late and is ignored: to stop here would leave half of something. */
@@ -54,11 +69,14 @@ export function done(writes: StepWrites, facts?: Readonly<Record<string, string>
 export interface SagaContext {
   readonly operation: OperationRecord;
   readonly view: ClusterView;
-  readonly storage: StorageDriver;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Monotonic milliseconds since this leader first tried the present step. */
   readonly stepAgeMs: number;
   /** Aborts when leadership ends. */
   readonly signal: AbortSignal;
+}
+
+export interface PoolContext extends SagaContext {
+  readonly storage: StorageDriver;
 }

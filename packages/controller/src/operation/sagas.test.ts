@@ -9,6 +9,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { SAGAS } from '../leader/term.ts';
 import { nameKey, putRecord, ROOT } from '../records/kinds.ts';
 import { Rig } from '../testing/rig.ts';
+import { around } from './around.fixture.ts';
 import { operationOf } from './progress.ts';
 import type { Saga, SagaStep } from './saga.ts';
 
@@ -184,13 +185,12 @@ describe.each(SAGAS.map((saga) => [saga.name, saga] as const))('saga %s', (_name
     expect(plain.operation.error).toBeUndefined();
     expect(plain.operation.state).toBe(OperationState.SUCCEEDED);
     rig.stop();
-    const twice = await perform(saga, (step) => ({
-      ...step,
-      do: async (context) => {
-        await step.do(context);
-        return step.do(context);
-      },
-    }));
+    const twice = await perform(saga, (step) =>
+      around(step, async (run) => {
+        await run();
+        return run();
+      }),
+    );
     expect(twice.operation.state).toBe(OperationState.SUCCEEDED);
     expect(shape(twice.after)).toEqual(shape(plain.after));
   });
@@ -200,18 +200,17 @@ describe.each(SAGAS.map((saga) => [saga.name, saga] as const))('saga %s', (_name
     rig.stop();
     // The effect of a step happened, its completion was not recorded, and another leader takes over.
     const lost = new Set<string>();
-    const moved = await perform(saga, (step) => ({
-      ...step,
-      do: async (context) => {
-        const outcome = await step.do(context);
+    const moved = await perform(saga, (step) =>
+      around(step, async (run) => {
+        const outcome = await run();
         if (outcome.kind === 'done' && !lost.has(step.name)) {
           lost.add(step.name);
           rig.newLeader();
           throw new BusbarError({ kind: 'unavailable', reason: 'TEST', message: 'the leader died here' });
         }
         return outcome;
-      },
-    }));
+      }),
+    );
     expect(moved.operation.state).toBe(OperationState.SUCCEEDED);
     expect(shape(moved.after)).toEqual(shape(plain.after));
   });
@@ -224,15 +223,15 @@ describe.each(SAGAS.map((saga) => [saga.name, saga] as const))('saga %s', (_name
       async (when) => {
         const { operation, before, after } = await perform(saga, (step, index) => {
           const undo = step.undo;
+          const faulty = around(step, async (run) => {
+            const outcome = index === at && when === 'before' ? null : await run();
+            if (index === at && (outcome === null || outcome.kind === 'done')) {
+              throw new BusbarError({ kind: 'precondition', reason: 'INJECTED', message: `fault at ${step.name}` });
+            }
+            return outcome ?? { kind: 'wait', message: '' };
+          });
           return {
-            ...step,
-            do: async (context) => {
-              const outcome = index === at && when === 'before' ? null : await step.do(context);
-              if (index === at && (outcome === null || outcome.kind === 'done')) {
-                throw new BusbarError({ kind: 'precondition', reason: 'INJECTED', message: `fault at ${step.name}` });
-              }
-              return outcome ?? { kind: 'wait', message: '' };
-            },
+            ...faulty,
             undo:
               undo === null
                 ? null

@@ -8,7 +8,7 @@ import { putRecord } from '../records/kinds.ts';
 import { Rig } from '../testing/rig.ts';
 import { operationOf } from './progress.ts';
 import { SagaRunner } from './runner.ts';
-import { DONE, NO_WRITES, type Saga, type SagaStep } from './saga.ts';
+import { DONE, type Saga } from './saga.ts';
 
 // How many steps at once, and of what kind.
 const { PENDING, SUCCEEDED } = OperationState;
@@ -28,14 +28,6 @@ function lead(...sagas: Saga[]): void {
   const leader: Leader = { term: 1n, signal: deposed.signal, txn: (transaction) => rig.api.store.txn(transaction) };
   const { view, clock } = rig;
   runner = new SagaRunner({ sagas, view, storage: rig.api.storage, clock, logger: silentLogger, leader });
-}
-
-function step(name: string, work: SagaStep['do'] = async () => DONE): SagaStep {
-  return {
-    name,
-    do: work,
-    undo: async () => NO_WRITES,
-  };
 }
 
 async function add(id: string, saga: Saga, target = id): Promise<void> {
@@ -81,16 +73,21 @@ describe('slots', () => {
     const pool: Saga = {
       name: 'pool',
       steps: [
-        step('pool', async ({ storage }) => {
-          expect(storage).toBe(rig.api.storage);
-          most = Math.max(most, ++active);
-          await gate;
-          active--;
-          return DONE;
-        }),
+        {
+          name: 'pool',
+          pool: true,
+          do: async ({ storage }) => {
+            expect(storage).toBe(rig.api.storage);
+            most = Math.max(most, ++active);
+            await gate;
+            active--;
+            return DONE;
+          },
+          undo: null,
+        },
       ],
     };
-    const quick: Saga = { name: 'quick', steps: [step('quick')] };
+    const quick: Saga = { name: 'quick', steps: [{ name: 'quick', do: async () => DONE, undo: null }] };
     lead(pool, quick);
     for (let i = 0; i < 40; i++) await add(`op-${i}`, pool);
     await pass(10_000);

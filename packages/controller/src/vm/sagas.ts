@@ -11,6 +11,7 @@ import {
   DONE,
   done,
   NO_WRITES,
+  type PoolContext,
   type Saga,
   type SagaContext,
   type StepOutcome,
@@ -68,7 +69,7 @@ function withoutVm(context: SagaContext): StepWrites {
   };
 }
 
-async function createVolumes(context: SagaContext): Promise<StepOutcome> {
+async function createVolumes(context: PoolContext): Promise<StepOutcome> {
   const volumes = ownedVolumes(context);
   for (const { id, record } of volumes) {
     const sizeBytes = record.spec?.sizeBytes ?? 0n;
@@ -86,7 +87,7 @@ async function createVolumes(context: SagaContext): Promise<StepOutcome> {
 }
 
 /** Null when all are gone, else what it waits for. */
-async function deleteVolumes(context: SagaContext): Promise<string | null> {
+async function deleteVolumes(context: PoolContext): Promise<string | null> {
   for (const { id } of ownedVolumes(context)) {
     const waitsFor = await deleteWhenClosed(context, id);
     if (waitsFor !== null) return waitsFor;
@@ -167,6 +168,7 @@ export const CREATE_VM: Saga = {
     { name: 'accept', do: async () => DONE, undo: async (context) => withoutVm(context) },
     {
       name: 'create-volumes',
+      pool: true,
       do: createVolumes,
       undo: async (context) => {
         // Epoch 0: no host was ever told to run the VM, so what has a volume open is the orphan of a controller.
@@ -208,6 +210,7 @@ export const DELETE_VM: Saga = {
     },
     {
       name: 'delete-volumes',
+      pool: true,
       do: async (context) => {
         const waitsFor = await deleteVolumes(context);
         return waitsFor === null ? done(withoutVolumes(ownedVolumes(context))) : { kind: 'wait', message: waitsFor };

@@ -2,7 +2,7 @@
 import { BusbarError } from '@busbar/core/errors';
 import type { VolumeId } from '@busbar/core/ids';
 import { STORAGE_REASONS } from '@busbar/storage/driver';
-import type { SagaContext } from '../operation/saga.ts';
+import type { PoolContext } from '../operation/saga.ts';
 
 /**
  * A client that was killed holds its watch for 30 s (osd_client_watch_timeout), so a volume whose VM died with its host
@@ -11,7 +11,7 @@ import type { SagaContext } from '../operation/saga.ts';
 const IN_USE_PATIENCE_MS = 60_000;
 
 /** Deletes a volume that no VM of the cluster has; null when it is gone, else what it waits for. */
-export async function deleteWhenClosed(context: SagaContext, volumeId: string): Promise<string | null> {
+export async function deleteWhenClosed(context: PoolContext, volumeId: string): Promise<string | null> {
   try {
     await context.storage.deleteVolume(volumeId as VolumeId);
     return null;

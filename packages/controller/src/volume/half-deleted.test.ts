@@ -7,6 +7,7 @@ import { CreateVolumeRequest, VolumePhase } from '@busbar/proto/gen/busbar/v1/vo
 import type { SimFault } from '@busbar/storage/sim/driver';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SAGAS } from '../leader/term.ts';
+import { around } from '../operation/around.fixture.ts';
 import { operationOf } from '../operation/progress.ts';
 import { nameKey, putRecord } from '../records/kinds.ts';
 import { Rig } from '../testing/rig.ts';
@@ -115,15 +116,14 @@ describe('a creation that is undone while an orphan has its volume open', () => 
     rig.newLeader(
       SAGAS.map((saga) => ({
         ...saga,
-        steps: saga.steps.map((each) => ({
-          ...each,
-          do: async (context: Parameters<typeof each.do>[0]) => {
-            const outcome = await each.do(context);
+        steps: saga.steps.map((each) =>
+          around(each, async (run) => {
+            const outcome = await run();
             for (const id of rig.pool.volumes.keys()) rig.pool.orphaned.add(id as VolumeId);
             if (each.name === step) throw new Error('injected');
             return outcome;
-          },
-        })),
+          }),
+        ),
       })),
     );
 

@@ -53,6 +53,7 @@ export const CREATE_VOLUME: Saga = {
     { name: 'accept', do: async () => DONE, undo: async (context) => forget(context) },
     {
       name: 'create',
+      pool: true,
       async do(context) {
         const entry = volume(context);
         if (entry?.record.spec === undefined) return DONE;
@@ -82,6 +83,7 @@ export const RESIZE_VOLUME: Saga = {
   steps: [
     {
       name: 'resize',
+      pool: true,
       async do(context) {
         const entry = volume(context);
         const sizeBytes = BigInt(context.operation.facts.sizeBytes ?? '0');
@@ -128,6 +130,7 @@ export const DELETE_VOLUME: Saga = {
     },
     {
       name: 'delete',
+      pool: true,
       async do(context) {
         const entry = volume(context);
         const waitsFor = entry === undefined ? null : await deleteWhenClosed(context, entry.id);
