@@ -3,6 +3,7 @@ import { BusbarError } from '@busbar/core/errors';
 import { type OutboxDeps, withEvents } from '../event/outbox.ts';
 import type { LeaderTerm } from '../leadership/term.ts';
 import type { ClusterStore, Transaction, TransactionResult } from '../store/cluster-store.ts';
+import { groupCommit } from '../store/group-commit.ts';
 
 /**
  * The right to write as leader, for one term. Every transaction also compares the leader key's
@@ -22,13 +23,15 @@ export function leaderFor(
   term: LeaderTerm,
   signal: AbortSignal,
 ): Leader {
+  // A round writes the statuses of many VMs, and their operations go on together.
+  const commit = groupCommit(deps.store);
   return {
     term: term.createRevision,
     signal,
     async txn(transaction) {
       if (signal.aborted || !term.isValid()) throw lost();
       const { compare, writes } = withEvents(deps, transaction);
-      return deps.store.txn({ compare: [term.fence(), ...compare], writes });
+      return commit({ compare: [term.fence(), ...compare], writes });
     },
   };
 }

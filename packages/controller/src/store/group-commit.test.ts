@@ -54,6 +54,13 @@ async function all<T>(promises: readonly Promise<T>[]): Promise<readonly Promise
 }
 
 describe('group commit', () => {
+  it('compares once what several compare', async () => {
+    const fence = { target: 'create', key: 'leader', revision: 0n as Revision } as const;
+    const fenced = (key: string): Transaction => ({ ...put(key), compare: [fence, absent(key)] });
+    await all([commit(put('a')), ...['b', 'c', 'd'].map((key) => pause().then(() => commit(fenced(key))))]);
+    expect(sent.map(({ compare }) => compare.map(({ key }) => key))).toEqual([[], ['leader', 'b', 'c', 'd']]);
+  });
+
   it('sends one alone at once, and what comes meanwhile together', async () => {
     const calls = [commit(put('a'))];
     await pause();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
-import type { ClusterStore, Transaction, TransactionResult } from './cluster-store.ts';
+import type { ClusterStore, Compare, Transaction, TransactionResult } from './cluster-store.ts';
 import { storeUnavailable } from './errors.ts';
 import { MAX_TRANSACTION_OPERATIONS } from './request.ts';
 
@@ -136,8 +136,12 @@ function gather(waiting: readonly Waiting[]): { readonly group: readonly Waiting
 }
 
 function join(group: readonly Waiting[]): Transaction {
+  // What several compare, the leader's fence for one, is compared once.
+  const compare = new Map<string, Compare>();
+  for (const { transaction } of group)
+    for (const each of transaction.compare) compare.set(`${each.target} ${each.revision} ${each.key}`, each);
   return {
-    compare: group.flatMap(({ transaction }) => transaction.compare),
+    compare: [...compare.values()],
     writes: group.flatMap(({ transaction }) => transaction.writes),
   };
 }
