@@ -40,6 +40,8 @@ export const NOBODY: Caller = { name: 'nobody', role: null, certificate: null };
 export interface Call {
   readonly caller: Caller;
   readonly audit: CallAudit;
+  /** The same for all calls that share a connection; '' where that is not known. */
+  readonly connection: string;
   /** Aborts when the caller hangs up or the deadline passes. */
   readonly signal: AbortSignal;
 }

@@ -91,7 +91,7 @@ export function grpcServer(deps: {
       if (rpc.requestStream || rpc.responseStream) {
         const run = gate.stream(definition.fullName, rpc, method);
         implementation[key] = (request: unknown, context: CallContext) =>
-          translated(run(request, recognised(context).caller, context.signal), context);
+          translated(run(request, recognised(context).caller, context.signal, context.peer), context);
       } else {
         const run = gate.unary(definition.fullName, rpc, method);
         implementation[key] = async (request: unknown, context: CallContext) => {

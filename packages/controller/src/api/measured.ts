@@ -48,11 +48,11 @@ export function measuredPipeline(
     stream: (service, definition, handler) => {
       const method = nameOf(service, definition);
       const handle = gate.stream(service, definition, handler);
-      return async function* (request, caller, signal) {
+      return async function* (request, caller, signal, connection) {
         streams.set(method, (streams.get(method) ?? 0) + 1);
         let outcome: unknown = HUNG_UP;
         try {
-          yield* handle(request, caller, signal);
+          yield* handle(request, caller, signal, connection);
           outcome = null;
         } catch (error) {
           outcome = error;

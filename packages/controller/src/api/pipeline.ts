@@ -36,7 +36,7 @@ export interface Pipeline {
     service: string,
     definition: MethodDefinition,
     method: AnyMethod,
-  ): (request: unknown, caller: Caller | null, signal: AbortSignal) => AsyncIterable<unknown>;
+  ): (request: unknown, caller: Caller | null, signal: AbortSignal, connection?: string) => AsyncIterable<unknown>;
 }
 
 /** Who may call a method of this access: the lowest role, any certificate of the cluster, or anybody. */
@@ -138,7 +138,7 @@ export function pipeline({ logger, trail, admission, clock }: Gate): Pipeline {
     unary: (service, definition, method) => async (request, caller, signal) => {
       const audit = begin(service, definition, caller, () => request);
       try {
-        const call = { caller: authorise(caller, method.access, definition), audit, signal };
+        const call = { caller: authorise(caller, method.access, definition), audit, signal, connection: '' };
         parse(method.schema, request);
         const response = await (method.handle(request as never, call) as Promise<unknown>);
         void answered(service, audit, method, caller, request);
@@ -149,14 +149,14 @@ export function pipeline({ logger, trail, admission, clock }: Gate): Pipeline {
       }
     },
     stream: (service, definition, method) =>
-      async function* (request, caller, signal) {
+      async function* (request, caller, signal, connection = '') {
         // Of a request stream, the first message says what it is about.
         let subject = definition.requestStream ? undefined : request;
         // Whoever stops listening ends the stream without an error and without an end: the usual end of a console.
         let outcome: unknown = HUNG_UP;
         const audit = begin(service, definition, caller, () => subject);
         try {
-          const call = { caller: authorise(caller, method.access, definition), audit, signal };
+          const call = { caller: authorise(caller, method.access, definition), audit, signal, connection };
           let input = request;
           if (definition.requestStream) {
             input = validated(request as AsyncIterable<unknown>, method.schema, (first) => {

@@ -36,7 +36,7 @@ export async function* watchTable<Resource, Message>(
   source: WatchSource<Resource, Message>,
 ): AsyncIterable<Message> {
   await api.view.fresh();
-  const bell = new Bell(api, call.signal);
+  const bell = new Bell(api, call);
   const { era } = api.view.changes;
   try {
     let sent = after as Revision;
@@ -122,12 +122,12 @@ class Bell {
   #over: boolean;
   #wake = () => {};
 
-  constructor(api: Api, signal: AbortSignal) {
+  constructor(api: Api, { signal, connection }: Call) {
     this.#clock = api.clock;
     this.#signal = signal;
     this.#over = signal.aborted;
     signal.addEventListener('abort', this.#end, { once: true });
-    this.#subscription = api.view.bells.add(() => {
+    this.#subscription = api.view.bells.add(connection, () => {
       this.#pending = true;
       this.#wake();
     });

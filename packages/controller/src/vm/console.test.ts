@@ -22,6 +22,7 @@ it('a console that nobody names a VM for is given up', async () => {
   const call = {
     caller: testCaller(),
     audit: { method: 'busbar.v1.VmService/OpenConsole', id: null, settled: false, accepted() {} },
+    connection: '',
     signal: new AbortController().signal,
   };
   const first = openConsole(rig.api, silent, call)[Symbol.asyncIterator]().next();
@@ -42,6 +43,7 @@ it('the log of a VM that did not start is refused with what QEMU said', async ()
   const call = {
     caller: testCaller(),
     audit: { method: 'busbar.v1.VmService/GetVmLog', id: null, settled: false, accepted() {} },
+    connection: '',
     signal: new AbortController().signal,
   };
   const first = readLog(rig.api, { vm: 'relay', tailBytes: 0n, follow: false }, call)[Symbol.asyncIterator]().next();
