@@ -1,114 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
-import { silentLogger } from '@busbar/core/log';
-import { NetworkRecord, OperationRecord } from '@busbar/proto/gen/busbar/store/v1/store';
-import { type Operation, OperationState, OperationStepState } from '@busbar/proto/gen/busbar/v1/operation';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { Leader } from '../leader/leader.ts';
-import { putRecord, recordKey } from '../records/kinds.ts';
-import type { Transaction } from '../store/cluster-store.ts';
+import { OperationState } from '@busbar/proto/gen/busbar/v1/operation';
+import { describe, expect, it } from 'vitest';
+import { recordKey } from '../records/kinds.ts';
 import { storeFull } from '../store/errors.ts';
-import { Rig } from '../testing/rig.ts';
-import { operationOf } from './progress.ts';
-import { RETRY_LIMIT_MS, SagaRunner } from './runner.ts';
-import {
-  DONE,
-  done,
-  NO_WRITES,
-  type PoolStep,
-  type Saga,
-  type StepOutcome,
-  type StepWrites,
-  type ViewStep,
-} from './saga.ts';
+import { add, deposed, lead, leadWith, log, operation, pass, rig, state, step, useRunner } from './runner.fixture.ts';
+import { RETRY_LIMIT_MS } from './runner.ts';
+import { DONE, NO_WRITES, type Saga, type ViewStep } from './saga.ts';
 
-// The runner alone, on sagas made up here: in which order, how many at once, how often, and when it gives up.
+// In which order, how many at once, how often, and when it gives up.
 const { PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, UNDOING } = OperationState;
-
-let rig: Rig;
-let runner: SagaRunner;
-let log: string[];
-let deposed: AbortController;
-
-beforeEach(async () => {
-  rig = new Rig();
-  await rig.start();
-  log = [];
-  deposed = new AbortController();
-});
-afterEach(() => rig.stop());
-
-function lead(...sagas: Saga[]): void {
-  leadWith(sagas, (transaction) => rig.api.store.txn(transaction));
-}
-
-function leadWith(sagas: readonly Saga[], txn: Leader['txn']): void {
-  const leader: Leader = { term: 1n, signal: deposed.signal, txn };
-  const { view, clock } = rig;
-  runner = new SagaRunner({ sagas, view, storage: rig.api.storage, clock, logger: silentLogger, leader });
-}
-
-function step(name: string, work: ViewStep['do'] = async () => DONE, more: Partial<ViewStep> = {}): ViewStep {
-  return {
-    name,
-    do: async (context) => {
-      log.push(`do ${name}`);
-      return work(context);
-    },
-    undo: async () => {
-      log.push(`undo ${name}`);
-      return NO_WRITES;
-    },
-    ...more,
-  };
-}
-
-async function add(id: string, saga: Saga, target = id): Promise<void> {
-  const record = OperationRecord.fromPartial({
-    operation: {
-      id,
-      target: { kind: 'vm', id: target, name: target },
-      state: PENDING,
-      steps: saga.steps.map(({ name }) => ({ name })),
-    },
-    saga: saga.name,
-  });
-  const { revision } = await rig.run(rig.api.store.txn({ compare: [], writes: [putRecord('operation', id, record)] }));
-  await rig.run(rig.view.waitFor(revision));
-}
-
-const operation = (id: string): Operation =>
-  operationOf(rig.view.tables.operation.get(id)?.record ?? OperationRecord.fromPartial({}));
-const state = (id: string) => operation(id).state;
-
-/** As the leader does it: at least every 500 ms, and whenever a step ended. */
-async function pass(ms: number): Promise<void> {
-  const endMs = rig.clock.nowMs() + ms;
-  let due = true;
-  const wake = () => {
-    due = true;
-  };
-  while (rig.clock.nowMs() < endMs && !deposed.signal.aborted) {
-    due = false;
-    runner.tick(wake);
-    await rig.clock.advanceUntil(() => due, Math.min(500, endMs - rig.clock.nowMs()));
-  }
-}
+useRunner();
 
 async function cancel(id: string): Promise<void> {
   await rig.call('OperationService', 'cancelOperation', { operation: id });
 }
 
 const unavailable = () => new BusbarError({ kind: 'unavailable', reason: 'TEST_AWAY', message: 'pool is away' });
-
-const putNetwork = (): StepWrites => ({
-  compare: [],
-  writes: [putRecord('network', 'net-1', NetworkRecord.fromPartial({ meta: { name: 'net-1' } }))],
-});
-const putOf = ({ writes }: Transaction, key: string): string => {
-  const write = writes.find((each) => each.key === key);
-  return write?.kind === 'put' ? write.value : '';
-};
 
 describe('order', () => {
   it('works on one target in the order of acceptance, on others meanwhile', async () => {
@@ -296,149 +204,6 @@ describe('failure', () => {
     expect(state('op-1')).toBe(UNDOING);
     await pass(600_000);
     expect(state('op-1')).toBe(FAILED);
-  });
-
-  it('plans again when somebody was faster, without an error', async () => {
-    let races = 3;
-    const saga: Saga = {
-      name: 'racing',
-      steps: [
-        step('race', async ({ operation: record }) => {
-          if (races-- > 0) {
-            await rig.api.store.txn({ compare: [], writes: [putRecord('operation', operationOf(record).id, record)] });
-          }
-          return DONE;
-        }),
-      ],
-    };
-    lead(saga);
-    await add('op-1', saga);
-    await pass(20_000);
-    expect(state('op-1')).toBe(SUCCEEDED);
-    expect(log.length).toBe(4);
-  });
-
-  it('records steps that leave nothing behind together with the next one', async () => {
-    const written: string[] = [];
-    const saga: Saga = {
-      name: 'chain',
-      steps: [
-        step('one'),
-        step('two', async () => done(NO_WRITES, { two: 'seen' })),
-        step('three', async ({ operation: record }) => {
-          expect(record.facts).toEqual({ two: 'seen' });
-          return done(putNetwork());
-        }),
-        step('four'),
-        { name: 'pool', pool: true, do: async () => DONE, undo: null },
-        step('six'),
-      ],
-    };
-    leadWith([saga], async (transaction) => {
-      const record = OperationRecord.fromJSON(JSON.parse(putOf(transaction, recordKey('operation', 'op-1'))));
-      written.push(`${record.step} ${operationOf(record).state}`);
-      return rig.api.store.txn(transaction);
-    });
-    await add('op-1', saga);
-    await pass(5_000);
-    // With what three writes; before the pool is touched; after it; at the end.
-    expect(written).toEqual([`3 ${RUNNING}`, `4 ${RUNNING}`, `5 ${RUNNING}`, `6 ${SUCCEEDED}`]);
-    expect(log).toEqual(['do one', 'do two', 'do three', 'do four', 'do six']);
-  });
-
-  it('turns around from where it had got, recorded or not', async () => {
-    const saga: Saga = {
-      name: 'chain',
-      steps: [
-        step('one'),
-        step('two', async () => {
-          throw new BusbarError({ kind: 'precondition', reason: 'TEST_NO', message: 'no' });
-        }),
-      ],
-    };
-    lead(saga);
-    await add('op-1', saga);
-    await pass(5_000);
-    expect(state('op-1')).toBe(FAILED);
-    expect(operation('op-1').steps.map((each) => each.state)).toEqual([
-      OperationStepState.UNDONE,
-      OperationStepState.UNDONE,
-    ]);
-    expect(log).toEqual(['do one', 'do two', 'undo two', 'undo one']);
-  });
-
-  it('gives up a step behind one that leaves nothing as late as any other', async () => {
-    const saga: Saga = { name: 'chain', steps: [step('one'), step('two', () => Promise.reject(unavailable()))] };
-    lead(saga);
-    await add('op-1', saga);
-    await pass(RETRY_LIMIT_MS - 2_000);
-    expect(state('op-1')).toBe(RUNNING);
-    await pass(20_000);
-    expect(state('op-1')).toBe(FAILED);
-  });
-
-  it('loses one race without a pause', async () => {
-    let races = 1;
-    const saga: Saga = {
-      name: 'racing',
-      steps: [
-        step('race', async ({ operation: record }) => {
-          if (races-- > 0) {
-            await rig.api.store.txn({ compare: [], writes: [putRecord('operation', operationOf(record).id, record)] });
-          }
-          return DONE;
-        }),
-      ],
-    };
-    lead(saga);
-    await add('op-1', saga);
-    await pass(100);
-    expect(state('op-1')).toBe(SUCCEEDED);
-  });
-
-  describe('a step that waits', () => {
-    const ready = () => rig.view.tables.network.get('net-1') !== undefined;
-    const look = async (): Promise<StepOutcome> => {
-      log.push('look');
-      return ready() ? DONE : { kind: 'wait', message: 'for the network' };
-    };
-    async function makeReady(): Promise<void> {
-      const { revision } = await rig.run(rig.api.store.txn(putNetwork()));
-      await rig.run(rig.view.waitFor(revision));
-    }
-    const tick = async (wake = () => {}) => {
-      runner.tick(wake);
-      await rig.run(runner.settled());
-    };
-
-    it('looks again as soon as the view changes, and wakes nobody meanwhile', async () => {
-      const saga: Saga = { name: 'waits', steps: [{ name: 'wait', do: look, undo: null }] };
-      lead(saga);
-      await add('op-1', saga);
-      await pass(1_100);
-      const looks = log.length;
-      let woken = 0;
-      for (let i = 0; i < 5; i++) await tick(() => woken++);
-      expect([log.length, woken]).toEqual([looks, 0]);
-      await makeReady();
-      await tick(() => woken++);
-      expect([log.length, woken]).toEqual([looks + 1, 1]);
-      expect(state('op-1')).toBe(SUCCEEDED);
-    });
-
-    it('asks the pool in its own time', async () => {
-      const asks: PoolStep = { name: 'ask', pool: true, do: look, undo: null };
-      const saga: Saga = { name: 'asks', steps: [asks] };
-      lead(saga);
-      await add('op-1', saga);
-      await pass(1_100);
-      const looks = log.length;
-      await makeReady();
-      await tick();
-      expect(log.length).toBe(looks);
-      await pass(1_500);
-      expect(state('op-1')).toBe(SUCCEEDED);
-    });
   });
 
   it('stops touching anything once it does not lead', async () => {

@@ -1,66 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-import { silentLogger } from '@busbar/core/log';
-import { OperationRecord } from '@busbar/proto/gen/busbar/store/v1/store';
-import { type Operation, OperationState } from '@busbar/proto/gen/busbar/v1/operation';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { Leader } from '../leader/leader.ts';
-import { putRecord } from '../records/kinds.ts';
-import { Rig } from '../testing/rig.ts';
-import { operationOf } from './progress.ts';
-import { SagaRunner } from './runner.ts';
+import { OperationState } from '@busbar/proto/gen/busbar/v1/operation';
+import { describe, expect, it } from 'vitest';
+import { add, lead, pass, rig, runner, state, useRunner } from './runner.fixture.ts';
 import { DONE, type Saga } from './saga.ts';
 
 // How many steps at once, and of what kind.
-const { PENDING, SUCCEEDED } = OperationState;
-
-let rig: Rig;
-let runner: SagaRunner;
-let deposed: AbortController;
-
-beforeEach(async () => {
-  rig = new Rig();
-  await rig.start();
-  deposed = new AbortController();
-});
-afterEach(() => rig.stop());
-
-function lead(...sagas: Saga[]): void {
-  const leader: Leader = { term: 1n, signal: deposed.signal, txn: (transaction) => rig.api.store.txn(transaction) };
-  const { view, clock } = rig;
-  runner = new SagaRunner({ sagas, view, storage: rig.api.storage, clock, logger: silentLogger, leader });
-}
-
-async function add(id: string, saga: Saga, target = id): Promise<void> {
-  const record = OperationRecord.fromPartial({
-    operation: {
-      id,
-      target: { kind: 'vm', id: target, name: target },
-      state: PENDING,
-      steps: saga.steps.map(({ name }) => ({ name })),
-    },
-    saga: saga.name,
-  });
-  const { revision } = await rig.run(rig.api.store.txn({ compare: [], writes: [putRecord('operation', id, record)] }));
-  await rig.run(rig.view.waitFor(revision));
-}
-
-const operation = (id: string): Operation =>
-  operationOf(rig.view.tables.operation.get(id)?.record ?? OperationRecord.fromPartial({}));
-const state = (id: string) => operation(id).state;
-
-/** As the leader does it: at least every 500 ms, and whenever a step ended. */
-async function pass(ms: number): Promise<void> {
-  const endMs = rig.clock.nowMs() + ms;
-  let due = true;
-  const wake = () => {
-    due = true;
-  };
-  while (rig.clock.nowMs() < endMs && !deposed.signal.aborted) {
-    due = false;
-    runner.tick(wake);
-    await rig.clock.advanceUntil(() => due, Math.min(500, endMs - rig.clock.nowMs()));
-  }
-}
+const { SUCCEEDED } = OperationState;
+useRunner();
 
 describe('slots', () => {
   it('lets steps that wait for the pool hold up only steps that touch the pool', async () => {
