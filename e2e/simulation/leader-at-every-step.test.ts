@@ -65,8 +65,8 @@ const POINTS: readonly Point[] = SAGAS.flatMap(({ name: saga, steps }) => {
   ]);
   return points.filter((point) => !PASSED_OVER.has(keyOf(point)));
 });
-const SEEDS_PER_POINT = 3;
-/** For hundreds of seeds; the three that are always played take half a second. */
+const SEEDS_PER_POINT = 2;
+/** For hundreds of seeds; the two that are always played take a third of a second. */
 const SWEEP_TIMEOUT_MS = 600_000;
 /** Leaders that died while the store said that the operation was at the point, and right after its end had reached the store. */
 const killed = { during: new Map<string, number>(), after: new Map<string, number>() };

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import { DesiredRun, DomainState, SessionResponse } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { DiskBus, Firmware, IsolationPolicy, NicModel } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
@@ -116,7 +118,7 @@ it('lives through anything that a controller says, and obeys the next good word'
       expect(rig.starts(9)).toEqual([1n]);
       await rig.agent.stop();
     }),
-    { numRuns: 100 },
+    { numRuns: numRuns(100) },
   );
 });
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parse, stringify } from 'yaml';
@@ -120,7 +121,7 @@ describe('whatever the file holds', () => {
   };
   const good = parse(GOOD) as Record<string, unknown>;
 
-  it('any bytes', () => fc.assert(fc.property(fc.string({ unit: 'binary' }), judged), { numRuns: 300 }));
+  it('any bytes', () => fc.assert(fc.property(fc.string({ unit: 'binary' }), judged), { numRuns: numRuns(300) }));
 
   it('a good file with bytes changed, taken out or put in', () => {
     const junk = fc.oneof(
@@ -147,7 +148,7 @@ describe('whatever the file holds', () => {
         for (const [at, length, put] of changes) text = text.slice(0, at) + put + text.slice(at + length);
         judged(text);
       }),
-      { numRuns: 1000 },
+      { numRuns: numRuns(1000) },
     );
   });
 
@@ -163,7 +164,7 @@ describe('whatever the file holds', () => {
         }
         judged(text);
       }),
-      { numRuns: 500 },
+      { numRuns: numRuns(500) },
     );
   });
 

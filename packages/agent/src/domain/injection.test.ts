@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Epoch, VmId } from '@busbar/core/ids';
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import type { DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import {
@@ -223,7 +224,7 @@ test('every text is found where it belongs, whole, and nowhere else', () => {
       expect(at('domain/devices/interface/source@bridge')).toEqual([text.bridge]);
       expect(at('domain/devices/serial/source@path')).toEqual([text.console]);
     }),
-    { numRuns: 200 },
+    { numRuns: numRuns(200) },
   );
 });
 

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import { RunPolicy } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -257,7 +258,7 @@ test('what was written in any style of YAML is what is read', () => {
         { kind: 'Vm', name: vm, labels: given, spec: wanted, line: 1 },
       ]);
     }),
-    { numRuns: 300 },
+    { numRuns: numRuns(300) },
   );
 });
 
@@ -291,7 +292,7 @@ describe('whatever the text is, nothing but ManifestError is thrown', () => {
       fc.property(fc.nat(VM.length), fc.nat(20), junk, (at, length, text) =>
         parses(VM.slice(0, at) + text + VM.slice(at + length)),
       ),
-      { numRuns: 500 },
+      { numRuns: numRuns(500) },
     );
   });
 

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { message } from '../schema/schema.ts';
@@ -163,7 +164,7 @@ describe('tar', () => {
         const last = files.at(-1);
         expect(execFileSync('tar', ['-xOf', '-', last?.name ?? ''], { input: archive })).toEqual(last?.content);
       }),
-      { numRuns: 15 },
+      { numRuns: numRuns(15) },
     );
   });
 

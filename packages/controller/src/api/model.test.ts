@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { BusbarError } from '@busbar/core/errors';
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import { CreateNetworkRequest, type ListNetworksResponse, type Network } from '@busbar/proto/gen/busbar/v1/network';
 import fc from 'fast-check';
@@ -99,7 +100,7 @@ it('pages show what is there all the time exactly once, in order, however many c
           for (const name of always) expect(got).toContain(name);
         }),
     ),
-    { numRuns: 25 },
+    { numRuns: numRuns(25) },
   );
 });
 
@@ -165,7 +166,7 @@ it('no update is lost: whoever writes with the revision that it read counts, eve
         expect(revisions).toEqual(revisions.toSorted((a, b) => Number(a - b)));
       }),
     ),
-    { numRuns: 25 },
+    { numRuns: numRuns(25) },
   );
 });
 
@@ -212,6 +213,6 @@ it('ids are used once, and the revision of a thing grows with each of its change
         expect(ids.size).toBe(made);
       }),
     ),
-    { numRuns: 40 },
+    { numRuns: numRuns(40) },
   );
 });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import { DEFAULT_POLICY } from '@busbar/scheduler/model';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -116,7 +117,7 @@ describe('controller file', () => {
           messageOf(text);
         },
       ),
-      { numRuns: 300 },
+      { numRuns: numRuns(300) },
     );
     fc.assert(
       fc.property(fc.constantFrom(...Object.keys(good)), fc.jsonValue(), (key, value) => {
@@ -126,7 +127,7 @@ describe('controller file', () => {
           expect(error).toBeInstanceOf(BusbarError);
         }
       }),
-      { numRuns: 300 },
+      { numRuns: numRuns(300) },
     );
   });
 });
@@ -170,7 +171,7 @@ describe('whatever the controller file holds', () => {
         for (const [at, length, put] of changes) damaged = damaged.slice(0, at) + put + damaged.slice(at + length);
         judged(damaged);
       }),
-      { numRuns: 1000 },
+      { numRuns: numRuns(1000) },
     );
   });
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { silentLogger } from '@busbar/core/log';
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import { DomainState, EndReason, SessionRequest } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import {
   BridgeKind,
@@ -204,6 +205,6 @@ it('whatever the agent of another host says of a VM, nothing happens to it', asy
       await leading;
       rig.stop();
     }),
-    { numRuns: 40 },
+    { numRuns: numRuns(40) },
   );
 });

@@ -3,6 +3,7 @@ import type { Clock } from '@busbar/core/clock/clock';
 import { VirtualClock } from '@busbar/core/clock/virtual';
 import { silentLogger } from '@busbar/core/log';
 import { seededRandom } from '@busbar/core/random';
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
 import type { LeaseId } from '../store/cluster-store.ts';
@@ -346,7 +347,7 @@ test('never two valid leaders, whatever fails; and one again once nothing does',
         await world.stop();
       },
     ),
-    { numRuns: 120 },
+    { numRuns: numRuns(120) },
   );
   expect(terms).toBeGreaterThan(30);
 });

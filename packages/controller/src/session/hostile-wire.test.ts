@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { systemClock } from '@busbar/core/clock/clock';
 import { silentLogger } from '@busbar/core/log';
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import { type Authority, createAuthority, issue, openAuthority } from '@busbar/pki/authority';
 import { identityUri } from '@busbar/pki/identity';
 import { fixedTls } from '@busbar/pki/tls/source';
@@ -260,7 +261,7 @@ describe('a host with a good certificate of its own', () => {
         // Nothing of the inside of the controller.
         expect(end.details).not.toMatch(/\bat .*\.(ts|js):\d|node_modules/);
       }),
-      { numRuns: 60 },
+      { numRuns: numRuns(60) },
     );
     expect(broken).toBeGreaterThan(5);
     await fc.assert(
@@ -268,7 +269,7 @@ describe('a host with a good certificate of its own', () => {
         const end = await ended(thief, 'attach', [Buffer.from(one)]);
         expect([Status.PERMISSION_DENIED, Status.INTERNAL, Status.INVALID_ARGUMENT]).toContain(end.code);
       }),
-      { numRuns: 20 },
+      { numRuns: numRuns(20) },
     );
     await victim.unharmed();
     await victim.end();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** VMs that come and go on a random cluster. */
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import fc from 'fast-check';
 import type { Host, PlacedVm, PlacementPolicy, Vm } from '../model.ts';
 import { createPlanner, type Planner } from '../planner.ts';
@@ -9,7 +10,7 @@ import { World } from './oracle.ts';
 const RUNS = process.env['BUSBAR_PROPERTY_RUNS'];
 const SEED = Number(process.env['BUSBAR_SEED'] ?? 20_261_124);
 /** For fc.assert: as many runs as usual, or as BUSBAR_PROPERTY_RUNS says, from the seed BUSBAR_SEED. */
-export const runs = (usual: number) => ({ numRuns: Number(RUNS ?? usual), seed: SEED });
+export const runs = (usual: number) => ({ numRuns: Number(RUNS ?? numRuns(usual)), seed: SEED });
 /** More runs take longer than a unit test may. */
 export const TIMEOUT_MS = RUNS === undefined ? 30_000 : 3_600_000;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { buildQcow2 } from '../testing/qcow2-builder.ts';
@@ -124,7 +125,7 @@ describe('the header', () => {
           if (next !== undefined) expect(region.offset + region.bytes).toBeLessThanOrEqual(next.offset);
         }
       }),
-      { numRuns: 500 },
+      { numRuns: numRuns(500) },
     );
   });
 });
@@ -238,7 +239,7 @@ describe('the data', () => {
           }
         },
       ),
-      { numRuns: 200 },
+      { numRuns: numRuns(200) },
     );
   });
 });

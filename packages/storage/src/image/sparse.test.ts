@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { numRuns } from '@busbar/core/testing/runs.fixture';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { BLOCK_BYTES, SparseWriter } from './sparse.ts';
@@ -30,6 +31,6 @@ test('what comes out is what went in, without zeros, inside one block each', asy
       await sparse.flush();
       expect(got.equals(wanted)).toBe(true);
     }),
-    { numRuns: 30 },
+    { numRuns: numRuns(30) },
   );
 });
