@@ -15,6 +15,7 @@ class FakeMember implements Candidate {
   calls = 0;
   cancelled = 0;
   suspected = false;
+  isSlow = false;
 
   constructor(address: string, behaviour: Behaviour, clock: VirtualClock) {
     this.address = address;
@@ -24,6 +25,10 @@ class FakeMember implements Candidate {
 
   suspect(): void {
     this.suspected = true;
+  }
+
+  keptWaiting(): void {
+    this.isSlow = true;
   }
 
   probe(): Promise<{ leader: bigint }> {
@@ -67,10 +72,12 @@ async function outcome(kind: CallOptions['kind'], ...behaviours: Behaviour[]) {
   const chooser = {
     async pick(): Promise<FakeMember> {
       closing.signal.throwIfAborted();
-      const member = members.find(({ suspected }) => !suspected);
+      const present = members.filter(({ suspected }) => !suspected);
+      const member = present.find(({ isSlow }) => !isSlow) ?? present[0];
       if (member === undefined) throw storeUnavailable('no member');
       return member;
     },
+    hasQuicker: (member: FakeMember) => members.some((other) => other !== member && !other.isSlow && !other.suspected),
   };
   const caller = new Caller(chooser, clock, closing.signal);
   let result: unknown;
@@ -125,6 +132,24 @@ describe('a call', () => {
   test('waits for a member that is slow but alive', async () => {
     const { result, calls } = await run('write', 'slow', 'answers');
     expect([result, calls]).toEqual([{ value: 'm0', repeated: false, sentMs: 0 }, [1, 0]]);
+  });
+
+  test('leaves a slow one if it only reads and there is a quicker one, which others then know', async () => {
+    for (const kind of ['read', 'write', 'repeatable write'] as const) {
+      const { end, members } = await outcome(kind, 'slow', 'answers');
+      const { result, calls } = await end();
+      if (kind === 'read') expect([result, calls]).toEqual([{ value: 'm1', repeated: false, sentMs: 450 }, [1, 1]]);
+      else expect([result, calls]).toEqual([{ value: 'm0', repeated: false, sentMs: 0 }, [1, 0]]);
+      expect(members.map(({ isSlow, suspected }) => [isSlow, suspected])).toEqual([
+        [true, false],
+        [false, false],
+      ]);
+    }
+  });
+
+  test('waits for the last one when all are slow', async () => {
+    const { result, tookMs } = await run('read', 'slow', 'slow', 'slow');
+    expect([result, tookMs]).toEqual([{ value: 'm2', repeated: false, sentMs: 900 }, 2_900]);
   });
 
   test('leaves a member without a leader if it may', async () => {

@@ -21,11 +21,14 @@ export interface Candidate {
   readonly address: string;
   probe(): Promise<{ readonly leader: bigint }>;
   suspect(): void;
+  keptWaiting(): void;
 }
 
 /** What the caller needs of a MemberPool. */
 export interface Chooser<M> {
   pick(endMs: number, signal: AbortSignal): Promise<M>;
+  /** Whether some other member is neither slow nor under suspicion. */
+  hasQuicker(member: M): boolean;
 }
 
 export interface Answered<T> {
@@ -36,10 +39,14 @@ export interface Answered<T> {
   readonly repeated: boolean;
 }
 
+/** Nothing is wrong with the member but its pace. */
+class Slow extends CallFailure {}
+
 /**
  * Carries one call to whichever member can answer it, under one deadline. A call that certainly was
  * not applied, or may be applied twice, goes on to the next member; any other ends in 'timeout' as
- * soon as its member is known to be silent. A silent member costs SILENCE_MS and a probe, once.
+ * soon as its member is known to be silent. A silent member costs SILENCE_MS and a probe, once; so does one that is
+ * alive and slow, as long as there is a quicker one.
  */
 export class Caller<M extends Candidate> {
   readonly #pool: Chooser<M>;
@@ -113,12 +120,20 @@ export class Caller<M extends Candidate> {
         const first = await this.#first(Promise.race([call.answer.then((value) => ({ value })), probe]), probeMs);
         if (typeof first?.value === 'object') return first.value.value;
         if (first?.value === 'silent') return giveUp('silent');
+        if (first?.value === 'alive' && this.#pool.hasQuicker(member)) {
+          member.keptWaiting();
+          if (kind === 'read') {
+            call.cancel();
+            throw new Slow('not-applied', `${member.address}: alive, and slow`);
+          }
+        }
         // A write that may not be repeated has nothing to gain elsewhere: it waits for its answer.
         if (first?.value === 'without a leader' && kind !== 'write') return giveUp('without a leader');
       }
     } catch (error) {
       // It cannot serve, or the connection broke: look around before the next try.
-      if (error instanceof CallFailure && (error.kind === 'not-applied' || error.kind === 'unknown')) member.suspect();
+      const isAway = error instanceof CallFailure && (error.kind === 'not-applied' || error.kind === 'unknown');
+      if (isAway && !(error instanceof Slow)) member.suspect();
       throw error;
     }
   }

@@ -35,6 +35,8 @@ const CHANNEL_OPTIONS: ClientOptions = {
 const NEEDS_LEADER = new Metadata();
 NEEDS_LEADER.set('hasleader', 'true');
 const PROBE_DEADLINE_MS = 1_000;
+/** How long a member that kept a call waiting is avoided while another is quicker: what ails a disk does not pass in a second. */
+const SLOW_FOR_MS = 10_000;
 /** A connection this long without a sign of life is given up: after a cut, TCP would wait longer than the cut took. */
 const RECONNECT_AFTER_MS = 3_000;
 
@@ -51,6 +53,7 @@ export class Member {
   #client: Client;
   #servedMs = Number.NEGATIVE_INFINITY;
   #suspected = false;
+  #slowUntilMs = Number.NEGATIVE_INFINITY;
   /** Since when probes go unanswered. */
   #silentSinceMs: number | undefined;
   #probe: Promise<StatusResponse> | undefined;
@@ -81,6 +84,15 @@ export class Member {
   suspect(): void {
     this.#servedMs = Number.NEGATIVE_INFINITY;
     this.#suspected = true;
+  }
+
+  /** Alive, and behind: its disk holds it up, say. It answers when it has caught up, which others have already. */
+  get isSlow(): boolean {
+    return this.#clock.nowMs() < this.#slowUntilMs;
+  }
+
+  keptWaiting(): void {
+    this.#slowUntilMs = this.#clock.nowMs() + SLOW_FOR_MS;
   }
 
   /** Rejects with CallFailure. Has no deadline of its own: who calls cancels. */

@@ -13,7 +13,7 @@ const FRESH_MS = 500;
 const HEDGE_MS = 250;
 const RETRY_MS = 100;
 
-/** Chooses the member to talk to: the first that is alive and knows a leader, and then stays with it. */
+/** Chooses the member to talk to: the first that is alive and knows a leader, and then stays with it unless it is slow. */
 export class MemberPool {
   readonly #members: readonly Member[];
   readonly #clock: Clock;
@@ -36,7 +36,8 @@ export class MemberPool {
     const failures = new Map<Member, unknown>();
     for (;;) {
       signal.throwIfAborted();
-      if (this.#clock.nowMs() - this.#current.servedMs <= FRESH_MS) return this.#current;
+      const isFresh = this.#clock.nowMs() - this.#current.servedMs <= FRESH_MS;
+      if (isFresh && !this.#isOvertaken(this.#current)) return this.#current;
       const member = await this.#race(endMs, signal, failures);
       if (member !== undefined) {
         if (member !== this.#current) this.#log.info({ etcd: member.address }, 'moved to another etcd member');
@@ -53,11 +54,19 @@ export class MemberPool {
     }
   }
 
+  hasQuicker(member: Member): boolean {
+    return this.#members.some((other) => other !== member && !other.isSlow && !other.suspected);
+  }
+
+  #isOvertaken(member: Member): boolean {
+    return member.isSlow && this.hasQuicker(member);
+  }
+
   close(): void {
     for (const member of this.#members) member.close();
   }
 
-  /** The first member to pass a probe; the current one has a head start unless it is under suspicion. */
+  /** The first member to pass a probe. The current one has a head start unless it is under suspicion; if it is slow, the others have. */
   #race(endMs: number, signal: AbortSignal, failures: Map<Member, unknown>): Promise<Member | undefined> {
     return new Promise((resolve) => {
       const timers: Disposable[] = [];
@@ -69,7 +78,9 @@ export class MemberPool {
         resolve(member);
       };
       const onAbort = () => finish(undefined);
+      const asked = new Set<Member>();
       const ask = (member: Member) => {
+        asked.add(member);
         pending++;
         member.probe().then(
           (status) => {
@@ -85,18 +96,20 @@ export class MemberPool {
       };
       const failed = (member: Member, error: unknown) => {
         failures.set(member, error);
-        askOthers();
+        if (pending === 0) askOthers();
         if (pending === 0) finish(undefined);
       };
       const askOthers = () => {
         if (othersAsked) return;
         othersAsked = true;
-        for (const member of this.#members) if (member !== this.#current) ask(member);
+        for (const member of this.#members) if (!asked.has(member)) ask(member);
       };
       signal.addEventListener('abort', onAbort, { once: true });
       timers.push(this.#clock.timer(Math.max(0, endMs - this.#clock.nowMs()), () => finish(undefined)));
-      ask(this.#current);
-      if (this.#current.suspected) askOthers();
+      const isOvertaken = this.#isOvertaken(this.#current);
+      const ahead = isOvertaken ? this.#members.filter((member) => !member.isSlow) : [this.#current];
+      for (const member of ahead) ask(member);
+      if (this.#current.suspected && !isOvertaken) askOthers();
       else timers.push(this.#clock.timer(HEDGE_MS, askOthers));
     });
   }

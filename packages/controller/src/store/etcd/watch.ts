@@ -93,6 +93,8 @@ export class WatchSession {
           member.suspect();
           return finish(`${member.address} is silent`);
         }
+        // What keeps calls waiting keeps events back as well.
+        if (member.isSlow && this.#pool.hasQuicker(member)) return finish(`${member.address} is slow`);
         stream.write({ progress: {} });
         heartbeat = this.#clock.timer(HEARTBEAT_MS, beat);
       };
