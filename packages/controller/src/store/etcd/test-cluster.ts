@@ -54,6 +54,7 @@ export class EtcdTestCluster {
   /** The members' data, and what a test wants to keep beside them; removed by `stop`. */
   readonly directory: string;
   readonly #members: readonly TestMember[];
+  readonly #killed = new Set<number>();
 
   private constructor(directory: string, runtime: EtcdRuntime, tls: TlsText, members: readonly TestMember[]) {
     this.directory = directory;
@@ -135,13 +136,20 @@ export class EtcdTestCluster {
   }
 
   kill(index: number): Promise<void> {
+    this.#killed.add(index);
     return this.runtime.kill(this.name(index));
   }
 
   /** Starts a killed member again, on its old data. */
   restart(index: number): Promise<void> {
+    this.#killed.delete(index);
     const { name, args } = this.#member(index);
     return this.runtime.start(name, args);
+  }
+
+  /** Those that a test killed and, because it failed, did not restart. */
+  async restartKilled(): Promise<void> {
+    for (const index of [...this.#killed]) await this.restart(index);
   }
 
   /** Which member leads; waits until all members asked agree. */
@@ -154,7 +162,10 @@ export class EtcdTestCluster {
         return id !== undefined && statuses.every((status) => status?.leader === id);
       });
       if (leader !== undefined) return leader;
-      if (systemClock.nowMs() > endMs) throw new Error('the etcd members do not agree on a leader');
+      if (systemClock.nowMs() > endMs) {
+        const told = await Promise.all(this.#members.map(({ name }) => this.runtime.describe?.(name)));
+        throw new Error(`the etcd members do not agree on a leader\n${told.join('\n')}`);
+      }
       await pause();
     }
   }

@@ -16,6 +16,8 @@ export interface EtcdRuntime {
   thaw(name: string): Promise<void>;
   /** As `kill -9`. Does no harm to a member that does not run. */
   kill(name: string): Promise<void>;
+  /** For the message of a failure: whether it runs, and the last words of its log. */
+  describe?(name: string): Promise<string>;
   /** Ends what is left. */
   stop(): Promise<void>;
 }
@@ -95,6 +97,13 @@ export class EtcdProcesses implements EtcdRuntime {
     const exited = new Promise((resolve) => child.once('exit', resolve));
     child.kill('SIGKILL');
     await exited;
+  }
+
+  async describe(name: string): Promise<string> {
+    const child = this.#children.get(name);
+    const log = await readFile(join(this.#directory, `${name}.log`), 'utf8').catch(() => '');
+    const state = child?.exitCode ?? child?.signalCode ?? `runs as ${child?.pid}`;
+    return `${name} (${state}): ${log.trimEnd().split('\n').slice(-4).join('\n').slice(-1_500)}`;
   }
 
   async stop(): Promise<void> {
