@@ -163,7 +163,9 @@ export class EtcdTestCluster {
       });
       if (leader !== undefined) return leader;
       if (systemClock.nowMs() > endMs) {
-        const told = await Promise.all(this.#members.map(({ name }) => this.runtime.describe?.(name)));
+        const told = await Promise.all(
+          this.#members.map(async ({ name }) => (await this.runtime.describe?.(name)) ?? name),
+        );
         throw new Error(`the etcd members do not agree on a leader\n${told.join('\n')}`);
       }
       await pause();
