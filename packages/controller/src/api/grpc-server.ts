@@ -7,6 +7,7 @@ import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import type { TlsFeed } from '@busbar/pki/tls/source';
 import { DESCRIPTORS } from '@busbar/proto/files';
 import { AgentServiceDefinition } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import { ImageServiceDefinition } from '@busbar/proto/gen/busbar/v1/image';
 import { type CallContext, createServer, ServerError, type ServiceImplementation } from 'nice-grpc';
 import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
 import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
@@ -17,6 +18,7 @@ import { serverCredentials } from '../tls/credentials.ts';
 import { agentHostOf, type Recognise, recognition } from './authenticate.ts';
 import { CONNECTION_LIMITS, type ConnectionCounts, type ConnectionLimits, guardConnections } from './connections.ts';
 import { entranceInterceptor } from './entrance-interceptor.ts';
+import { widenImports } from './import-window.ts';
 import { newIntake } from './intake.ts';
 import { listeningServer } from './listening-server.ts';
 import { measuredPipeline } from './measured.ts';
@@ -130,6 +132,7 @@ export function grpcServer(deps: {
       const [port, listener] = await listeningServer(() => server.listen(address, serverCredentials(deps.tls)));
       const limits = deps.limits ?? CONNECTION_LIMITS;
       connections = guardConnections(listener, { listener: 'grpc', clock, logger, limits });
+      widenImports(listener, `/${ImageServiceDefinition.fullName}/${ImageServiceDefinition.methods.importImage.name}`);
       health.setStatus('healthy');
       return port;
     },
