@@ -11,7 +11,7 @@ import { median, ms, type Row, timed, timeRow } from './measure.ts';
 const MIB = 1024 ** 2;
 const ROUNDS = 9;
 const PARALLEL = 20;
-const PARALLEL_ROUNDS = 3;
+const PARALLEL_ROUNDS = 9;
 
 async function createStopped(api: Api, name: string, pinnedHost: string): Promise<void> {
   const { operation } = await api.vms.createVm(

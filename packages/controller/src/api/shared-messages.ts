@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { MethodDefinition, ServiceDefinition } from './service.ts';
+import type { ServiceDefinition } from './service.ts';
 
 /**
  * A change goes to every watcher, and hundreds of them stand at the same place: its message is built once and encoded
@@ -26,29 +26,38 @@ export function sharedMessages<Message>(): SharedMessages<Message> {
   };
 }
 
-/** The same service, whose streams encode a message that is sent to many once. */
+/**
+ * The same service for nice-grpc, whose streams encode a message that is sent to many once. nice-grpc would copy every
+ * answer, to fill in what is missing (`fromPartial`): of ours nothing is, by their type (service.ts), and a copy is another message.
+ */
 export function encodingOnce<D extends ServiceDefinition>(definition: D): D {
-  const methods = Object.entries(definition.methods).map(([key, rpc]) => [key, rpc.responseStream ? once(rpc) : rpc]);
+  const methods = Object.entries(definition.methods).map(([key, rpc]) => {
+    const { encode } = rpc.responseType as unknown as Encoder;
+    const responseType = {
+      ...rpc.responseType,
+      encode: rpc.responseStream ? once(encode) : encode,
+      fromPartial: undefined,
+    };
+    return [key, { ...rpc, responseType }];
+  });
   return { ...definition, methods: Object.fromEntries(methods) as D['methods'] };
 }
 
 interface Encoder {
-  encode(message: object): { finish(): Uint8Array };
+  readonly encode: (message: object) => { finish(): Uint8Array };
 }
 
-function once(rpc: MethodDefinition): MethodDefinition {
-  const encoder = rpc.responseType as unknown as Encoder;
+function once(encode: Encoder['encode']): Encoder['encode'] {
   // As long as the message lives, which is as long as somebody still has to get it.
   const encoded = new WeakMap<object, Uint8Array>();
-  const encode = (message: object) => ({
+  return (message) => ({
     finish() {
       let bytes = encoded.get(message);
       if (bytes === undefined) {
-        bytes = encoder.encode(message).finish();
+        bytes = encode(message).finish();
         encoded.set(message, bytes);
       }
       return bytes;
     },
   });
-  return { ...rpc, responseType: { ...rpc.responseType, encode } as MethodDefinition['responseType'] };
 }
