@@ -2,7 +2,8 @@
 import { spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
 
-const BIN = createRequire(import.meta.url).resolve('@busbar/cli/bin');
+/** The command's program, for whoever runs it elsewhere. */
+export const BIN = createRequire(import.meta.url).resolve('@busbar/cli/bin');
 
 export interface CommandResult {
   readonly code: number;

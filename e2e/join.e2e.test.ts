@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+import { X509Certificate } from 'node:crypto';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { BIN } from '@busbar/deploy/demo/busbar';
+import { hostExec, openLab } from '@busbar/deploy/lab/lab';
+import { hostRoot } from '@busbar/deploy/lab/paths';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { busbarOk, eventually, inside, json, LAB } from './lab.ts';
+
+/**
+ * Goal: a host whose keys are gone joins the running cluster with nothing but a token and its addresses, and is shut out
+ * again as soon as its certificate is revoked.
+ * Method: `busbar host join` in the host itself, at the controllers' real edge and store; then its daemons run on the
+ * files that the command wrote, completed as docs/operations.md says. At the end the host has its own files again.
+ */
+const HOST = 'host3';
+const DIR = '/etc/busbar/joined';
+const DAEMONS = ['agent', 'controller'] as const;
+const root = (path: string) => hostRoot(LAB, HOST, path);
+const configOf = (daemon: string, dir = '/etc/busbar') => root(`${dir}/${daemon}.yaml`);
+const serialOf = (path: string) => new X509Certificate(readFileSync(root(path))).serialNumber.toLowerCase();
+const restart = () => hostExec(LAB, HOST, ['sv', 'restart', ...DAEMONS]);
+
+interface HostJson {
+  readonly status: { readonly state: string; readonly message?: string };
+}
+const stateBecomes = (state: string, timeoutMs: number) =>
+  eventually(`${HOST} ${state}`, timeoutMs, async () => {
+    const { status } = await json<HostJson>(['host', 'get', HOST]);
+    return status.state === state ? status : null;
+  });
+
+async function joinWith(token: string, dir: string) {
+  const { management, storage } = (await openLab(LAB)).hosts.find(({ name }) => name === HOST) ?? {};
+  const addresses = ['--management-address', management ?? '', '--storage-address', storage ?? ''];
+  const argv = [process.execPath, BIN, 'host', 'join', '--token-file', '-', ...addresses, '--dir', dir];
+  return hostExec(LAB, HOST, argv, { input: token, mayFail: true });
+}
+
+describe('a host whose keys are gone', () => {
+  let token: string;
+  const former = new Map<string, string>();
+
+  beforeAll(async () => {
+    for (const daemon of DAEMONS) former.set(daemon, readFileSync(configOf(daemon), 'utf8'));
+    token = await busbarOk(['host', 'token', 'create', HOST, '--voter']);
+  });
+
+  afterAll(async () => {
+    for (const [daemon, text] of former) writeFileSync(configOf(daemon), text);
+    rmSync(root(DIR), { recursive: true, force: true });
+    await restart();
+    await stateBecomes('HOST_STATE_READY', 60_000);
+  });
+
+  it('joins with a token, and its daemons run on what that wrote', async () => {
+    const joined = await joinWith(token, DIR);
+    expect(joined.stderr).toContain('Next: complete agent.yaml and controller.yaml');
+    expect(joined).toMatchObject({
+      code: 0,
+      stdout: `host/${HOST} has its certificates of cluster ${LAB} in ${DIR}\n`,
+    });
+    for (const daemon of DAEMONS) {
+      // What the command cannot know: where disks are, and whether there is a NATS.
+      const known = former.get(daemon)?.match(/^(storage|nats):\n(?: .*\n)+/gm) ?? [];
+      writeFileSync(configOf(daemon), readFileSync(configOf(daemon, DIR), 'utf8') + known.join(''));
+    }
+    await restart();
+    await stateBecomes('HOST_STATE_READY', 60_000);
+    const uses = await inside(
+      HOST,
+      'sh',
+      '-c',
+      `grep -c ${DIR}/pki /etc/busbar/agent.yaml /etc/busbar/controller.yaml`,
+    );
+    expect(uses).toBe('/etc/busbar/agent.yaml:3\n/etc/busbar/controller.yaml:10');
+  });
+
+  it('cannot join twice with one token, and then nothing is written', async () => {
+    const again = await joinWith(token, `${DIR}-again`);
+    expect(again).toMatchObject({ code: 1, stdout: '' });
+    expect(again.stderr).toContain('(JOIN_TOKEN_USED)');
+    expect(await inside(HOST, 'ls', '/etc/busbar')).not.toContain('again');
+  });
+
+  it('is shut out once its certificate is revoked, and the other hosts are not', async () => {
+    await busbarOk(['certificate', 'revoke', serialOf(`${DIR}/pki/agent.crt`), '--reason', 'the host was stolen']);
+    await stateBecomes('HOST_STATE_UNREACHABLE', 30_000);
+    const log = await inside(HOST, 'sh', '-c', 'grep -c CERTIFICATE_REVOKED /var/log/busbar/agent/current');
+    expect(Number(log)).toBeGreaterThan(0);
+    const { hosts } = await json<{ hosts: HostJson[] }>(['host', 'list']);
+    expect(hosts.filter(({ status }) => status.state === 'HOST_STATE_READY')).toHaveLength(2);
+  });
+});
