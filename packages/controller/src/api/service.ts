@@ -15,7 +15,11 @@ export interface MethodDefinition {
     fromJSON(json: unknown): unknown;
   };
   readonly requestStream: boolean;
-  readonly responseType: { decode(bytes: Uint8Array): unknown; toJSON(message: never): unknown };
+  readonly responseType: {
+    decode(bytes: Uint8Array): unknown;
+    readonly encode: (message: never) => { finish(): Uint8Array };
+    toJSON(message: never): unknown;
+  };
   readonly responseStream: boolean;
 }
 

@@ -32,7 +32,7 @@ export function sharedMessages<Message>(): SharedMessages<Message> {
  */
 export function encodingOnce<D extends ServiceDefinition>(definition: D): D {
   const methods = Object.entries(definition.methods).map(([key, rpc]) => {
-    const { encode } = rpc.responseType as unknown as Encoder;
+    const encode = rpc.responseType.encode as Encode;
     const responseType = {
       ...rpc.responseType,
       encode: rpc.responseStream ? once(encode) : encode,
@@ -43,11 +43,9 @@ export function encodingOnce<D extends ServiceDefinition>(definition: D): D {
   return { ...definition, methods: Object.fromEntries(methods) as D['methods'] };
 }
 
-interface Encoder {
-  readonly encode: (message: object) => { finish(): Uint8Array };
-}
+type Encode = (message: object) => { finish(): Uint8Array };
 
-function once(encode: Encoder['encode']): Encoder['encode'] {
+function once(encode: Encode): Encode {
   // As long as the message lives, which is as long as somebody still has to get it.
   const encoded = new WeakMap<object, Uint8Array>();
   return (message) => ({

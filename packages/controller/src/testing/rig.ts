@@ -188,8 +188,8 @@ export class Rig {
     return promise;
   }
 
-  /** One RPC through the pipeline. */
-  call<Response>(
+  /** One RPC through the pipeline. Its answer must be one that a transport can send. */
+  async call<Response>(
     service: string,
     method: string,
     request: unknown,
@@ -200,7 +200,9 @@ export class Rig {
     const handler = bound?.methods[method];
     if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${service}/${method}`);
     const handle = this.gate().unary(bound.definition.fullName, rpc, handler);
-    return this.run(handle(request, caller, SIGNAL) as Promise<Response>);
+    const answer = await this.run(handle(request, caller, SIGNAL));
+    rpc.responseType.encode(answer as never).finish();
+    return answer as Response;
   }
 
   /** Ticks the runner and the host until every operation has ended. */
