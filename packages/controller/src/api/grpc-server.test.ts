@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type ClientHttp2Session, type ClientHttp2Stream, connect, type Settings } from 'node:http2';
+import { connect, type Settings } from 'node:http2';
 import { type Identity, identityUri } from '@busbar/pki/identity';
 import { roleUri } from '@busbar/pki/role';
 import { AgentServiceDefinition, AttachKind, SessionRequest } from '@busbar/proto/gen/busbar/agent/v1/agent';
@@ -12,12 +12,10 @@ import { type Channel, createClient, Metadata, Status } from 'nice-grpc';
 import { HealthDefinition } from 'nice-grpc-server-health';
 import { describe, expect, it } from 'vitest';
 import { certificate, client, failure, host, patience, wired } from './grpc-server.fixture.ts';
-import { WIDE_AT_ONCE, WIDE_BYTES } from './import-window.ts';
 import { PEER_KEY } from './peer-key.ts';
 import { ERROR_TRAILER } from './status.ts';
 
 const wire = wired();
-const IMPORT = '/busbar.v1.ImageService/ImportImage';
 
 describe('a client of this cluster', () => {
   it('takes a thousand calls of one connection at a time', async () => {
@@ -33,38 +31,6 @@ describe('a client of this cluster', () => {
     });
     session.destroy();
     expect(settings.maxConcurrentStreams).toBe(1_000);
-  });
-
-  it('may have 1 MiB under way while it imports an image, and 64 KiB else', async () => {
-    const own = await certificate(wire.ours, client());
-    const tls = { ca: wire.ours.certificatePem, cert: own.certificatePem, key: own.keyPem };
-    const sessions = Array.from({ length: WIDE_AT_ONCE + 1 }, () => connect(`https://localhost:${wire.port}`, tls));
-    const call = (session: ClientHttp2Session, path: string) => {
-      const stream = session.request({
-        ':method': 'POST',
-        ':path': path,
-        'content-type': 'application/grpc',
-        te: 'trailers',
-      });
-      stream.on('error', () => {});
-      return stream;
-    };
-    const answered = (stream: ClientHttp2Stream) => new Promise((resolve) => stream.once('close', resolve).resume());
-    const windowOf = (session: ClientHttp2Session) => session.state.remoteWindowSize;
-    const [last, ...wide] = sessions as [ClientHttp2Session, ...ClientHttp2Session[]];
-    try {
-      const imports = wide.map((session) => call(session, IMPORT));
-      await expect.poll(() => wide.map(windowOf)).toEqual(wide.map(() => WIDE_BYTES));
-      // One too many is served as anybody else.
-      await answered(call(last, IMPORT).end(Buffer.from([0, 0, 0, 0, 0])));
-      expect(windowOf(last)).toBeLessThan(WIDE_BYTES);
-      // A place is free once an import has ended.
-      await answered((imports[0] as ClientHttp2Stream).end(Buffer.from([0, 0, 0, 0, 0])));
-      call(last, IMPORT);
-      await expect.poll(() => windowOf(last)).toBeGreaterThan(WIDE_BYTES - 100);
-    } finally {
-      for (const session of sessions) session.destroy();
-    }
   });
 
   it('calls every service, and errors carry their details', async () => {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import type { Http2SecureServer } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { Server } from 'node:tls';
 
@@ -11,13 +10,11 @@ const LISTENING = 'tracing:net.server.listen:asyncEnd';
  * The server that begins to listen during `listen`. grpc-js keeps its HTTP/2 server to itself and has no limit of
  * connections; Node tells through its diagnostics channel which server it is.
  */
-export async function listeningServer(
-  listen: () => Promise<number>,
-): Promise<[port: number, server: Http2SecureServer]> {
-  const seen: Http2SecureServer[] = [];
+export async function listeningServer(listen: () => Promise<number>): Promise<[port: number, server: Server]> {
+  const seen: Server[] = [];
   const note = (message: unknown) => {
     const { server } = message as { readonly server?: unknown };
-    if (server instanceof Server && 'updateSettings' in server) seen.push(server as Http2SecureServer);
+    if (server instanceof Server) seen.push(server);
   };
   subscribe(LISTENING, note);
   try {
