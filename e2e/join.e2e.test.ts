@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { X509Certificate } from 'node:crypto';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { get } from 'node:https';
 import { BIN } from '@busbar/deploy/demo/busbar';
 import { hostExec, openLab } from '@busbar/deploy/lab/lab';
 import { hostRoot } from '@busbar/deploy/lab/paths';
@@ -29,6 +30,25 @@ const stateBecomes = (state: string, timeoutMs: number) =>
     const { status } = await json<HostJson>(['host', 'get', HOST]);
     return status.state === state ? status : null;
   });
+
+/** Whether a member of etcd lets in whoever has the keys of this host: its status, or how the connection ended. */
+function etcdAnswers(address: string, name: string): Promise<number | string> {
+  const file = (path: string) => readFileSync(root(`${DIR}/pki/${path}`));
+  const tls = {
+    ca: file('etcd-ca.crt'),
+    cert: file('etcd-client.crt'),
+    key: file('etcd-client.key'),
+    servername: name,
+  };
+  return new Promise((resolve) => {
+    const request = get(`https://${address}:2379/health`, { ...tls, agent: false, timeout: 5_000 }, (response) => {
+      response.resume();
+      resolve(response.statusCode ?? 0);
+    });
+    request.on('timeout', () => request.destroy(new Error('no answer')));
+    request.on('error', (error) => resolve(error.message));
+  });
+}
 
 async function joinWith(token: string, dir: string) {
   const { management, storage } = (await openLab(LAB)).hosts.find(({ name }) => name === HOST) ?? {};
@@ -73,7 +93,7 @@ describe('a host whose keys are gone', () => {
       '-c',
       `grep -c ${DIR}/pki /etc/busbar/agent.yaml /etc/busbar/controller.yaml`,
     );
-    expect(uses).toBe('/etc/busbar/agent.yaml:3\n/etc/busbar/controller.yaml:10');
+    expect(uses).toBe('/etc/busbar/agent.yaml:3\n/etc/busbar/controller.yaml:11');
   });
 
   it('cannot join twice with one token, and then nothing is written', async () => {
@@ -90,5 +110,25 @@ describe('a host whose keys are gone', () => {
     expect(Number(log)).toBeGreaterThan(0);
     const { hosts } = await json<{ hosts: HostJson[] }>(['host', 'list']);
     expect(hosts.filter(({ status }) => status.state === 'HOST_STATE_READY')).toHaveLength(2);
+  });
+
+  it('finds the others’ etcd members closed once its key for that is revoked', async () => {
+    // Of the other hosts: this one's member still reads the list that belongs to its former keys.
+    const others = (await openLab(LAB)).voters.filter(({ name }) => name !== HOST);
+    const answers = () => Promise.all(others.map(({ management, name }) => etcdAnswers(management, name)));
+    expect(await answers()).toEqual([200, 200]);
+    await busbarOk([
+      'certificate',
+      'revoke',
+      serialOf(`${DIR}/pki/etcd-client.crt`),
+      '--reason',
+      'the host was stolen',
+    ]);
+    await eventually('both refuse it', 30_000, async () =>
+      (await answers()).every((answer) => typeof answer === 'string') ? true : null,
+    );
+    // Its own controller is shut out as well; the others write and read.
+    await busbarOk(['host', 'label', 'host1', 'after=revocation']);
+    await busbarOk(['host', 'label', 'host1', 'after-']);
   });
 });

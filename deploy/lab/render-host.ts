@@ -53,6 +53,7 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
       endpoints: etcdEndpoints(plan, host),
       tls: etcd,
       memberTls: { ca: `${PKI}/etcd-ca.crt`, certificate: `${PKI}/etcd.crt`, key: `${PKI}/etcd.key` },
+      revocationsFile: `${PKI}/etcd-ca.crl`,
     },
     controllers: controllerEndpoints(plan),
     storage: plan.spec.ceph

@@ -95,6 +95,8 @@ function etcd(plan: LabPlan, host: HostPlan): string[] {
     ['peer-trusted-ca-file', `${PKI}/etcd-ca.crt`],
     ['peer-cert-file', `${PKI}/etcd.crt`],
     ['peer-key-file', `${PKI}/etcd.key`],
+    ['client-crl-file', `${PKI}/etcd-ca.crl`],
+    ['peer-crl-file', `${PKI}/etcd-ca.crl`],
     ['logger', 'zap'],
     ['log-outputs', 'stderr'],
   ];

@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util';
 import { systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import { systemRandom } from '@busbar/core/random';
+import { replaceFile } from '@busbar/pki/files';
 import { openSeal } from '@busbar/pki/seal';
 import { parseSealedAuthorities, type SealedAuthorities } from '@busbar/pki/sealed-authorities';
 import type { TlsFiles } from '@busbar/pki/tls/files';
@@ -15,6 +16,7 @@ import { createLogger, endOnBug } from '@busbar/telemetry/logger';
 import { metricsRegistry } from '@busbar/telemetry/registry';
 import { grpcServer } from './api/grpc-server.ts';
 import { pipeline } from './api/pipeline.ts';
+import { keepEtcdRevocations } from './certificate/etcd-revocations.ts';
 import { parseControllerFile, placementPolicy } from './config/config.ts';
 import { createController } from './controller.ts';
 import { edgeServer } from './edge/server.ts';
@@ -76,6 +78,7 @@ async function main(): Promise<void> {
         });
   const self = config.controllers.find((member) => member.host === config.host);
   const sealKey = readFileSync(config.sealKeyFile);
+  const seal = openSeal(sealKey);
   const authorities = readAuthorities(config.authoritiesFile);
   const controller = createController({
     cluster: config.cluster,
@@ -89,7 +92,7 @@ async function main(): Promise<void> {
     clock: systemClock,
     random: systemRandom,
     logger,
-    seal: openSeal(sealKey),
+    seal,
     policy: placementPolicy(config),
     forVoters: { sealKey, etcdEndpoints: config.etcd.endpoints },
     ...(authorities === undefined ? {} : { authorities }),
@@ -124,7 +127,7 @@ async function main(): Promise<void> {
     });
   }
   const gate = pipeline({ logger, trail: controller.trail, admission: controller.admission, clock: systemClock });
-  const { memberTls } = config.etcd;
+  const { memberTls, revocationsFile } = config.etcd;
   for (const [source, files, purpose] of [
     [tls, config.tls, CertificatePurpose.CONTROLLER],
     [etcdTls, config.etcd.tls, CertificatePurpose.ETCD_CLIENT],
@@ -138,6 +141,11 @@ async function main(): Promise<void> {
     void renewInPlace({ source, files, renewer, clock: systemClock, logger }, stop.signal);
   }
   const running = controller.run(stop.signal);
+  if (revocationsFile !== undefined) {
+    const write = (list: Uint8Array) => replaceFile(revocationsFile, list);
+    const deps = { view: controller.view, seal, clock: systemClock, logger, write };
+    void keepEtcdRevocations(deps, stop.signal);
+  }
   if (config.metrics !== undefined) listener.serve(config.metrics.listen);
   await server.listen(config.listen);
   if (config.edge !== undefined) await edge?.listen(config.edge.listen);

@@ -33,6 +33,8 @@ const AUTHORITY_FILE: Readonly<Record<Exclude<AuthorityName, 'libvirt-ca'>, stri
   ca: 'ca.crt',
   'etcd-ca': 'etcd-ca.crt',
 };
+/** What etcd reads at each handshake (`--client-crl-file`, `--peer-crl-file`): whom it refuses although the authority signed. */
+export const ETCD_REVOCATIONS_FILE = 'etcd-ca.crl';
 export const SEAL_KEY_FILE = 'seal.key';
 export const AUTHORITIES_FILE = 'authorities.sealed.json';
 
@@ -49,6 +51,8 @@ export function pkiFiles(host: HostCredentials): readonly NewFile[] {
     files.push({ path: names.certificate, content: pair.certificatePem, secret: false });
     files.push({ path: names.key, content: pair.keyPem, secret: true });
   }
+  if (host.etcdRevocations !== null)
+    files.push({ path: ETCD_REVOCATIONS_FILE, content: host.etcdRevocations, secret: false });
   if (host.sealKey !== null) files.push({ path: SEAL_KEY_FILE, content: host.sealKey, secret: true });
   return files;
 }
@@ -127,6 +131,20 @@ export async function replacePair(
   await rename(next(files.key), files.key);
   await rename(next(files.certificate), files.certificate);
   await flush(dirname(files.key));
+}
+
+/** Replaces one file, or makes it, in one step: a reader finds the old content or the new one, also after a crash. */
+export async function replaceFile(path: string, content: Uint8Array): Promise<void> {
+  const next = `${path}.next`;
+  await rm(next, { force: true });
+  try {
+    await writeNew(next, content, 0o644);
+    await rename(next, path);
+  } catch (error) {
+    await rm(next, { force: true });
+    throw error;
+  }
+  await flush(dirname(path));
 }
 
 async function writeBeside(former: string, path: string, text: string): Promise<void> {

@@ -52,7 +52,7 @@ describe('a new cluster', () => {
     };
     const libvirt = 'cacert.pem servercert.pem serverkey.pem clientcert.pem clientkey.pem';
     const voter =
-      'ca.crt etcd-ca.crt agent.crt agent.key nats.crt nats.key controller.crt controller.key etcd.crt etcd.key etcd-client.crt etcd-client.key seal.key';
+      'ca.crt etcd-ca.crt agent.crt agent.key nats.crt nats.key controller.crt controller.key etcd.crt etcd.key etcd-client.crt etcd-client.key etcd-ca.crl seal.key';
     expect(await paths(true, false)).toEqual(['ca.crt agent.crt agent.key nats.crt nats.key', libvirt]);
     expect(await paths(true, true)).toEqual([voter, libvirt]);
     expect(await paths(false, true)).toEqual([voter, '']);

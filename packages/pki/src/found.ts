@@ -16,6 +16,7 @@ import {
   type Purpose,
   purposesOf,
 } from './purpose.ts';
+import { revocationList } from './revocation-list.ts';
 import type { Role } from './role.ts';
 import { SEAL_KEY_BYTES } from './seal.ts';
 import { type SealedAuthorities, sealAuthorities } from './sealed-authorities.ts';
@@ -31,6 +32,8 @@ export interface HostCredentials {
   readonly certificates: Readonly<Partial<Record<HostPurpose, KeyPairPem>>>;
   /** Of a voter. */
   readonly sealKey: Uint8Array | null;
+  /** Of a voter, for its etcd to begin with, DER; a host that joins gets it from its own controller. */
+  readonly etcdRevocations: Uint8Array | null;
 }
 
 export interface FirstHost {
@@ -88,7 +91,8 @@ export async function foundCluster(request: { readonly name: string; readonly no
       }
       const needed = new Set(purposes.map((purpose) => PURPOSE[purpose].authority));
       const authorities = Object.fromEntries([...needed].map((each) => [each, certificateOf(each)]));
-      return { authorities, certificates, sealKey: host.voter ? sealKey : null };
+      const etcdRevocations = host.voter ? await revocationList(opened.get('etcd-ca') as Authority, [], now) : null;
+      return { authorities, certificates, sealKey: host.voter ? sealKey : null, etcdRevocations };
     },
     sealed: () => sealAuthorities({ cluster: name, createTime: now, pairs, issued, sealKey }),
   };

@@ -64,6 +64,7 @@ export async function redeem(
       },
       certificates,
       sealKey: response.voter ? response.sealKey : null,
+      etcdRevocations: null,
     },
   };
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import {
   AUTHORITIES_FILE,
   below,
+  ETCD_REVOCATIONS_FILE,
   libvirtFiles,
   type NewFile,
   PKI_FILES,
@@ -90,6 +91,7 @@ function controllerYaml(directory: string, setup: HostSetup): string {
       endpoints: [own, ...setup.etcdEndpoints.filter((endpoint) => endpoint !== own)],
       tls: tlsOf(directory, 'etcd-client', 'etcd-ca.crt'),
       memberTls: tlsOf(directory, 'etcd', 'etcd-ca.crt'),
+      revocationsFile: pki(ETCD_REVOCATIONS_FILE),
     },
     controllers,
     sealKeyFile: pki(SEAL_KEY_FILE),

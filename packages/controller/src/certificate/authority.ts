@@ -10,7 +10,9 @@ import {
   PURPOSE,
   type Purpose,
 } from '@busbar/pki/purpose';
+import type { Seal } from '@busbar/pki/seal';
 import { authorityContext } from '@busbar/pki/sealed-authorities';
+import type { AuthorityRecord } from '@busbar/proto/gen/busbar/store/v1/pki';
 import type { Api } from '../api/call.ts';
 
 /** The certificate of an authority, PEM. */
@@ -41,9 +43,16 @@ export async function sign(
 }
 
 /** Opened for each certificate: they are few, and the key is in memory no longer than it is used. */
-async function open(api: Api, name: AuthorityName): Promise<Authority> {
-  const record = recordOf(api, name);
-  const keyPem = Buffer.from(api.seal.open(record.sealedKey, authorityContext(name))).toString();
+function open(api: Api, name: AuthorityName): Promise<Authority> {
+  return openRecorded(api.seal, name, recordOf(api, name));
+}
+
+export async function openRecorded(
+  seal: Seal,
+  name: AuthorityName,
+  record: Pick<AuthorityRecord, 'certificatePem' | 'sealedKey'>,
+): Promise<Authority> {
+  const keyPem = Buffer.from(seal.open(record.sealedKey, authorityContext(name))).toString();
   return await openAuthority({ certificatePem: record.certificatePem, keyPem });
 }
 

@@ -35,6 +35,8 @@ const schema = z.strictObject({
     tls,
     /** The pair of the member on this host, which etcd reads at each handshake: kept renewed like our own. */
     memberTls: tls.optional(),
+    /** Where that member looks up who is revoked; kept up to date. Without it, revocation does not reach etcd. */
+    revocationsFile: absolutePath.optional(),
   }),
   controllers: z.array(z.strictObject({ host: hostName, address })).min(1, 'every controller of the cluster'),
   /** spoolDir of rbd defaults to a folder below stateDir. */
