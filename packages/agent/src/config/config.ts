@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { isIP } from 'node:net';
 import { BusbarError, type FieldViolation } from '@busbar/core/errors';
+import { visible, visibleText } from '@busbar/core/visible';
 import { LOG_LEVELS } from '@busbar/telemetry/logger';
 import { parse } from 'yaml';
 import { z } from 'zod';
@@ -123,14 +124,14 @@ function violations(issue: z.core.$ZodIssue, raw: unknown): FieldViolation[] {
     }));
   }
   const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], raw);
-  const problem = value === undefined ? 'is missing' : `is ${cut(JSON.stringify(value))}`;
+  const problem = value === undefined ? 'is missing' : `is ${cut(visible(value) ?? '')}`;
   return [{ field: fieldName(issue.path), problem, expected: issue.message }];
 }
 
 function fieldName(parts: readonly PropertyKey[]): string {
   const text = parts.map((part) => (typeof part === 'number' ? `[${part}]` : `.${String(part)}`)).join('');
-  // A key may be anything; what a terminal would obey is shown as JSON writes it.
-  return cut(JSON.stringify(text.replace(/^\./, '') || 'the file').slice(1, -1));
+  // A key may be anything, also what a terminal would obey.
+  return cut(visibleText(text.replace(/^\./, '') || 'the file'));
 }
 
 function cut(text: string): string {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError, type FieldViolation } from '@busbar/core/errors';
+import { visible, visibleText } from '@busbar/core/visible';
 import type { JoinRequest } from '@busbar/proto/gen/busbar/v1/join';
 import type { CloudInit } from '@busbar/proto/gen/busbar/v1/vm';
 import { z } from 'zod';
@@ -50,7 +51,7 @@ export function fieldPath(path: readonly PropertyKey[]): string {
       typeof part === 'number' ? `${before}[${part}]` : before === '' ? String(part) : `${before}.${String(part)}`,
     '',
   );
-  return cut(text, 160);
+  return cut(visibleText(text), 160);
 }
 
 /** Shortens without leaving half a character behind. */
@@ -67,7 +68,7 @@ export function show(value: unknown): string {
   if (value === undefined) return 'missing';
   if (value instanceof Uint8Array) return `${value.length} bytes`;
   try {
-    const text = JSON.stringify(value, (key, item: unknown) =>
+    const text = visible(value, (key, item) =>
       SECRET_FIELDS.has(key) ? HIDDEN : typeof item === 'bigint' ? String(item) : item,
     );
     return cut(typeof value === 'bigint' ? String(value) : (text ?? typeof value), 80);
@@ -111,8 +112,7 @@ export const labels = z
     z
       .string()
       .max(255, 'a value of at most 255 characters')
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused
-      .regex(/^[^\u0000-\u001f\u007f]*$/, 'a value without control characters'),
+      .regex(/^\P{Cc}*$/u, 'a value without control characters'),
   )
   .refine((value) => Object.keys(value).length <= 64, 'at most 64 labels');
 

@@ -146,6 +146,11 @@ describe('whatever the controller file holds', () => {
     }
   };
 
+  it('names and values that a terminal would obey are refused in words', () => {
+    judged(`\u009b2J\u007f${text}`);
+    judged(text.replace('host1', '\u009b2J\u007f'));
+  });
+
   it('bytes changed, taken out or put in are refused in words, or do no harm', () => {
     const junk = fc.oneof(
       fc.string({ unit: 'binary', maxLength: 6 }),

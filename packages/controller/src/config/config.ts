@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
+import { visibleText } from '@busbar/core/visible';
 import { DEFAULT_POLICY, type PlacementPolicy } from '@busbar/scheduler/model';
 import { StorageConfig } from '@busbar/storage/config';
 import { LOG_LEVELS } from '@busbar/telemetry/logger';
@@ -131,12 +132,11 @@ export function parseControllerFile(text: string, fileName: string): ControllerF
 
 function problemsOf(error: z.ZodError, input: unknown): readonly string[] {
   return error.issues.flatMap((issue) => {
-    // A key may be anything; what a terminal would obey is shown as JSON writes it.
-    const path = cut(JSON.stringify(issue.path.map(String).join('.')).slice(1, -1), 160);
+    // A key may be anything, also what a terminal would obey.
+    const path = cut(visibleText(issue.path.map(String).join('.')), 160);
     if (issue.code === 'unrecognized_keys')
       return issue.keys.map(
-        (key) =>
-          `${path === '' ? '' : `${path}.`}${cut(JSON.stringify(key).slice(1, -1), 80)} is unknown, expected no such field`,
+        (key) => `${path === '' ? '' : `${path}.`}${cut(visibleText(key), 80)} is unknown, expected no such field`,
       );
     const value = issue.path.reduce<unknown>(
       (v, part) => (v as Record<PropertyKey, unknown> | undefined)?.[part],
