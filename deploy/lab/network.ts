@@ -44,11 +44,20 @@ export async function createBridges(plan: LabPlan): Promise<void> {
     await ipBatch([
       ...(bridge.address === undefined ? [] : [`address replace ${bridge.address}/24 dev ${bridge.name}`]),
       `link set ${bridge.name} up`,
-      ...plan.hosts.flatMap(({ links }) =>
-        missing && present.has(links[network]) ? [`link set ${links[network]} master ${bridge.name} up`] : [],
-      ),
     ]);
+    const cables = plan.hosts.map(({ links }) => links[network]).filter((link) => present.has(link));
+    if (missing && cables.length > 0) await plugAgain(cables, bridge.name);
   }
+}
+
+/** A cable may vanish meanwhile, with the host that is dying at its other end; what counts is that those left are plugged in. */
+async function plugAgain(cables: readonly string[], bridge: string): Promise<void> {
+  const lines = cables.map((cable) => `link set ${cable} master ${bridge} up\n`).join('');
+  const { stderr } = await run(['ip', '-force', '-batch', '-'], { input: lines, mayFail: true });
+  const plugged = new Set(await linkNames(['master', bridge]));
+  const left = new Set(await linkNames());
+  const loose = cables.filter((cable) => left.has(cable) && !plugged.has(cable));
+  if (loose.length > 0) throw new Error(`could not plug ${loose.join(', ')} into ${bridge}: ${stderr.trim()}`);
 }
 
 /** Removes whatever carries this index: bridges and root-side ends of cables. */
