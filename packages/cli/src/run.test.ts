@@ -62,6 +62,7 @@ describe('tables', () => {
       storage:      healthy (rbd, 2GiB of 3GiB free)
       hosts:        3 ready
       vms:          0 running
+      alarms:       none
       controllers:  host1 10.77.0.11:7800
       answered by:  host1, version 0.1.0
       "

@@ -9,6 +9,8 @@ import type { SealedAuthorities } from '@busbar/pki/sealed-authorities';
 import { DEFAULT_POLICY, type PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
 import type { HealthSource } from '@busbar/telemetry/health';
+import { createAlarms } from './alarm/alarm.ts';
+import { ALARM_SOURCES } from './alarm/table.ts';
 import type { Api } from './api/call.ts';
 import { RequestLeases } from './api/request-leases.ts';
 import { type BoundService, publicServices } from './api/services.ts';
@@ -84,6 +86,7 @@ export function createController(deps: ControllerDeps): Controller {
   });
   const leadership = new Leadership({ store, clock, random, log: logger, host: deps.host, address: deps.address });
   const trail = new AuditTrail({ host: deps.host, store, view, clock, random, logger });
+  const alarms = createAlarms({ cluster: deps.cluster, host: deps.host, view, sessions, clock }, ALARM_SOURCES);
   const policy = deps.policy ?? DEFAULT_POLICY;
   const api: Api = {
     clusterName: deps.cluster,
@@ -103,9 +106,10 @@ export function createController(deps: ControllerDeps): Controller {
     seal: deps.seal,
     forVoters: deps.forVoters,
     leadership,
+    alarms,
   };
 
-  observe(metrics, { version: deps.version, store, view, sessions, leadership, clock });
+  observe(metrics, { version: deps.version, store, view, sessions, leadership, alarms, clock });
 
   return {
     sessions,
@@ -143,6 +147,7 @@ export function createController(deps: ControllerDeps): Controller {
               logger,
               metrics,
               rounds,
+              alarms,
             },
             leaderFor({ store, view, clock, random }, term, term.signal),
           );

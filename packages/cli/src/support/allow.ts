@@ -60,6 +60,7 @@ export const CLUSTER: Allow<Cluster> = {
   hostsByState: true,
   vmsByPhase: true,
   version: true,
+  alarms: { code: true, severity: true, subject: true, message: true, hint: true, raiseTime: true },
 };
 
 export const HOST: Allow<Host> = {

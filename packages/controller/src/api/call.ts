@@ -6,6 +6,7 @@ import type { Role } from '@busbar/pki/role';
 import type { Seal } from '@busbar/pki/seal';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
+import type { Alarms } from '../alarm/alarm.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import type { Commit } from '../store/group-commit.ts';
@@ -67,4 +68,5 @@ export interface Api {
   /** What a host that joins as a voter is given. */
   readonly forVoters: { readonly sealKey: Uint8Array; readonly etcdEndpoints: readonly string[] };
   readonly leadership: { leader(): { readonly host: string } | null };
+  readonly alarms: Alarms;
 }

@@ -78,6 +78,7 @@ function present(api: Api, store: StoreCheck, storage: StorageHealth): Cluster {
     ),
     vmsByPhase: count(api.view.tables['vm-status'].sorted().map((entry) => phaseWord(entry.record.phase))),
     version: api.version,
+    alarms: [...api.alarms.all()],
   };
 }
 

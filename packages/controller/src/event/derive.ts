@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which events a change of a record is worth. Pure: a table per noun, from the record before and after.
 import type { ResourceRef } from '@busbar/proto/gen/busbar/v1/common';
+import { alarmEvents, alarmSubject } from '../alarm/events.ts';
 import { hostEvents, hostStatusEvents } from '../host/events.ts';
 import { imageEvents } from '../image/events.ts';
 import { networkEvents } from '../network/events.ts';
@@ -35,6 +36,7 @@ const SOURCES: { readonly [K in Kind]?: Source<RecordOf<K>> } = {
   image: { events: imageEvents, subject: named('image') },
   volume: { events: volumeEvents, subject: named('volume') },
   network: { events: networkEvents, subject: named('network') },
+  alarm: { events: alarmEvents, subject: (_, alarm) => alarmSubject(alarm) },
 };
 
 export interface SubjectEvent extends EventDraft {

@@ -22,7 +22,7 @@ beforeEach(async () => {
   await rig.start();
   over = new AbortController();
   written = [];
-  const { host, store, sessions, storage, policy, seal, random } = rig.api;
+  const { host, store, sessions, storage, policy, seal, random, alarms } = rig.api;
   const leader: Leader = {
     term: 5n,
     signal: over.signal,
@@ -41,6 +41,7 @@ beforeEach(async () => {
       policy,
       seal,
       bus: NO_BUS,
+      alarms,
       view: rig.view,
       clock: rig.clock,
       random,

@@ -42,7 +42,7 @@ afterEach(async () => {
 });
 
 function begin(): void {
-  const { host, store, sessions, storage, policy, seal, random } = rig.api;
+  const { host, store, sessions, storage, policy, seal, random, alarms } = rig.api;
   const leader: Leader = {
     term: 5n,
     signal: over.signal,
@@ -63,6 +63,7 @@ function begin(): void {
       policy,
       seal,
       bus: NO_BUS,
+      alarms,
       view: rig.view,
       clock: rig.clock,
       random,

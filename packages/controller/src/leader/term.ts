@@ -8,6 +8,8 @@ import type { Seal } from '@busbar/pki/seal';
 import { DesiredState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
+import type { Alarms } from '../alarm/alarm.ts';
+import { AlarmReconciler } from '../alarm/reconcile.ts';
 import type { EventBus } from '../event/bus.ts';
 import { putEvent } from '../event/outbox.ts';
 import { publishEvents } from '../event/publish.ts';
@@ -65,6 +67,7 @@ export interface TermDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  readonly alarms: Alarms;
   /** Default: nothing is counted. */
   readonly metrics?: Metrics;
   /** Beats with each round. */
@@ -78,6 +81,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   const runner = new SagaRunner({ ...deps, sagas: SAGAS, leader });
   const hosts = new HostReconciler({ ...deps, leader });
   const vms = new VmReconciler({ ...deps, leader });
+  const alarms = new AlarmReconciler({ ...deps, leader });
   const pace = newPace();
   let announced = false;
   const cloudInitOf = cloudInitReader(deps.seal, logger);
@@ -106,6 +110,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
           await meter.time('vms', () => vms.reconcile());
           await meter.time('publish', () => publish(deps, leader, cloudInitOf));
           await meter.time('sagas', () => runner.tick(wake));
+          await meter.time('alarms', () => alarms.reconcile());
         });
       } catch (error) {
         if (!leader.signal.aborted) {

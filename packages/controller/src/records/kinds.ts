@@ -11,6 +11,7 @@ import {
   VmStatusRecord,
   VolumeRecord,
 } from '@busbar/proto/gen/busbar/store/v1/store';
+import { Alarm } from '@busbar/proto/gen/busbar/v1/alarm';
 import { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
 import { Event } from '@busbar/proto/gen/busbar/v1/event';
 import type { LeaseId, Write } from '../store/cluster-store.ts';
@@ -37,6 +38,7 @@ export const CODECS = {
   operation: OperationRecord as Codec<OperationRecord>,
   audit: AuditRecord as Codec<AuditRecord>,
   event: Event as Codec<Event>,
+  alarm: Alarm as Codec<Alarm>,
   authority: AuthorityRecord as Codec<AuthorityRecord>,
   certificate: CertificateRecord as Codec<CertificateRecord>,
   'join-token': JoinTokenRecord as Codec<JoinTokenRecord>,

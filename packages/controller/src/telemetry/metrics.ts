@@ -73,6 +73,11 @@ export const CONTROLLER_METRICS = {
   vms: gauge('busbar_vms', 'VMs by phase.', ['phase']),
   hosts: gauge('busbar_hosts', 'Hosts by state, as the leader recorded it.', ['state']),
 
+  alarms: gauge('busbar_alarms', 'Alarms that stand, as this controller sees them or the leader recorded them.', [
+    'alarm',
+    'severity',
+  ]),
+
   agentsConnected: gauge('busbar_agents_connected', 'Agents with a session with this controller.', []),
   agentSilence: gauge(
     'busbar_agent_silence_seconds',

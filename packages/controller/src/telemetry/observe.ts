@@ -3,6 +3,7 @@ import type { Clock } from '@busbar/core/clock/clock';
 import { type Metrics, one, type Sample } from '@busbar/core/metrics';
 import type { OperationRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { type Operation, OperationState } from '@busbar/proto/gen/busbar/v1/operation';
+import type { Alarms } from '../alarm/alarm.ts';
 import type { Leadership } from '../leadership/leadership.ts';
 import { operationOf } from '../operation/progress.ts';
 import { ENDED } from '../operation/state.ts';
@@ -19,11 +20,15 @@ export interface Observed {
   readonly view: ClusterView;
   readonly sessions: SessionRegistry;
   readonly leadership: Leadership;
+  readonly alarms: Alarms;
   readonly clock: Clock;
 }
 
 /** What a scrape reads from a controller as it is at that moment. Nothing here is counted beforehand but changes of the leadership. */
-export function observe(metrics: Metrics, { version, store, view, sessions, leadership, clock }: Observed): void {
+export function observe(
+  metrics: Metrics,
+  { version, store, view, sessions, leadership, alarms, clock }: Observed,
+): void {
   metrics.read(M.info, () => [{ labels: { version }, value: 1 }]);
   metrics.read(M.viewBehind, () => {
     const behind = store.newestRevision() - view.revision;
@@ -58,6 +63,12 @@ export function observe(metrics: Metrics, { version, store, view, sessions, lead
     counted(view.tables['host-status'].sorted(), ({ record }) => [
       record.state.replace('HOST_STATE_', '').toLowerCase(),
     ]).map(([[state = ''], value]) => ({ labels: { state }, value })),
+  );
+
+  metrics.read(M.alarms, () =>
+    counted(alarms.all(), ({ code, severity }) => [code, severity.replace('ALARM_SEVERITY_', '').toLowerCase()]).map(
+      ([[alarm = '', severity = ''], value]) => ({ labels: { alarm, severity }, value }),
+    ),
   );
 
   const heard = () => sessions.hosts().flatMap((host) => ({ host, seen: sessions.observed(host) }));

@@ -10,6 +10,8 @@ import { BridgeKind, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/hos
 import { Placement, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import { DEFAULT_POLICY } from '@busbar/scheduler/model';
 import { newSimPool, type SimPool, simDriver } from '@busbar/storage/sim/driver';
+import { createAlarms } from '../alarm/alarm.ts';
+import { ALARM_SOURCES } from '../alarm/table.ts';
 import type { Api, Caller } from '../api/call.ts';
 import { type Pipeline, pipeline } from '../api/pipeline.ts';
 import { RequestLeases } from '../api/request-leases.ts';
@@ -86,6 +88,7 @@ export class Rig {
       seal: openSeal(sealKey),
       forVoters: { sealKey, etcdEndpoints: ['https://10.0.0.1:2379'] },
       leadership: { leader: () => ({ host: 'host1' }) },
+      alarms: createAlarms({ cluster: 'test', host: 'host1', view: this.view, sessions, clock }, ALARM_SOURCES),
     };
     this.services = publicServices(this.api);
     this.trail = new AuditTrail({ ...this.api });

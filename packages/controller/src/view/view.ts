@@ -69,6 +69,7 @@ export class ClusterView {
       authority: table('authority'),
       certificate: table('certificate'),
       'join-token': table('join-token'),
+      alarm: table('alarm'),
     };
   }
 

@@ -8,6 +8,7 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import type { CallContext, CallOptions } from "nice-grpc-common";
 import { Timestamp } from "../../google/protobuf/timestamp.ts";
+import { Alarm } from "./alarm.ts";
 
 export const protobufPackage = "busbar.v1";
 
@@ -51,6 +52,8 @@ export interface Cluster {
   vmsByPhase: { [key: string]: number };
   /** Busbar version of the answering controller. */
   version: string;
+  /** What wants a response now, the most urgent first: what the answering controller sees, and what the leader has recorded. */
+  alarms: Alarm[];
 }
 
 export interface Cluster_HostsByStateEntry {
@@ -232,6 +235,7 @@ function createBaseCluster(): Cluster {
     hostsByState: {},
     vmsByPhase: {},
     version: "",
+    alarms: [],
   };
 }
 
@@ -269,6 +273,9 @@ export const Cluster: MessageFns<Cluster> = {
     });
     if (message.version !== "") {
       writer.uint32(82).string(message.version);
+    }
+    for (const v of message.alarms) {
+      Alarm.encode(v!, writer.uint32(90).fork()).join();
     }
     return writer;
   },
@@ -372,6 +379,14 @@ export const Cluster: MessageFns<Cluster> = {
             message.version = reader.string();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.alarms.push(Alarm.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -458,6 +473,9 @@ export const Cluster: MessageFns<Cluster> = {
         )
         : {},
       version: isSet(object.version) ? globalThis.String(object.version) : "",
+      alarms: globalThis.Array.isArray(object?.alarms)
+        ? object.alarms.map((e: any) => Alarm.fromJSON(e))
+        : [],
     };
   },
 
@@ -505,6 +523,9 @@ export const Cluster: MessageFns<Cluster> = {
     if (message.version !== "") {
       obj.version = message.version;
     }
+    if (message.alarms?.length) {
+      obj.alarms = message.alarms.map((e) => Alarm.toJSON(e));
+    }
     return obj;
   },
 
@@ -545,6 +566,7 @@ export const Cluster: MessageFns<Cluster> = {
       {},
     );
     message.version = object.version ?? "";
+    message.alarms = object.alarms?.map((e) => Alarm.fromPartial(e)) || [];
     return message;
   },
 };
