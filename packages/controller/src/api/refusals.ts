@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
+import { includesRole } from '@busbar/pki/role';
 import type { NamedKind } from '../records/kinds.ts';
 import type { Entry, Table } from '../view/table.ts';
+import type { Caller } from './call.ts';
 
 /** The refusals that every kind of resource shares, in one voice. */
 export function notFound(kind: string, reference: string): BusbarError {
@@ -49,5 +51,16 @@ export function assertNotDeleting(
     reason: `${kind.toUpperCase()}_DELETING`,
     message: `${kind} "${entry.record.meta.name}" is being deleted`,
     hint: 'wait until it is gone',
+  });
+}
+
+/** A call that operators may make, of which a part is an admin's: `what` names that part, and is empty without it. */
+export function assertAdministers(caller: Caller, method: string, what: readonly string[]): void {
+  if (what.length === 0 || (caller.role !== null && includesRole(caller.role, 'admin'))) return;
+  throw new BusbarError({
+    kind: 'forbidden',
+    reason: 'ROLE_TOO_LOW',
+    message: `"${caller.name}" has role ${caller.role ?? 'none'}, ${method} needs admin for ${what.join(', ')}`,
+    hint: 'use a certificate with role admin, or leave that as it is',
   });
 }

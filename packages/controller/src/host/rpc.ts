@@ -5,10 +5,10 @@ import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
 import type { Host, WatchHostsResponse } from '@busbar/proto/gen/busbar/v1/host';
 import { type HostServiceDefinition, UpdateHostRequest } from '@busbar/proto/gen/busbar/v1/host';
 import { z } from 'zod';
-import type { Api } from '../api/call.ts';
+import type { Api, Caller } from '../api/call.ts';
 import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
-import { assertRevision, find } from '../api/refusals.ts';
+import { assertAdministers, assertRevision, find } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
 import { invalid, labels, reference, requestId, revision, show } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
@@ -17,7 +17,7 @@ import { unchanged } from '../view/table.ts';
 import { presentMeta } from '../vm/present.ts';
 import { drillHost } from './drill.ts';
 import { presentHost } from './present.ts';
-import { HOST_FIELDS, hostSpecSchema, mergeHostSpec } from './spec.ts';
+import { administeredChanges, HOST_FIELDS, hostSpecSchema, mergeHostSpec } from './spec.ts';
 
 const MASK = ['labels', 'spec', ...HOST_FIELDS.map((field) => `spec.${field}`), '*'];
 
@@ -70,7 +70,7 @@ export function hostService(api: Api): Service<typeof HostServiceDefinition> {
           content: contentOf(UpdateHostRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,
-          plan: () => planUpdate(api, request),
+          plan: () => planUpdate(api, request, call.caller),
           preview: (plan) => {
             const now = present(plan.ids.resourceId);
             return {
@@ -101,7 +101,7 @@ export function hostService(api: Api): Service<typeof HostServiceDefinition> {
   };
 }
 
-function planUpdate(api: Api, request: UpdateHostRequest): Plan<HostRecord> {
+function planUpdate(api: Api, request: UpdateHostRequest, caller: Caller): Plan<HostRecord> {
   const entry = find(api.view.tables.host, request.host);
   const { meta, spec } = entry.record;
   assertRevision('host', meta?.name ?? '', entry, request.revision);
@@ -119,12 +119,18 @@ function planUpdate(api: Api, request: UpdateHostRequest): Plan<HostRecord> {
   });
   const changes = (...paths: string[]) => mask.length === 0 || paths.some((path) => mask.includes(path));
   const fields = HOST_FIELDS.filter((field) => changes('spec', `spec.${field}`, '*'));
+  const nextSpec = mergeHostSpec(spec, request.spec, fields);
+  assertAdministers(
+    caller,
+    'UpdateHost',
+    administeredChanges(spec, nextSpec).map((field) => `spec.${field}`),
+  );
   const next: HostRecord = {
     meta:
       meta === undefined
         ? undefined
         : { ...meta, labels: changes('labels', '*') ? request.labels : meta.labels, updateTime: api.clock.wallTime() },
-    spec: mergeHostSpec(spec, request.spec, fields),
+    spec: nextSpec,
   };
   return {
     compare: [unchanged('host', entry)],

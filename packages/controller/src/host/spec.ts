@@ -66,6 +66,23 @@ const FIELDS: Readonly<Record<keyof HostSpec, true>> = {
 };
 export const HOST_FIELDS = Object.keys(FIELDS) as (keyof HostSpec)[];
 
+/**
+ * What an operator may change. The rest reaches what the host itself is made of: a device class hands a guest any PCI
+ * device, the host's own disk controller among them; reserved CPUs and memory are what keeps Ceph, etcd and the lease
+ * alive; failure domains decide whether a loss is survived (ADR 0050).
+ */
+const OPERATORS: ReadonlySet<keyof HostSpec> = new Set(['unschedulable']);
+
+/** The fields that differ and that only an admin may change. */
+export function administeredChanges(before: HostSpec | undefined, after: HostSpec): readonly (keyof HostSpec)[] {
+  return HOST_FIELDS.filter((field) => !OPERATORS.has(field) && storedText(before, field) !== storedText(after, field));
+}
+
+/** As it is stored: what is left out, and what has its default, are the same. */
+function storedText(spec: HostSpec | undefined, field: keyof HostSpec): string {
+  return JSON.stringify(HostSpec.toJSON(mergeHostSpec(undefined, spec, [field])));
+}
+
 /** The host's part with the named fields taken from the request. */
 export function mergeHostSpec(
   before: HostSpec | undefined,

@@ -13,10 +13,10 @@ import {
   UpdateNetworkRequest,
 } from '@busbar/proto/gen/busbar/v1/network';
 import { z } from 'zod';
-import type { Api } from '../api/call.ts';
+import type { Api, Caller } from '../api/call.ts';
 import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
-import { assertRevision, find, nameTaken } from '../api/refusals.ts';
+import { assertAdministers, assertRevision, find, nameTaken } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
 import { sharedMessages } from '../api/shared-messages.ts';
 import { labels, name, reference, requestId, revision } from '../api/validation.ts';
@@ -26,6 +26,7 @@ import type { KeyValue } from '../store/cluster-store.ts';
 import { absent, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import { presentMeta } from '../vm/present.ts';
+import { hostsOnBridge } from './segments.ts';
 
 const flags = { validateOnly: z.boolean(), requestId };
 
@@ -72,7 +73,7 @@ export function networkService(api: Api): Service<typeof NetworkServiceDefinitio
           content: contentOf(CreateNetworkRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,
-          plan: () => planCreate(api, request),
+          plan: () => planCreate(api, request, call.caller),
           preview: (plan) => ({ network: present(plan.extra, 0n, api.view) }),
           respond: (ids) => ({ network: presentNetwork(ids.resourceId, api.view) ?? undefined }),
         }),
@@ -164,7 +165,11 @@ export function networkService(api: Api): Service<typeof NetworkServiceDefinitio
   };
 }
 
-function planCreate(api: Api, request: CreateNetworkRequest): Plan<NetworkRecord> {
+function planCreate(api: Api, request: CreateNetworkRequest, caller: Caller): Plan<NetworkRecord> {
+  const { bridge = '' } = request.spec ?? {};
+  const hosts = hostsOnBridge(api.view, bridge);
+  const segment = `bridge "${bridge}", over which ${hosts.slice(0, 5).join(', ')} ${hosts.length === 1 ? 'is' : 'are'} reached`;
+  assertAdministers(caller, 'CreateNetwork', hosts.length === 0 ? [] : [segment]);
   if (api.view.tables.network.find(request.name) !== undefined) throw nameTaken('network', request.name);
   const id = api.random.uuid();
   const now = api.clock.wallTime();

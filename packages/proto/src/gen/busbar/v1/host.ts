@@ -4096,7 +4096,10 @@ export const HostServiceDefinition = {
       responseStream: false,
       options: {},
     },
-    /** Changes labels or whether new VMs may be placed on the host. */
+    /**
+     * Changes labels or what the user decides of the host. An operator may change labels and `unschedulable`; whoever changes
+     * reserved CPUs or memory, failure domains or device classes must be an admin.
+     */
     updateHost: {
       name: "UpdateHost",
       requestType: UpdateHostRequest as typeof UpdateHostRequest,
@@ -4134,7 +4137,10 @@ export interface HostServiceImplementation<CallContextExt = {}> {
   getHost(request: GetHostRequest, context: CallContext & CallContextExt): Promise<DeepPartial<GetHostResponse>>;
   /** Hosts by name. */
   listHosts(request: ListHostsRequest, context: CallContext & CallContextExt): Promise<DeepPartial<ListHostsResponse>>;
-  /** Changes labels or whether new VMs may be placed on the host. */
+  /**
+   * Changes labels or what the user decides of the host. An operator may change labels and `unschedulable`; whoever changes
+   * reserved CPUs or memory, failure domains or device classes must be an admin.
+   */
   updateHost(
     request: UpdateHostRequest,
     context: CallContext & CallContextExt,
@@ -4156,7 +4162,10 @@ export interface HostServiceClient<CallOptionsExt = {}> {
   getHost(request: DeepPartial<GetHostRequest>, options?: CallOptions & CallOptionsExt): Promise<GetHostResponse>;
   /** Hosts by name. */
   listHosts(request: DeepPartial<ListHostsRequest>, options?: CallOptions & CallOptionsExt): Promise<ListHostsResponse>;
-  /** Changes labels or whether new VMs may be placed on the host. */
+  /**
+   * Changes labels or what the user decides of the host. An operator may change labels and `unschedulable`; whoever changes
+   * reserved CPUs or memory, failure domains or device classes must be an admin.
+   */
   updateHost(
     request: DeepPartial<UpdateHostRequest>,
     options?: CallOptions & CallOptionsExt,

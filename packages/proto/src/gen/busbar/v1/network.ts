@@ -1801,7 +1801,10 @@ export const NetworkServiceDefinition = {
   name: "NetworkService",
   fullName: "busbar.v1.NetworkService",
   methods: {
-    /** Makes a network known. Hosts keep their bridges themselves; nothing is changed on them. */
+    /**
+     * Makes a network known. Hosts keep their bridges themselves; nothing is changed on them. On a bridge over which hosts
+     * themselves are reached, only an admin may.
+     */
     createNetwork: {
       name: "CreateNetwork",
       requestType: CreateNetworkRequest as typeof CreateNetworkRequest,
@@ -1859,7 +1862,10 @@ export const NetworkServiceDefinition = {
 } as const;
 
 export interface NetworkServiceImplementation<CallContextExt = {}> {
-  /** Makes a network known. Hosts keep their bridges themselves; nothing is changed on them. */
+  /**
+   * Makes a network known. Hosts keep their bridges themselves; nothing is changed on them. On a bridge over which hosts
+   * themselves are reached, only an admin may.
+   */
   createNetwork(
     request: CreateNetworkRequest,
     context: CallContext & CallContextExt,
@@ -1892,7 +1898,10 @@ export interface NetworkServiceImplementation<CallContextExt = {}> {
 }
 
 export interface NetworkServiceClient<CallOptionsExt = {}> {
-  /** Makes a network known. Hosts keep their bridges themselves; nothing is changed on them. */
+  /**
+   * Makes a network known. Hosts keep their bridges themselves; nothing is changed on them. On a bridge over which hosts
+   * themselves are reached, only an admin may.
+   */
   createNetwork(
     request: DeepPartial<CreateNetworkRequest>,
     options?: CallOptions & CallOptionsExt,
