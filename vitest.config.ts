@@ -7,7 +7,8 @@ import { defineConfig } from 'vitest/config';
  * conformance: drivers and stores against the real etcd, Ceph and libvirt, started by the tests themselves; and what is
  * slow because processes, sockets or certificates that live for seconds are what is tried.
  * container: the same suites on containers, of whatever versions are asked for.
- * e2e: a whole cluster in the lab. All but the first run one file at a time: two labs do not fit on two cores.
+ * e2e: a whole cluster in the lab.
+ * attack: a lab with a hypervisor that has no vote, and whoever wants more than he may have. All but the first run one file at a time: two labs do not fit on two cores.
  */
 export default defineConfig({
   test: {
@@ -24,7 +25,7 @@ export default defineConfig({
           // again. Tests take their clocks, stores and random numbers as arguments and leave nothing behind in modules.
           isolate: false,
           include: ['{packages,deploy,e2e,bench,tools}/**/*.test.ts'],
-          exclude: ['**/*.{conformance,container,e2e}.test.ts', '**/node_modules/**'],
+          exclude: ['**/*.{conformance,container,e2e,attack,attack-long}.test.ts', '**/node_modules/**'],
         },
       },
       {
@@ -56,6 +57,21 @@ export default defineConfig({
           exclude: ['**/node_modules/**'],
           fileParallelism: false,
           testTimeout: 180_000,
+          hookTimeout: 300_000,
+        },
+      },
+      {
+        test: {
+          name: 'attack',
+          globalSetup: ['e2e/attack/setup.ts'],
+          // The long ones only where they are asked for: `npm run attack`.
+          include: [
+            'e2e/attack/**/*.attack.test.ts',
+            ...(process.env['BUSBAR_ATTACK'] === 'all' ? ['e2e/attack/**/*.attack-long.test.ts'] : []),
+          ],
+          exclude: ['**/node_modules/**'],
+          fileParallelism: false,
+          testTimeout: 120_000,
           hookTimeout: 300_000,
         },
       },

@@ -5,7 +5,7 @@ import { hostExec } from '@busbar/deploy/lab/lab';
 export { eventually, guestCounter } from '@busbar/deploy/demo/guest-http';
 
 /** The lab that all e2e tests share; each test leaves it healthy. */
-export const LAB = 'e2e';
+export const LAB = 'test-e2e';
 export const HOSTS = ['host1', 'host2', 'host3'] as const;
 
 export function busbar(

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Once for all e2e tests: a lab, the guest image in it, and a network. Taken down at the end.
-import { buildGuestImage } from '@busbar/deploy/guest/build';
-import { labDown, labUp } from '@busbar/deploy/lab/lab';
 import type { TestProject } from 'vitest/node';
 import { busbarOk, eventually, json, LAB } from './lab.ts';
+import { setUpTestLab } from './test-lab.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -14,19 +13,13 @@ declare module 'vitest' {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const progress = (line: string) => process.stderr.write(`e2e lab: ${line}\n`);
-  const image = await buildGuestImage();
-  // What an earlier run left is not to be trusted.
-  await labDown(LAB, { progress });
-  const plan = await labUp({ name: LAB, progress });
-  await untilHostsReady(plan.hosts.length);
-  await busbarOk(['image', 'import', 'busbar-guest', image.path]);
+  const lab = await setUpTestLab(LAB);
+  await untilHostsReady(lab.plan.hosts.length);
+  await busbarOk(['image', 'import', 'busbar-guest', lab.guestImagePath]);
   await busbarOk(['network', 'create', 'plant', '--kind', 'linux', '--bridge', 'br-vm']);
-  project.provide('guestSubnet', `10.78.${plan.spec.index}`);
-  project.provide('guestImagePath', image.path);
-  return async () => {
-    if (process.env.BUSBAR_KEEP_LAB === undefined) await labDown(LAB, { progress });
-  };
+  project.provide('guestSubnet', `10.78.${lab.plan.spec.index}`);
+  project.provide('guestImagePath', lab.guestImagePath);
+  return lab.down;
 }
 
 async function untilHostsReady(count: number): Promise<void> {

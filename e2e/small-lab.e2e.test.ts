@@ -14,7 +14,7 @@ import { busbar, eventually, guestCounter, LAB } from './lab.ts';
  * Goal: the smallest cluster that survives a host, two hosts and a witness with disks in a shared directory, stands beside
  * another lab without either noticing; and whatever state a lab is left in, the next command clears it away.
  */
-const SMALL = 'small';
+const SMALL = 'test-small';
 const SIZE = { name: SMALL, hosts: 2, witnesses: 1, ceph: false } as const;
 const VM = 'small-1';
 const LAB_COMMAND = createRequire(import.meta.url).resolve('@busbar/deploy/lab/main');

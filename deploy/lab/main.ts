@@ -24,7 +24,7 @@ import {
   thawHost,
 } from './lab.ts';
 import { requireMachine } from './machine.ts';
-import { type NetworkName, SpecError } from './plan.ts';
+import { type NetworkName, SpecError, TEST_LAB_PREFIX } from './plan.ts';
 import { DeadlineError } from './run.ts';
 import { renderLabs, renderStatus } from './tables.ts';
 
@@ -58,6 +58,10 @@ named(program.command('up'))
   .option('--witnesses <n>', 'hosts that only vote (default: 0)', wholeNumber)
   .option('--no-ceph', 'disks in one shared directory instead of Ceph')
   .action(async (options: { name: string; hosts?: number; witnesses?: number; ceph: boolean }) => {
+    if (options.name.startsWith(TEST_LAB_PREFIX))
+      throw new SpecError(
+        `"${options.name}" would be taken down by the next run of the tests, whose labs are named ${TEST_LAB_PREFIX}…; choose another name`,
+      );
     // "--no-ceph" absent means "as it is", which for a new lab is with Ceph.
     await labUp({
       name: options.name,

@@ -56,6 +56,9 @@ export const MAX_HOSTS = 9;
 /** More than five voters cost latency and tolerate nothing that a plant would plan for. */
 const MAX_VOTERS = 5;
 
+/** Labs that tests make and take down, without asking whose they are. */
+export const TEST_LAB_PREFIX = 'test-';
+
 const LAB_NAME = /^[a-z][a-z0-9-]{0,15}$/;
 
 export class SpecError extends Error {
