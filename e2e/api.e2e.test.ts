@@ -159,7 +159,7 @@ describe('a certificate of the cluster', () => {
       '--prefix',
       'busbar/',
     );
-    for (const name of ['ca', 'etcd-ca', 'libvirt-ca']) expect(stored).toContain(`busbar/authority/${name}\n`);
+    for (const name of ['ca', 'etcd-ca']) expect(stored).toContain(`busbar/authority/${name}\n`);
     expect(stored).toContain('sealed.1.');
     expect(stored).not.toContain('PRIVATE KEY');
   });

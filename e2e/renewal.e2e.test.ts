@@ -31,7 +31,6 @@ const FILES = {
   controller: ofHost(PKI, 'ca.crt', 'controller.crt', 'controller.key'),
   etcd: ofHost(PKI, 'etcd-ca.crt', 'etcd.crt', 'etcd.key'),
   etcdClient: ofHost(PKI, 'etcd-ca.crt', 'etcd-client.crt', 'etcd-client.key'),
-  libvirt: ofHost('/etc/libvirt/pki', 'cacert.pem', 'servercert.pem', 'serverkey.pem'),
 };
 
 /** The serial number that a server shows to a new connection. */
@@ -49,17 +48,16 @@ function shown(address: string, port: number, by: TlsSource, alpn: string[] = []
 }
 
 /** Since when each service runs: another number after a restart. */
-const pids = () =>
-  inside(HOST, 'sh', '-c', 'sv status controller agent etcd libvirtd | grep -o "^run: [a-z]*: (pid [0-9]*)"');
+const pids = () => inside(HOST, 'sh', '-c', 'sv status controller agent etcd | grep -o "^run: [a-z]*: (pid [0-9]*)"');
 
 it('certificates of a host are renewed and used by its servers without a restart', async () => {
   const plan = await openLab(LAB);
   const address = plan.hosts[0]?.management ?? '';
   const open = (files: TlsFiles) => openTlsSource({ files, clock: systemClock, logger: silentLogger });
-  const [agent, controller, etcd, etcdClient, libvirt] = await Promise.all(Object.values(FILES).map(open));
-  const sources = { agent, controller, etcd, etcdClient, libvirt } as Record<keyof typeof FILES, TlsSource>;
+  const [agent, controller, etcd, etcdClient] = await Promise.all(Object.values(FILES).map(open));
+  const sources = { agent, controller, etcd, etcdClient } as Record<keyof typeof FILES, TlsSource>;
   const former = await pids();
-  expect(former.split('\n')).toHaveLength(4);
+  expect(former.split('\n')).toHaveLength(3);
 
   const controllers = plan.voters.map((host) => ({
     host: host.name,
@@ -67,7 +65,6 @@ it('certificates of a host are renewed and used by its servers without a restart
   }));
   const renewals: [keyof typeof FILES, keyof typeof FILES, CertificatePurpose][] = [
     ['agent', 'agent', CertificatePurpose.AGENT],
-    ['libvirt', 'agent', CertificatePurpose.LIBVIRT],
     ['etcd', 'controller', CertificatePurpose.ETCD],
     ['etcdClient', 'controller', CertificatePurpose.ETCD_CLIENT],
     ['controller', 'controller', CertificatePurpose.CONTROLLER],
@@ -85,7 +82,6 @@ it('certificates of a host are renewed and used by its servers without a restart
   const servers: [keyof typeof FILES, () => Promise<string>][] = [
     ['etcd', () => shown(address, 2379, sources.etcdClient, ['h2'])],
     ['controller', () => shown(address, CONTROLLER_PORT, sources.agent, ['h2'])],
-    ['libvirt', () => shown(address, 16_514, sources.libvirt)],
   ];
   for (const [what, ask] of servers) {
     await eventually(`${what} to show its new certificate`, 30_000, async () =>

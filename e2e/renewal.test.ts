@@ -31,7 +31,7 @@ let files: Record<'agent' | 'controller' | 'etcd-client', { ca: string; certific
 beforeEach(async () => {
   rig = new Rig(1, new Date());
   const cluster = await foundCluster({ name: 'test', now: new Date(Date.now() - 10 * DAY_MS) });
-  const host = await cluster.host({ name: 'host1', addresses: ['127.0.0.1'], hypervisor: true, voter: true });
+  const host = await cluster.host({ name: 'host1', addresses: ['127.0.0.1'], voter: true });
   Object.assign(rig.api, { seal: openSeal(host.sealKey as Uint8Array) });
   await rig.start();
   const { store, clock } = rig.api;

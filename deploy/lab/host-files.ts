@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes a host's files: once when it is installed, and at every boot what follows from configuration.
 import { createHash } from 'node:crypto';
-import { chmod, cp, mkdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ensureSwitchDatabase } from './open-vswitch.ts';
 import { hostDir, hostRoot, PRIVATE_DIRECTORIES, PRIVATE_FILES, REPOSITORY, volumesDir } from './paths.ts';
@@ -39,7 +39,6 @@ export async function installHost(plan: LabPlan, host: HostPlan): Promise<void> 
   }
   // The default NAT network of Debian's package would fight over one bridge name and address in every host.
   await rm(hostRoot(lab, host.name, '/etc/libvirt/qemu/networks'), { recursive: true, force: true });
-  if (host.role === 'hypervisor') await linkLibvirtPki(lab, host.name);
   if (host.osd !== undefined)
     await mkdir(hostRoot(lab, host.name, `/var/lib/ceph/osd/ceph-${host.osd}`), { recursive: true });
   // As the packages make it: in there are the keys of the monitors, and on the OSD every disk of every VM.
@@ -52,18 +51,6 @@ export async function installHost(plan: LabPlan, host: HostPlan): Promise<void> 
     '/var/lib/busbar/volumes',
   ]) {
     await mkdir(hostRoot(lab, host.name, directory), { recursive: true });
-  }
-}
-
-/** Told to read its certificates anew, libvirtd 9.0 reads them here, wherever its configuration says they are. */
-async function linkLibvirtPki(lab: string, host: string): Promise<void> {
-  for (const [directory, file] of [
-    ['/etc/pki/CA', 'cacert.pem'],
-    ['/etc/pki/libvirt', 'servercert.pem'],
-    ['/etc/pki/libvirt/private', 'serverkey.pem'],
-  ] as const) {
-    await mkdir(hostRoot(lab, host, directory), { recursive: true });
-    await symlink(join('/etc/libvirt/pki', file), hostRoot(lab, host, join(directory, file)));
   }
 }
 
@@ -111,7 +98,7 @@ export async function writeHostFiles(
   if (host.voter) await write('/etc/busbar/controller.yaml', renderControllerYaml(plan, host));
   if (plan.spec.ceph) await write('/etc/ceph/ceph.conf', renderCephConf(plan));
   if (host.role === 'hypervisor') {
-    await write('/etc/libvirt/libvirtd.conf', renderLibvirtdConf(host, asUuid(id)));
+    await write('/etc/libvirt/libvirtd.conf', renderLibvirtdConf(asUuid(id)));
     await write('/etc/libvirt/qemu.conf', renderQemuConf(host));
     await ensureSwitchDatabase(plan, host);
   }

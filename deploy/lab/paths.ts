@@ -26,7 +26,6 @@ export const PRIVATE_DIRECTORIES = [
   '/var/lib/libvirt',
   '/var/log/libvirt',
   '/var/cache/libvirt',
-  '/etc/pki',
   '/etc/ceph',
   '/var/lib/ceph',
   '/var/log/ceph',
@@ -37,6 +36,6 @@ export const PRIVATE_DIRECTORIES = [
 ] as const;
 
 /** Of these the machine has none by itself: `up` makes the mount points, the last `down` removes them. */
-export const OWN_MOUNT_POINTS = ['/var/lib/busbar', '/etc/busbar', '/var/log/busbar', '/etc/pki'] as const;
+export const OWN_MOUNT_POINTS = ['/var/lib/busbar', '/etc/busbar', '/var/log/busbar'] as const;
 
 export const PRIVATE_FILES = ['/etc/hostname', '/etc/hosts', '/etc/machine-id'] as const;

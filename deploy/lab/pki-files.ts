@@ -2,7 +2,7 @@
 // Certificates of a lab, made by what `busbar cluster init` is made of: the same authorities, the same files on each host,
 // no authority's key anywhere but sealed.
 import { writeFile } from 'node:fs/promises';
-import { AUTHORITIES_FILE, libvirtFiles, type NewFile, pkiFiles, writeTree } from '@busbar/pki/files';
+import { AUTHORITIES_FILE, type NewFile, pkiFiles, writeTree } from '@busbar/pki/files';
 import { foundCluster } from '@busbar/pki/found';
 import { ROLES } from '@busbar/pki/role';
 import { encodeSealedAuthorities } from '@busbar/pki/sealed-authorities';
@@ -14,11 +14,9 @@ export async function createPki(plan: LabPlan): Promise<void> {
   const cluster = await foundCluster({ name: plan.cluster, now: new Date() });
   const trees: { readonly directory: string; readonly files: readonly NewFile[] }[] = [];
   for (const host of plan.hosts) {
-    const { name, management, voter, role } = host;
-    const credentials = await cluster.host({ name, addresses: [management], voter, hypervisor: role === 'hypervisor' });
+    const { name, management, voter } = host;
+    const credentials = await cluster.host({ name, addresses: [management], voter });
     trees.push({ directory: hostRoot(lab, name, '/etc/busbar/pki'), files: pkiFiles(credentials) });
-    const libvirt = libvirtFiles(credentials);
-    if (libvirt.length > 0) trees.push({ directory: hostRoot(lab, name, '/etc/libvirt/pki'), files: libvirt });
   }
   // One client of each role, named after it, for whoever works with the lab.
   const clients: NewFile[] = Object.entries(cluster.authorities).map(([name, pem]) => ({

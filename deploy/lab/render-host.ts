@@ -92,7 +92,7 @@ export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
     storageAddress: host.storage,
     controllers: controllerEndpoints(plan),
     tls: { ca: `${PKI}/ca.crt`, certificate: `${PKI}/agent.crt`, key: `${PKI}/agent.key` },
-    ...(host.role === 'hypervisor' ? { libvirt: { uri: 'qemu:///system', pki: '/etc/libvirt/pki' }, storage } : {}),
+    ...(host.role === 'hypervisor' ? { libvirt: { uri: 'qemu:///system' }, storage } : {}),
     stateDir: '/var/lib/busbar/agent',
     metrics: { listen: `${host.management}:${AGENT_METRICS_PORT}` },
     runDir: '/run/busbar',
@@ -114,23 +114,17 @@ export function renderNatsConf(plan: LabPlan, host: HostPlan): string {
   });
 }
 
-/**
- * libvirtd: the local socket for the agent, TLS for peers (evidence about a suspect host, migration). Its certificates
- * come from an authority of their own, because libvirt lets in everyone whose certificate it can verify: with the
- * cluster's authority, any API client could drive QEMU directly.
- */
-export function renderLibvirtdConf(host: HostPlan, hostUuid: string): string {
+/** libvirtd: the local socket for the agent and nothing else. Whoever may speak to it is root on this host (ADR 0053). */
+export function renderLibvirtdConf(hostUuid: string): string {
   return `unix_sock_group = "root"
 unix_sock_rw_perms = "0700"
+# Read-only is still every guest's name, disks and addresses; the default lets everybody on the host in.
+unix_sock_ro_perms = "0700"
 auth_unix_rw = "none"
-listen_tls = 1
+listen_tls = 0
 listen_tcp = 0
-listen_addr = "${host.management}"
-key_file = "/etc/libvirt/pki/serverkey.pem"
-cert_file = "/etc/libvirt/pki/servercert.pem"
-ca_file = "/etc/libvirt/pki/cacert.pem"
 host_uuid = "${hostUuid}"
-# An agent keeps several connections, each peer one more; a stuck one must not use up the pool.
+# An agent keeps several connections; a stuck one must not use up the pool.
 max_clients = 200
 max_workers = 30
 min_workers = 5

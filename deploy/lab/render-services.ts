@@ -47,7 +47,7 @@ export function renderServices(plan: LabPlan, host: HostPlan, daemons: Daemons):
   if (host.role === 'hypervisor') {
     for (const service of switchServices()) add(service.name, service.argv, service.before);
     add('virtlogd', ['virtlogd']);
-    add('libvirtd', ['libvirtd', '--listen']);
+    add('libvirtd', ['libvirtd']);
   }
   if (host.voter && daemons.controller) services.push({ name: 'controller', run: daemon('controller', daemons) });
   if (daemons.agent) services.push({ name: 'agent', run: daemon('agent', daemons) });

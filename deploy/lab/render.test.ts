@@ -9,7 +9,13 @@ import { renderSwitchFilter, renderSwitchTransaction } from './open-vswitch.ts';
 import { findHost, type LabSpec, planLab } from './plan.ts';
 import { freeIndex } from './registry.ts';
 import { cephEntities, cephxSecret, renderCephConf, renderKeyring } from './render-ceph.ts';
-import { renderAgentYaml, renderControllerYaml, renderHosts, renderNatsConf } from './render-host.ts';
+import {
+  renderAgentYaml,
+  renderControllerYaml,
+  renderHosts,
+  renderLibvirtdConf,
+  renderNatsConf,
+} from './render-host.ts';
 import { quote, renderServices } from './render-services.ts';
 import { renderStatus } from './tables.ts';
 
@@ -86,6 +92,17 @@ describe('configuration of the daemons', () => {
 describe('services', () => {
   const names = (name: string): string[] =>
     renderServices(plan, findHost(plan, name), daemons).map((service) => service.name);
+
+  it('have libvirtd listen on no network', () => {
+    const libvirtd = renderServices(plan, host1, daemons).find((service) => service.name === 'libvirtd')?.run ?? '';
+    expect(libvirtd).toContain('exec libvirtd');
+    expect(libvirtd).not.toContain('--listen');
+    const conf = renderLibvirtdConf('11111111-2222-4333-8444-555555555555');
+    expect(conf).toMatch(/^unix_sock_rw_perms = "0700"\n.*\nunix_sock_ro_perms = "0700"$/m);
+    expect(conf).toMatch(/^listen_tls = 0$/m);
+    expect(conf).toMatch(/^listen_tcp = 0$/m);
+    expect(conf).not.toMatch(/cert|key_file|listen_addr/);
+  });
 
   it('run where they belong', () => {
     expect(names('host1')).toEqual([

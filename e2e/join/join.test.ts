@@ -89,7 +89,7 @@ describe('cluster init', () => {
       if (text.includes('PRIVATE KEY')) keys.push(path);
       if (/PRIVATE KEY|sealed/i.test(text) && !path.endsWith('.yaml')) expect(statSync(path).mode & 0o77, path).toBe(0);
     }
-    const authorities = ['pki/ca.crt', 'pki/etcd-ca.crt', 'libvirt/cacert.pem'].map((path) => read('etc', path));
+    const authorities = ['pki/ca.crt', 'pki/etcd-ca.crt'].map((path) => read('etc', path));
     for (const key of keys)
       for (const pem of authorities) expect(matches(pem, readFileSync(key, 'utf8')), key).toBe(false);
   });
@@ -183,7 +183,7 @@ describe('a host', () => {
     const joined = await cli(join(top, 'b'), joinArgs('10.0.0.2', join(top, 'host2')), `${text}\n`);
     expect(joined.code, joined.stderr).toBe(0);
     expect(joined.stdout).toBe(`host/host2 has its certificates of cluster test in ${join(top, 'host2')}\n`);
-    expect(readdirSync(join(top, 'host2')).sort()).toEqual(['agent.yaml', 'libvirt', 'pki']);
+    expect(readdirSync(join(top, 'host2')).sort()).toEqual(['agent.yaml', 'pki']);
     expect(readdirSync(join(top, 'host2/pki')).sort()).toEqual([
       'agent.crt',
       'agent.key',

@@ -16,10 +16,9 @@ import { createLogger, endOnBug } from '@busbar/telemetry/logger';
 import { metricsRegistry } from '@busbar/telemetry/registry';
 import manifest from '../package.json' with { type: 'json' };
 import { createAgent } from './agent.ts';
-import { type AgentFile, parseAgentFile } from './config/config.ts';
+import { type AgentFile, parseAgentFile, retiredFields } from './config/config.ts';
 import { openHost } from './config/host.ts';
 import { readBootId } from './inventory/read.ts';
-import { keepLibvirtCertificates } from './libvirt/certificates.ts';
 import { MemoryFile } from './reconcile/memory-file.ts';
 import { GrpcDialer } from './session/grpc-dialer.ts';
 import { agentListener } from './telemetry/listener.ts';
@@ -48,6 +47,7 @@ async function main(): Promise<void> {
     level: file.log?.level ?? 'info',
   });
   endOnBug(logger, EXIT.failed);
+  for (const retired of retiredFields(file)) logger.warn(retired);
   await claimHost(file, logger);
   await run(file, logger);
 }
@@ -59,16 +59,10 @@ async function run(file: AgentFile, logger: Logger): Promise<void> {
   const ending = new AbortController();
   void source.run(ending.signal);
   const dialer = new GrpcDialer({ cluster, controllers, loadTls: () => source.current() });
-  const renewerOf = (purpose: CertificatePurpose) => ({
-    renew: (csrPem: string, signal: AbortSignal) => dialer.renewCertificate(purpose, csrPem, signal),
-  });
-  const renewal = { clock: systemClock, logger };
-  const own = { ...renewal, source, files: tls, renewer: renewerOf(CertificatePurpose.AGENT) };
-  void renewInPlace(own, ending.signal);
-  if (file.role === 'hypervisor' && file.libvirt.pki !== undefined) {
-    const renewer = renewerOf(CertificatePurpose.LIBVIRT);
-    void keepLibvirtCertificates({ ...renewal, pki: file.libvirt.pki, renewer }, ending.signal);
-  }
+  const renewer = {
+    renew: (csrPem: string, signal: AbortSignal) => dialer.renewCertificate(CertificatePurpose.AGENT, csrPem, signal),
+  };
+  void renewInPlace({ source, files: tls, renewer, clock: systemClock, logger }, ending.signal);
   const metrics = metricsRegistry();
   const host = await openHost(file, { clock: systemClock, logger, metrics });
   const agent = createAgent({

@@ -38,8 +38,6 @@ export interface CertificateRequest {
   readonly ips?: readonly string[];
   readonly uris?: readonly string[];
   readonly usages: readonly Usage[];
-  /** Means nothing for an elliptic curve, but libvirt refuses server certificates without it. */
-  readonly keyEncipherment?: boolean;
 }
 
 export class PkiError extends Error {
@@ -114,11 +112,7 @@ export async function certify(
     signingKey: authority.key,
     extensions: [
       new x509.BasicConstraintsExtension(false, undefined, true),
-      new x509.KeyUsagesExtension(
-        x509.KeyUsageFlags.digitalSignature |
-          (request.keyEncipherment === true ? x509.KeyUsageFlags.keyEncipherment : 0),
-        true,
-      ),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
       new x509.ExtendedKeyUsageExtension(request.usages.map((usage) => x509.ExtendedKeyUsage[usage])),
       new x509.SubjectAlternativeNameExtension(names),
       await x509.AuthorityKeyIdentifierExtension.create(authority.certificate.publicKey),

@@ -17,19 +17,14 @@ export interface NewFile {
 }
 
 /** Name of certificate and key below the pki directory. */
-export const PKI_FILES: Readonly<Record<Exclude<HostPurpose, 'libvirt'>, { certificate: string; key: string }>> = {
+export const PKI_FILES: Readonly<Record<HostPurpose, { certificate: string; key: string }>> = {
   agent: { certificate: 'agent.crt', key: 'agent.key' },
   nats: { certificate: 'nats.crt', key: 'nats.key' },
   controller: { certificate: 'controller.crt', key: 'controller.key' },
   etcd: { certificate: 'etcd.crt', key: 'etcd.key' },
   'etcd-client': { certificate: 'etcd-client.crt', key: 'etcd-client.key' },
 };
-/** The names that libvirt's `pkipath` URI parameter looks for, so that one directory serves both directions. */
-export const LIBVIRT_FILES = [
-  { certificate: 'servercert.pem', key: 'serverkey.pem' },
-  { certificate: 'clientcert.pem', key: 'clientkey.pem' },
-] as const;
-const AUTHORITY_FILE: Readonly<Record<Exclude<AuthorityName, 'libvirt-ca'>, string>> = {
+const AUTHORITY_FILE: Readonly<Record<AuthorityName, string>> = {
   ca: 'ca.crt',
   'etcd-ca': 'etcd-ca.crt',
 };
@@ -55,20 +50,6 @@ export function pkiFiles(host: HostCredentials): readonly NewFile[] {
     files.push({ path: ETCD_REVOCATIONS_FILE, content: host.etcdRevocations, secret: false });
   if (host.sealKey !== null) files.push({ path: SEAL_KEY_FILE, content: host.sealKey, secret: true });
   return files;
-}
-
-/** What libvirt wants in its own pki directory; nothing for a host without libvirt. */
-export function libvirtFiles(host: HostCredentials): readonly NewFile[] {
-  const pair = host.certificates.libvirt;
-  const authority = host.authorities['libvirt-ca'];
-  if (pair === undefined || authority === undefined) return [];
-  return [
-    { path: 'cacert.pem', content: authority, secret: false },
-    ...LIBVIRT_FILES.flatMap(({ certificate, key }) => [
-      { path: certificate, content: pair.certificatePem, secret: false },
-      { path: key, content: pair.keyPem, secret: true },
-    ]),
-  ];
 }
 
 export function below(directory: string, files: readonly NewFile[]): readonly NewFile[] {

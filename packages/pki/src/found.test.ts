@@ -7,17 +7,17 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { openAuthority } from './authority.ts';
 import { matches } from './csr.ts';
-import { below, libvirtFiles, pkiFiles, replacePair, writeTree } from './files.ts';
+import { below, pkiFiles, replacePair, writeTree } from './files.ts';
 import { foundCluster } from './found.ts';
 import { canonicalSerial } from './purpose.ts';
 import { openSeal } from './seal.ts';
 import { authorityContext, encodeSealedAuthorities, parseSealedAuthorities } from './sealed-authorities.ts';
 
 const now = new Date();
-const host1 = { name: 'host1', addresses: ['10.0.0.1'], hypervisor: true, voter: true };
+const host1 = { name: 'host1', addresses: ['10.0.0.1'], voter: true };
 
 describe('a new cluster', () => {
-  it('has three authorities that know nothing of each other', async () => {
+  it('has two authorities that know nothing of each other', async () => {
     const cluster = await foundCluster({ name: 'plant', now });
     const host = await cluster.host(host1);
     const by = Object.fromEntries(
@@ -37,7 +37,6 @@ describe('a new cluster', () => {
       controller: ['ca', `${addresses}, URI:spiffe://plant/controller/host1`],
       etcd: ['etcd-ca', addresses],
       'etcd-client': ['etcd-ca', `${addresses}, URI:spiffe://plant/controller/host1`],
-      libvirt: ['libvirt-ca', addresses],
     });
     const admin = new X509Certificate((await cluster.client('admin', 'admin')).certificatePem);
     expect(admin.subjectAltName).toBe('URI:spiffe://plant/client/admin, URI:spiffe://plant/role/admin');
@@ -46,17 +45,14 @@ describe('a new cluster', () => {
 
   it('gives a host no more than it needs', async () => {
     const cluster = await foundCluster({ name: 'plant', now });
-    const paths = async (hypervisor: boolean, voter: boolean) => {
-      const host = await cluster.host({ ...host1, hypervisor, voter });
-      return [pkiFiles(host), libvirtFiles(host)].map((files) => files.map((file) => file.path).join(' '));
-    };
-    const libvirt = 'cacert.pem servercert.pem serverkey.pem clientcert.pem clientkey.pem';
+    const paths = async (voter: boolean) =>
+      pkiFiles(await cluster.host({ ...host1, voter }))
+        .map((file) => file.path)
+        .join(' ');
     const voter =
       'ca.crt etcd-ca.crt agent.crt agent.key nats.crt nats.key controller.crt controller.key etcd.crt etcd.key etcd-client.crt etcd-client.key etcd-ca.crl seal.key';
-    expect(await paths(true, false)).toEqual(['ca.crt agent.crt agent.key nats.crt nats.key', libvirt]);
-    expect(await paths(true, true)).toEqual([voter, libvirt]);
-    expect(await paths(false, true)).toEqual([voter, '']);
-    expect(await paths(false, false)).toEqual(['ca.crt agent.crt agent.key nats.crt nats.key', '']);
+    expect(await paths(true)).toBe(voter);
+    expect(await paths(false)).toBe('ca.crt agent.crt agent.key nats.crt nats.key');
     const files = pkiFiles(await cluster.host(host1));
     for (const { path, secret } of files) expect(secret, path).toBe(path.endsWith('.key'));
   });
@@ -86,11 +82,19 @@ describe('a new cluster', () => {
       ['controller', 'controller/host1', ''],
       ['etcd', 'controller/host1', ''],
       ['etcd-client', 'controller/host1', ''],
-      ['libvirt', 'host/host1', ''],
       ['client', 'client/admin', 'admin'],
     ]);
     for (const { serial, certificatePem } of sealed.certificates)
       expect(canonicalSerial(new X509Certificate(certificatePem).serialNumber)).toBe(serial);
+  });
+
+  it('takes the file of a cluster that still had an authority for libvirt, without it', async () => {
+    const sealed = (await foundCluster({ name: 'plant', now })).sealed();
+    const file = JSON.parse(encodeSealedAuthorities(sealed));
+    file.authorities.push({ ...file.authorities[0], name: 'libvirt-ca' });
+    const retired = { purpose: 'libvirt', subject: 'host/host1', role: '', dns: [], ips: [], certificatePem: 'x' };
+    file.certificates.push({ ...retired, serial: 'ab', notBefore: now, notAfter: now });
+    expect(parseSealedAuthorities(JSON.stringify(file), 'x.json')).toEqual(sealed);
   });
 
   it('has a file of authorities that is taken whole or not at all', async () => {
@@ -98,8 +102,8 @@ describe('a new cluster', () => {
     const refused = (value: unknown, why: string) =>
       expect(() => parseSealedAuthorities(JSON.stringify(value), 'x.json')).toThrow(why);
     refused({ ...good, version: 2 }, 'x.json: version: expected 1');
-    refused({ ...good, authorities: good.authorities.slice(1) }, 'the 3 authorities');
-    refused({ ...good, authorities: [good.authorities[0], ...good.authorities.slice(0, 2)] }, 'each authority once');
+    refused({ ...good, authorities: good.authorities.slice(1) }, 'the 2 authorities');
+    refused({ ...good, authorities: [good.authorities[0], good.authorities[0]] }, 'each authority once');
     refused({ ...good, createTime: 'yesterday' }, 'createTime: expected a time');
     refused({ ...good, more: 1 }, 'the file: expected');
     refused({ ...good, authorities: [{ ...good.authorities[0], key: 'secret-text' }] }, 'authorities');

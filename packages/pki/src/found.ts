@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The beginning of a cluster: three authorities, the seal key, and the first certificates. Everything is made in memory
+// The beginning of a cluster: its authorities, the seal key, and the first certificates. Everything is made in memory
 // and handed out; whoever calls (`busbar cluster init`, the lab) writes files. The private keys of the authorities leave
 // here only sealed.
 import { randomBytes } from 'node:crypto';
@@ -39,7 +39,6 @@ export interface HostCredentials {
 export interface FirstHost {
   readonly name: string;
   readonly addresses: readonly string[];
-  readonly hypervisor: boolean;
   readonly voter: boolean;
 }
 

@@ -7,11 +7,11 @@ import { type Authority, certify, pem, type Usage } from './authority.ts';
 import { type Identity, identityUri } from './identity.ts';
 import { type Role, roleUri } from './role.ts';
 
-/** Three, because each of the servers behind them admits whoever it can verify (ADR 0009). */
-export const AUTHORITIES = ['ca', 'etcd-ca', 'libvirt-ca'] as const;
+/** Two, because etcd admits whoever it can verify (ADR 0009). There was a third, libvirt's: see ADR 0053. */
+export const AUTHORITIES = ['ca', 'etcd-ca'] as const;
 export type AuthorityName = (typeof AUTHORITIES)[number];
 
-export const PURPOSES = ['client', 'agent', 'controller', 'etcd', 'etcd-client', 'libvirt', 'nats'] as const;
+export const PURPOSES = ['client', 'agent', 'controller', 'etcd', 'etcd-client', 'nats'] as const;
 export type Purpose = (typeof PURPOSES)[number];
 export type HostPurpose = Exclude<Purpose, 'client'>;
 
@@ -25,37 +25,28 @@ interface PurposeRule {
   /** As whom its holder is on record, and, where `named`, what the certificate says. */
   readonly kind: Identity['kind'];
   readonly named: boolean;
-  /** See CertificateRequest. */
-  readonly keyEncipherment: boolean;
 }
 
 const BOTH: readonly Usage[] = ['serverAuth', 'clientAuth'];
 export const PURPOSE: Readonly<Record<Purpose, PurposeRule>> = {
-  client: { authority: 'ca', usages: ['clientAuth'], kind: 'client', named: true, keyEncipherment: false },
-  agent: { authority: 'ca', usages: BOTH, kind: 'host', named: true, keyEncipherment: false },
-  controller: { authority: 'ca', usages: BOTH, kind: 'controller', named: true, keyEncipherment: false },
-  // etcd's members and libvirtd ask for nothing but their authority and the address.
-  etcd: { authority: 'etcd-ca', usages: BOTH, kind: 'controller', named: false, keyEncipherment: false },
+  client: { authority: 'ca', usages: ['clientAuth'], kind: 'client', named: true },
+  agent: { authority: 'ca', usages: BOTH, kind: 'host', named: true },
+  controller: { authority: 'ca', usages: BOTH, kind: 'controller', named: true },
+  // etcd's members ask for nothing but their authority and the address.
+  etcd: { authority: 'etcd-ca', usages: BOTH, kind: 'controller', named: false },
   'etcd-client': {
     authority: 'etcd-ca',
     usages: ['clientAuth'],
     kind: 'controller',
     named: true,
-    keyEncipherment: false,
   },
-  libvirt: { authority: 'libvirt-ca', usages: BOTH, kind: 'host', named: false, keyEncipherment: true },
   // Without an identity: whoever takes a NATS server's key can speak as that server, and as nobody else.
-  nats: { authority: 'ca', usages: BOTH, kind: 'host', named: false, keyEncipherment: false },
+  nats: { authority: 'ca', usages: BOTH, kind: 'host', named: false },
 };
 
 /** Which certificates a host of a kind has. */
-export function purposesOf(host: { readonly hypervisor: boolean; readonly voter: boolean }): readonly HostPurpose[] {
-  return [
-    'agent',
-    'nats',
-    ...(host.voter ? (['controller', 'etcd', 'etcd-client'] as const) : []),
-    ...(host.hypervisor ? (['libvirt'] as const) : []),
-  ];
+export function purposesOf(host: { readonly voter: boolean }): readonly HostPurpose[] {
+  return ['agent', 'nats', ...(host.voter ? (['controller', 'etcd', 'etcd-client'] as const) : [])];
 }
 
 export type Holder =
@@ -119,7 +110,6 @@ export async function issueFor(authority: Authority, order: IssueOrder): Promise
       ips,
       uris: [...(rule.named ? [identityUri(identity)] : []), ...(role === '' ? [] : [roleUri(cluster, role)])],
       usages: rule.usages,
-      keyEncipherment: rule.keyEncipherment,
     },
     order.publicKey,
   );

@@ -9,20 +9,30 @@ import { ROLES } from './role.ts';
 import { openSeal } from './seal.ts';
 
 const time = z.iso.datetime('a time as in 2026-01-31T12:00:00.000Z').transform((text) => new Date(text));
+/** What a file from before ADR 0053 also has. It is read and left out: nobody takes such certificates any more. */
+const RETIRED = 'libvirt';
+const RETIRED_AUTHORITY = 'libvirt-ca';
 const text = z.string('text').max(16_384, 'at most 16 KiB');
 const schema = z.strictObject({
   version: z.literal(1, '1'),
   cluster: text,
   createTime: time,
   authorities: z
-    .array(z.strictObject({ name: z.enum(AUTHORITIES, AUTHORITIES.join(', ')), certificatePem: text, sealedKey: text }))
-    .length(AUTHORITIES.length, `the ${AUTHORITIES.length} authorities`)
+    .array(
+      z.strictObject({
+        name: z.enum([...AUTHORITIES, RETIRED_AUTHORITY], AUTHORITIES.join(', ')),
+        certificatePem: text,
+        sealedKey: text,
+      }),
+    )
+    .transform((list) => list.flatMap(({ name, ...rest }) => (name === RETIRED_AUTHORITY ? [] : [{ name, ...rest }])))
+    .refine((list) => list.length === AUTHORITIES.length, `the ${AUTHORITIES.length} authorities`)
     .refine((list) => new Set(list.map((each) => each.name)).size === list.length, 'each authority once'),
   certificates: z
     .array(
       z.strictObject({
         serial: z.string().regex(/^[0-9a-f]{1,64}$/, 'lower-case hexadecimal digits'),
-        purpose: z.enum(PURPOSES, PURPOSES.join(', ')),
+        purpose: z.enum([...PURPOSES, RETIRED], PURPOSES.join(', ')),
         subject: text,
         role: z.union([z.enum(ROLES), z.literal('')], `${ROLES.join(', ')} or empty`),
         dns: z.array(text).max(64, 'at most 64'),
@@ -32,7 +42,8 @@ const schema = z.strictObject({
         certificatePem: text,
       }),
     )
-    .max(1_000, 'at most 1000 certificates'),
+    .max(1_000, 'at most 1000 certificates')
+    .transform((list) => list.flatMap(({ purpose, ...rest }) => (purpose === RETIRED ? [] : [{ purpose, ...rest }]))),
 });
 
 export interface SealedAuthorities {

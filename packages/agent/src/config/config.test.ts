@@ -4,7 +4,7 @@ import { numRuns } from '@busbar/core/testing/runs.fixture';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parse, stringify } from 'yaml';
-import { parseAgentFile } from './config.ts';
+import { parseAgentFile, retiredFields } from './config.ts';
 
 const GOOD = `
 cluster: plant
@@ -40,6 +40,15 @@ describe('agent.yaml', () => {
     expect(parseAgentFile(dir, 'agent.yaml')).toMatchObject({ storage: { driver: 'dir', path: '/srv/vms' } });
     const witness = GOOD.replace(/^(libvirt|storage): .*$/gm, '').replace('role: hypervisor', 'role: witness');
     expect(parseAgentFile(witness, 'agent.yaml').role).toBe('witness');
+  });
+
+  it('of before libvirtd was taken off the network is still taken, with a word on what to remove', () => {
+    const libvirt = 'libvirt: {uri: "qemu:///system", pki: /etc/libvirt/pki}';
+    const old = parseAgentFile(GOOD.replace(/^libvirt: .*$/m, libvirt), 'agent.yaml');
+    expect(retiredFields(old).join()).toMatch(
+      /libvirt\.pki is no longer used.*listen_tls = 0.*delete \/etc\/libvirt\/pki/,
+    );
+    expect(retiredFields(parseAgentFile(GOOD, 'agent.yaml'))).toEqual([]);
   });
 
   it('may pretend a topology', () => {

@@ -70,7 +70,7 @@ const schema = z.discriminatedUnion(
       libvirt: z.strictObject(
         {
           uri: z.string(WANT.uri).regex(/^[a-z+]+:\/\//, WANT.uri),
-          /** Where libvirtd's certificates are kept renewed; none where it does not listen on TLS. */
+          /** Retired (ADR 0053), and taken so that an upgrade does not cost a host its lease; see `retiredFields`. */
           pki: path.optional(),
         },
         'uri, such as qemu:///system',
@@ -113,6 +113,16 @@ export function parseAgentFile(text: string, fileName: string): AgentFile {
   const fields = result.error.issues.flatMap((issue) => violations(issue, raw)).slice(0, MAX_VIOLATIONS);
   const lines = fields.map(({ field, problem, expected }) => `  ${field} ${problem}; right is: ${expected}`);
   throw invalid(`${fileName} is not usable:\n${lines.join('\n')}`, fields);
+}
+
+/** What stands in the file and does nothing any more: for a warning, each with what to do. */
+export function retiredFields(file: AgentFile): readonly string[] {
+  if (file.role !== 'hypervisor' || file.libvirt.pki === undefined) return [];
+  const dir = file.libvirt.pki;
+  return [
+    `libvirt.pki is no longer used: libvirtd must not listen on a network (whoever it lets in is root here). ` +
+      `Set listen_tls = 0 in libvirtd.conf, start libvirtd without --listen, delete ${dir} and this field`,
+  ];
 }
 
 function violations(issue: z.core.$ZodIssue, raw: unknown): FieldViolation[] {

@@ -49,7 +49,7 @@ export async function init(session: Session, options: InitOptions): Promise<void
 
   const cluster = await foundCluster({ name: options.name, now: io.now() });
   const host = { name: options.host, addresses: [...new Set([managementAddress, storageAddress])] };
-  const credentials = await cluster.host({ ...host, hypervisor: true, voter: true });
+  const credentials = await cluster.host({ ...host, voter: true });
   const admin = await cluster.client('admin', 'admin');
   const address = `${bracketed(managementAddress)}:${API_PORT}`;
   const setup: HostSetup = {

@@ -17,7 +17,6 @@ const WORDS: Readonly<Record<HostPurpose, CertificatePurpose>> = {
   controller: CertificatePurpose.CONTROLLER,
   etcd: CertificatePurpose.ETCD,
   'etcd-client': CertificatePurpose.ETCD_CLIENT,
-  libvirt: CertificatePurpose.LIBVIRT,
   nats: CertificatePurpose.NATS,
 };
 
@@ -60,7 +59,6 @@ export async function redeem(
       authorities: {
         ca: response.caPem,
         ...(response.etcdCaPem === '' ? {} : { 'etcd-ca': response.etcdCaPem }),
-        ...(response.libvirtCaPem === '' ? {} : { 'libvirt-ca': response.libvirtCaPem }),
       },
       certificates,
       sealKey: response.voter ? response.sealKey : null,

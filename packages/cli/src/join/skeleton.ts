@@ -5,7 +5,6 @@ import {
   AUTHORITIES_FILE,
   below,
   ETCD_REVOCATIONS_FILE,
-  libvirtFiles,
   type NewFile,
   PKI_FILES,
   pkiFiles,
@@ -33,8 +32,6 @@ const EDGE_PORT = 7801;
 const CONTROLLER_METRICS_PORT = 7802;
 const AGENT_METRICS_PORT = 7803;
 const ETCD_PORT = 2379;
-/** Where operations.md has the files of `libvirt/` put; the agent keeps them renewed there. */
-const LIBVIRT_PKI = '/etc/libvirt/pki';
 const STORAGE_OF_AGENT = `
 # What is missing: where the disks of VMs are. One of
 # storage: {driver: rbd, pool: POOL, monitors: [ADDRESS], user: USER, keyFile: /etc/busbar/ceph/USER.key}
@@ -51,7 +48,6 @@ export function hostTree(directory: string, setup: HostSetup, credentials: HostC
   const file = (path: string, content: string): NewFile => ({ path, content, secret: false });
   return [
     ...below('pki', pkiFiles(credentials)),
-    ...below('libvirt', libvirtFiles(credentials)),
     file('agent.yaml', agentYaml(directory, setup)),
     ...(setup.voter ? [file('controller.yaml', controllerYaml(directory, setup))] : []),
   ];
@@ -67,7 +63,7 @@ function agentYaml(directory: string, setup: HostSetup): string {
     storageAddress,
     controllers,
     tls: tlsOf(directory, 'agent', 'ca.crt'),
-    ...(setup.hypervisor ? { libvirt: { uri: 'qemu:///system', pki: LIBVIRT_PKI } } : {}),
+    ...(setup.hypervisor ? { libvirt: { uri: 'qemu:///system' } } : {}),
     metrics: { listen: `${bracketed(managementAddress)}:${AGENT_METRICS_PORT}` },
     stateDir: '/var/lib/busbar/agent',
     runDir: '/run/busbar',

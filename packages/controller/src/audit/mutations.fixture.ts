@@ -204,7 +204,7 @@ export function mutations(at: { founded: FoundedRig }): Readonly<Record<string, 
       },
       call: async () => {
         const { id: tokenId, secret } = parseJoinToken(token);
-        const purposes = [CertificatePurpose.AGENT, CertificatePurpose.NATS, CertificatePurpose.LIBVIRT];
+        const purposes = [CertificatePurpose.AGENT, CertificatePurpose.NATS];
         const csrs = await Promise.all(
           purposes.map(async (purpose) => ({ purpose, csrPem: (await createRequest('x')).csrPem })),
         );

@@ -161,7 +161,6 @@ describe('the list', () => {
       'controller/host1 ETCD cluster init',
       'controller/host1 ETCD_CLIENT cluster init',
       'host/host1 AGENT cluster init',
-      'host/host1 LIBVIRT cluster init',
       'host/host1 NATS cluster init',
     ]);
     expect(all.map((each) => each.serial)).toEqual(all.map((each) => each.serial).toSorted());
@@ -240,7 +239,7 @@ describe('renewing', () => {
   });
 
   it.each([
-    ['agent', 'host/host1', [CertificatePurpose.UNSPECIFIED, CertificatePurpose.AGENT, CertificatePurpose.LIBVIRT]],
+    ['agent', 'host/host1', [CertificatePurpose.UNSPECIFIED, CertificatePurpose.AGENT, CertificatePurpose.NATS]],
     [
       'controller',
       'controller/host1',
@@ -263,30 +262,29 @@ describe('renewing', () => {
     await expect(list('', caller)).rejects.toMatchObject({ kind: 'unauthenticated' });
   });
 
-  it('does not make a libvirt certificate for a witness, or an etcd one for an agent', async () => {
+  it('does not make an etcd certificate for an agent, nor libvirt’s for anybody', async () => {
     const witness = await founded.cluster.host({
       name: 'w1',
       addresses: ['10.0.0.9'],
-      hypervisor: false,
       voter: false,
     });
     const caller = callerWith(witness.certificates.agent?.certificatePem ?? '');
-    for (const purpose of [CertificatePurpose.LIBVIRT, CertificatePurpose.ETCD, CertificatePurpose.ETCD_CLIENT])
+    for (const purpose of [CertificatePurpose.CONTROLLER, CertificatePurpose.ETCD, CertificatePurpose.ETCD_CLIENT])
       await expect(renew(caller, { purpose })).rejects.toMatchObject({ kind: 'forbidden', reason: 'NOTHING_TO_RENEW' });
     const host1 = callerWith(founded.host1.certificates.agent?.certificatePem ?? '');
     await expect(renew(host1, { purpose: CertificatePurpose.ETCD })).rejects.toMatchObject({
       reason: 'NOTHING_TO_RENEW',
     });
-    await expect(renew(caller, { purpose: CertificatePurpose.UNRECOGNIZED })).rejects.toMatchObject({
-      kind: 'invalid',
-    });
+    // libvirt's are not made any more, whoever asks: an agent from before ADR 0053 does.
+    for (const purpose of [CertificatePurpose.UNRECOGNIZED, CertificatePurpose.LIBVIRT])
+      await expect(renew(host1, { purpose })).rejects.toMatchObject({ kind: 'invalid' });
   });
 
-  it('does not renew a libvirt certificate that was revoked', async () => {
+  it('does not renew another certificate of the host that was revoked', async () => {
     const host1 = callerWith(founded.host1.certificates.agent?.certificatePem ?? '');
     for (const each of await list('host/host1'))
-      if (each.purpose === CertificatePurpose.LIBVIRT) await revoke(each.serial);
-    await expect(renew(host1, { purpose: CertificatePurpose.LIBVIRT })).rejects.toMatchObject({
+      if (each.purpose === CertificatePurpose.NATS) await revoke(each.serial);
+    await expect(renew(host1, { purpose: CertificatePurpose.NATS })).rejects.toMatchObject({
       reason: 'NOTHING_TO_RENEW',
     });
   });
@@ -355,11 +353,7 @@ describe('records', () => {
     await late.clock.advance(10_000);
     store.setReachable(true);
     await late.run(done);
-    expect([...(await late.stored()).keys()]).toEqual([
-      'busbar/authority/ca',
-      'busbar/authority/etcd-ca',
-      'busbar/authority/libvirt-ca',
-    ]);
+    expect([...(await late.stored()).keys()]).toEqual(['busbar/authority/ca', 'busbar/authority/etcd-ca']);
   });
 
   it('of expired certificates are removed after a month, bare revocations never', async () => {

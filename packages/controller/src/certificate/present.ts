@@ -14,7 +14,6 @@ const PURPOSE_WORDS: Readonly<Record<Purpose, CertificatePurpose>> = {
   controller: CertificatePurpose.CONTROLLER,
   etcd: CertificatePurpose.ETCD,
   'etcd-client': CertificatePurpose.ETCD_CLIENT,
-  libvirt: CertificatePurpose.LIBVIRT,
   nats: CertificatePurpose.NATS,
 };
 

@@ -28,7 +28,8 @@ export const csrPem = z
   .string('a certificate request, PEM')
   .max(8_192, 'a certificate request of at most 4096 characters');
 const { UNRECOGNIZED: _, ...KNOWN_PURPOSES } = CertificatePurpose;
-const PURPOSE_WORDS = Object.values(KNOWN_PURPOSES);
+/** libvirt's stay readable in the records and are never made again (ADR 0053). An agent from before still asks for them. */
+const PURPOSE_WORDS = Object.values(KNOWN_PURPOSES).filter((word) => word !== CertificatePurpose.LIBVIRT);
 const ROLES = [ClientRole.VIEWER, ClientRole.OPERATOR, ClientRole.ADMIN] as const;
 
 export function certificateService(api: Api): Service<typeof CertificateServiceDefinition> {
@@ -159,14 +160,14 @@ function successor(api: Api, caller: Caller, wanted: Purpose | undefined): { hol
   const purpose = wanted ?? OWN[kind];
   const ownKind = PURPOSE[purpose].kind === kind;
   if (purpose !== OWN[kind]) {
-    // Another certificate of the same host: a successor needs one to succeed. A witness must not get libvirt's this way.
+    // Another certificate of the same host: a successor needs one to succeed.
     const of = { subject: caller.name, purpose: presentPurpose(purpose) };
     if (!ownKind || validOf(api.view, of, api.clock.wallTime()).length === 0) {
       throw new BusbarError({
         kind: 'forbidden',
         reason: 'NOTHING_TO_RENEW',
         message: `"${caller.name}" has no valid certificate of purpose ${purpose} that could be renewed`,
-        hint: 'an agent renews AGENT, LIBVIRT and NATS, a controller CONTROLLER, ETCD and ETCD_CLIENT, a client CLIENT; for anything else, let the host join again',
+        hint: 'an agent renews AGENT and NATS, a controller CONTROLLER, ETCD and ETCD_CLIENT, a client CLIENT; for anything else, let the host join again',
       });
     }
   }

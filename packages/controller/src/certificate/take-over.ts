@@ -9,7 +9,7 @@ import { newCertificate } from './present.ts';
 
 /** The store may come up long after this controller does. */
 const RETRY_MS = 2_000;
-/** The three authorities, and certificates up to etcd's limit of 128 writes. */
+/** The authorities, and certificates up to etcd's limit of 128 writes. */
 const BATCH = 100;
 
 /**

@@ -23,7 +23,6 @@ const ALL = [
   CertificatePurpose.CONTROLLER,
   CertificatePurpose.ETCD,
   CertificatePurpose.ETCD_CLIENT,
-  CertificatePurpose.LIBVIRT,
 ] as const;
 let founded: FoundedRig;
 let rig: Rig;
@@ -132,7 +131,7 @@ describe('joining', () => {
       host: 'host2',
       voter: false,
       caPem: founded.cluster.authorities.ca,
-      libvirtCaPem: founded.cluster.authorities['libvirt-ca'],
+      libvirtCaPem: '',
       etcdCaPem: '',
       etcdEndpoints: [],
       controllers: [{ host: 'host1', address: 'host1:7800' }],
@@ -141,7 +140,6 @@ describe('joining', () => {
     expect(answer.certificates.map((each) => each.purpose)).toEqual([
       CertificatePurpose.AGENT,
       CertificatePurpose.NATS,
-      CertificatePurpose.LIBVIRT,
     ]);
     for (const { purpose, certificatePem } of answer.certificates)
       expect(matches(certificatePem, keys.get(purpose) ?? '')).toBe(true);
@@ -152,12 +150,12 @@ describe('joining', () => {
     expect([host, useTime === undefined]).toEqual(['host2', false]);
   });
 
-  it('gives a voting witness what a controller needs, and no libvirt', async () => {
+  it('gives a voting witness what a controller needs', async () => {
     const { text, token } = await create({ host: 'w1', role: HostRole.WITNESS, voter: true });
     const answer = await redeem(text);
-    expect(answer.certificates.map((each) => each.purpose)).toEqual(ALL.slice(0, 5));
+    expect(answer.certificates.map((each) => each.purpose)).toEqual(ALL);
     expect(Buffer.from(answer.sealKey)).toEqual(Buffer.from(founded.host1.sealKey ?? []));
-    expect(answer).toMatchObject({ libvirtCaPem: '', etcdEndpoints: ['https://10.0.0.1:2379'] });
+    expect(answer).toMatchObject({ etcdEndpoints: ['https://10.0.0.1:2379'] });
     const { certificates } = await rig.call<{ certificates: { issuedBy: string; subject: string }[] }>(
       'CertificateService',
       'listCertificates',
@@ -197,7 +195,7 @@ describe('joining', () => {
       if (each.status === 'rejected') expect(each.reason).toMatchObject({ reason: 'JOIN_TOKEN_USED' });
     expect(
       rig.view.tables.certificate.sorted().filter((each) => each.record.certificate?.subject === 'host/host2'),
-    ).toHaveLength(3);
+    ).toHaveLength(2);
   });
 
   it('is refused with a wrong secret as with an unknown token', async () => {
@@ -254,11 +252,11 @@ describe('joining', () => {
 
   it.each<[string, () => Partial<JoinRequest>, string]>([
     ['no requests', () => ({ csrs: [] }), 'csrs is [], expected 1 to 8'],
-    ['a missing one', () => ({ csrs: csrs.slice(0, 3) }), 'one for CERTIFICATE_PURPOSE_LIBVIRT'],
+    ['a missing one', () => ({ csrs: csrs.slice(0, 1) }), 'one for CERTIFICATE_PURPOSE_NATS'],
     [
       'nonsense in one',
-      () => ({ csrs: [...csrs.slice(0, 5), { purpose: CertificatePurpose.LIBVIRT, csrPem: 'x' }] }),
-      'csrs[5].csrPem cannot be used',
+      () => ({ csrs: [...csrs.slice(0, 1), { purpose: CertificatePurpose.NATS, csrPem: 'x' }] }),
+      'csrs[1].csrPem cannot be used',
     ],
     ['no address', () => ({ addresses: [] }), 'addresses is []'],
     ['a name for an address', () => ({ addresses: ['host2'] }), 'addresses[0] is "host2", expected an IP address'],

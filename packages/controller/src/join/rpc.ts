@@ -188,7 +188,7 @@ async function join(api: Api, request: JoinRequest, call: Call): Promise<JoinRes
 }
 
 async function signAll(api: Api, record: JoinTokenRecord, request: JoinRequest, caller: Caller, now: Date) {
-  const { host, role, voter } = tokenOf(record);
+  const { host, voter } = tokenOf(record);
   const foreign = foreignAddress(api.view, api.controllers, host, request.addresses);
   if (foreign !== null) {
     throw new BusbarError({
@@ -198,7 +198,7 @@ async function signAll(api: Api, record: JoinTokenRecord, request: JoinRequest, 
       hint: 'give this host an address of its own; the token can still be used',
     });
   }
-  const purposes = purposesOf({ hypervisor: role !== HostRole.WITNESS, voter });
+  const purposes = purposesOf({ voter });
   return await Promise.all(
     purposes.map(async (purpose) => {
       const word = presentPurpose(purpose);
@@ -230,7 +230,7 @@ function respond(api: Api, id: string): JoinResponse {
     voter,
     caPem: authorityPem(api, 'ca'),
     etcdCaPem: voter ? authorityPem(api, 'etcd-ca') : '',
-    libvirtCaPem: role === HostRole.WITNESS ? '' : authorityPem(api, 'libvirt-ca'),
+    libvirtCaPem: '',
     certificates: record.serials.flatMap((serial) => {
       const certificate = certificateOf(api.view, serial);
       return certificate === undefined

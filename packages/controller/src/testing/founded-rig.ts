@@ -17,7 +17,7 @@ export interface FoundedRig {
 
 export async function foundedRig(now = new Date('2030-01-01T00:00:00Z'), since = now): Promise<FoundedRig> {
   const cluster = await foundCluster({ name: 'test', now: since });
-  const host1 = await cluster.host({ name: 'host1', addresses: ['10.0.0.1'], hypervisor: true, voter: true });
+  const host1 = await cluster.host({ name: 'host1', addresses: ['10.0.0.1'], voter: true });
   const admin = callerWith((await cluster.client('admin', 'admin')).certificatePem);
   const rig = new Rig(1, now, host1.sealKey ?? undefined);
   rig.usesCrypto = true;

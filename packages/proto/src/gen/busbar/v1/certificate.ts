@@ -105,7 +105,7 @@ export const CertificatePurpose = {
   ETCD: "CERTIFICATE_PURPOSE_ETCD",
   /** ETCD_CLIENT - A controller as client of etcd; by etcd's authority. */
   ETCD_CLIENT: "CERTIFICATE_PURPOSE_ETCD_CLIENT",
-  /** LIBVIRT - libvirtd towards other hosts; by libvirt's authority. */
+  /** LIBVIRT - Was: libvirtd towards other hosts. Not issued any more; old records still say it. */
   LIBVIRT: "CERTIFICATE_PURPOSE_LIBVIRT",
   /** NATS - The NATS server of a host. */
   NATS: "CERTIFICATE_PURPOSE_NATS",
@@ -315,7 +315,7 @@ export interface RenewCertificateRequest {
   csrPem: string;
   /**
    * Unset: a successor of the certificate that is used for the call. Else another one of the same host, which must have a
-   * valid one of this purpose: a controller's certificate renews ETCD and ETCD_CLIENT, an agent's LIBVIRT and NATS.
+   * valid one of this purpose: a controller's certificate renews ETCD and ETCD_CLIENT, an agent's NATS.
    */
   purpose: CertificatePurpose;
   /** Check everything, issue nothing. */
@@ -1555,7 +1555,7 @@ export const CertificateServiceDefinition = {
     },
     /**
      * Ends a certificate of the API at once, on every controller within about a second (role admin). The one that is used
-     * for the call is refused with CERTIFICATE_IN_USE. etcd and libvirt do not ask the cluster, see docs/security.
+     * for the call is refused with CERTIFICATE_IN_USE. etcd and NATS do not ask the cluster, see docs/security.
      */
     revokeCertificate: {
       name: "RevokeCertificate",
@@ -1596,7 +1596,7 @@ export interface CertificateServiceImplementation<CallContextExt = {}> {
   ): Promise<DeepPartial<ListCertificatesResponse>>;
   /**
    * Ends a certificate of the API at once, on every controller within about a second (role admin). The one that is used
-   * for the call is refused with CERTIFICATE_IN_USE. etcd and libvirt do not ask the cluster, see docs/security.
+   * for the call is refused with CERTIFICATE_IN_USE. etcd and NATS do not ask the cluster, see docs/security.
    */
   revokeCertificate(
     request: RevokeCertificateRequest,
@@ -1628,7 +1628,7 @@ export interface CertificateServiceClient<CallOptionsExt = {}> {
   ): Promise<ListCertificatesResponse>;
   /**
    * Ends a certificate of the API at once, on every controller within about a second (role admin). The one that is used
-   * for the call is refused with CERTIFICATE_IN_USE. etcd and libvirt do not ask the cluster, see docs/security.
+   * for the call is refused with CERTIFICATE_IN_USE. etcd and NATS do not ask the cluster, see docs/security.
    */
   revokeCertificate(
     request: DeepPartial<RevokeCertificateRequest>,

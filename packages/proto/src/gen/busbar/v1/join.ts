@@ -72,7 +72,7 @@ export interface JoinResponse {
   caPem: string;
   /** Of etcd's authority; for a voter. */
   etcdCaPem: string;
-  /** Of libvirt's authority; for a hypervisor. */
+  /** Always empty. Was libvirt's authority, which signs nothing any more. */
   libvirtCaPem: string;
   /** The certificates that the token covers. */
   certificates: JoinCertificate[];

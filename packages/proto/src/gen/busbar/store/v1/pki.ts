@@ -18,7 +18,7 @@ export const protobufFileName = "busbar/store/v1/pki.proto";
 
 /** authority/NAME: a certificate authority. Written once, by the first controller that finds the file of `cluster init`. */
 export interface AuthorityRecord {
-  /** "ca" (the cluster's), "etcd-ca" or "libvirt-ca". */
+  /** "ca" (the cluster's) or "etcd-ca"; in older clusters also "libvirt-ca", which is not used any more. */
   name: string;
   /** Its certificate, PEM. */
   certificatePem: string;
