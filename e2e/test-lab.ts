@@ -10,7 +10,7 @@ import type { LabPlan } from '@busbar/deploy/lab/plan';
 export interface TestLab {
   readonly plan: LabPlan;
   readonly guestImagePath: string;
-  down(): Promise<void>;
+  readonly down: () => Promise<void>;
 }
 
 /**
@@ -32,7 +32,7 @@ export async function setUpTestLab(
   return {
     plan,
     guestImagePath: image.path,
-    async down() {
+    down: async () => {
       if (process.env['BUSBAR_KEEP_LAB'] === undefined) await labDown(name, { progress });
     },
   };
