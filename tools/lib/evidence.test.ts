@@ -26,11 +26,12 @@ describe('evidence', () => {
     ]);
   });
 
-  it('is a test of that file and whole title that passed', () => {
-    const outcomes = [ran('a.test.ts', 'a suite > refuses it'), ran('b.test.ts', 'a suite > refuses it well')];
+  it('is a test of that file and title, or the row of a table, that passed', () => {
+    const outcomes = [ran('a.test.ts', 'a suite > refuses it'), ran('b.test.ts', 'a suite > with refuses its end')];
     expect(unproven(cited('a.test.ts', 'refuses it'), outcomes, everywhere)).toEqual([]);
     expect(unproven(cited('a.test.ts', 'a suite'), outcomes, everywhere)).toEqual([]);
     expect(unproven(cited('b.test.ts', 'refuses it'), outcomes, everywhere)).toHaveLength(1);
+    expect(unproven(cited('b.test.ts', 'a suite > with refuses'), outcomes, everywhere)).toEqual([]);
     expect(unproven(cited('c.test.ts', 'refuses it'), outcomes, everywhere)[0]?.message).toContain('no test of that');
   });
 
@@ -39,6 +40,11 @@ describe('evidence', () => {
       expect(
         unproven(cited('a.test.ts', 'refuses it'), [ran('a.test.ts', 'refuses it', state)], everywhere)[0]?.message,
       ).toContain(state);
+  });
+
+  it('is none when one of several of that title did not pass', () => {
+    const outcomes = [ran('a.test.ts', 'x > 1 is refused'), ran('a.test.ts', 'x > 2 is refused', 'failed')];
+    expect(unproven(cited('a.test.ts', '%s is refused'), outcomes, everywhere)).toHaveLength(1);
   });
 
   it('may have places for parameters, and its own signs', () => {

@@ -13,12 +13,14 @@ export function evidenceIn(threatModel: string): readonly Evidence[] {
   return rows.flatMap((row) => [...row.matchAll(cited)].map(([, file = '', title = '']) => ({ file, title })));
 }
 
-/** A title with vitest's places for parameters, as a pattern for what it becomes in a run. */
+/**
+ * A title with vitest's places for parameters, as a pattern for what it becomes in a run. It may be a part of a test's name: a
+ * suite, all of whose tests count, or the parameter that tells one row of a table from the others.
+ */
 function pattern(title: string): RegExp {
   const parts = title.split(/%[sdifjoO#$]|\$[a-zA-Z][\w.]*/);
   const text = parts.map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('.*');
-  // A test, or a suite all of whose tests count.
-  return new RegExp(`(?:^| > )${text}(?:$| > )`, 's');
+  return new RegExp(`(?<![\\p{L}\\p{N}])${text}(?![\\p{L}\\p{N}])`, 'su');
 }
 
 /**
@@ -35,13 +37,9 @@ export function unproven(
     if (!isContract && !runsHere(file)) return [];
     const matches = pattern(title);
     const found = outcomes.filter((test) => (isContract || test.file === file) && matches.test(test.name));
-    const why =
-      found.length === 0
-        ? 'no test of that title ran'
-        : found.some(({ state }) => state === 'passed')
-          ? ''
-          : `it ${found[0]?.state}`;
-    if (why === '') return [];
+    const bad = found.find(({ state }) => state !== 'passed');
+    if (found.length > 0 && bad === undefined) return [];
+    const why = bad === undefined ? 'no test of that title ran' : `"${bad.name}" ${bad.state}`;
     const message = `docs/security/threat-model.md names it as evidence: ${why}`;
     return [{ file, name: title, state: 'failed' as const, ms: 0, message }];
   });
