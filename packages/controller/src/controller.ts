@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { type BoundedLog, boundedLog } from '@busbar/core/bounded-log';
 import type { Clock } from '@busbar/core/clock/clock';
 import type { Logger } from '@busbar/core/log';
 import { type Metrics, noMetrics } from '@busbar/core/metrics';
@@ -65,6 +66,8 @@ export interface Controller {
   readonly view: ClusterView;
   /** For the transports. */
   readonly admission: Admission;
+  /** For the transports, too: what callers cause to be logged. */
+  readonly lines: BoundedLog;
   readonly health: HealthSource;
   /** Runs until the signal aborts, then resigns and returns. */
   run(signal: AbortSignal): Promise<void>;
@@ -76,6 +79,7 @@ export function createController(deps: ControllerDeps): Controller {
   const storage = measuredStorage(deps.storage, metrics, clock);
   const rounds = new Pulse(clock);
   const view = new ClusterView({ store, clock, logger });
+  const lines = boundedLog({ logger, clock });
   const sessions = new SessionRegistry({
     controller: deps.host,
     controllers: deps.controllers.map((member) => member.host),
@@ -83,6 +87,7 @@ export function createController(deps: ControllerDeps): Controller {
     clock,
     random,
     logger,
+    lines,
   });
   const leadership = new Leadership({ store, clock, random, log: logger, host: deps.host, address: deps.address });
   const trail = new AuditTrail({ host: deps.host, store, view, clock, random, logger });
@@ -118,6 +123,7 @@ export function createController(deps: ControllerDeps): Controller {
     trail,
     view,
     admission: admission(view, clock),
+    lines,
     health: controllerHealth({ view, leadership, rounds, clock }),
     async run(signal) {
       let leading: Promise<void> = Promise.resolve();
@@ -161,6 +167,7 @@ export function createController(deps: ControllerDeps): Controller {
         authorities === undefined ? null : takeOverAuthorities({ store, clock, logger }, authorities, signal);
       await Promise.all([view.run(signal), leadership.run(signal), trail.run(signal), takeOver]);
       await leading;
+      lines[Symbol.dispose]();
     },
   };
 }

@@ -103,6 +103,7 @@ async function main(): Promise<void> {
     services: controller.services,
     trail: controller.trail,
     admission: controller.admission,
+    lines: controller.lines,
     tls,
     clock: systemClock,
     logger,
@@ -126,7 +127,8 @@ async function main(): Promise<void> {
       setTimeout(() => process.exit(1), SHUTDOWN_LIMIT_MS).unref();
     });
   }
-  const gate = pipeline({ logger, trail: controller.trail, admission: controller.admission, clock: systemClock });
+  const { trail, admission, lines } = controller;
+  const gate = pipeline({ logger, trail, admission, lines, clock: systemClock });
   const { memberTls, revocationsFile } = config.etcd;
   for (const [source, files, purpose] of [
     [tls, config.tls, CertificatePurpose.CONTROLLER],

@@ -5,6 +5,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { TLSSocket } from 'node:tls';
+import { boundedLog } from '@busbar/core/bounded-log';
 import { systemClock } from '@busbar/core/clock/clock';
 import type { Logger } from '@busbar/core/log';
 import type { Check, HealthSource } from './health.ts';
@@ -57,6 +58,7 @@ type Answer = { readonly status: number; readonly type: string; readonly body: s
  */
 export function metricsListener(options: ListenerOptions): MetricsListener {
   const { health, registry, logger } = options;
+  const lines = boundedLog({ logger, clock: systemClock });
   let closed = false;
   let again: Disposable | undefined;
   const server = createServer({
@@ -82,7 +84,9 @@ export function metricsListener(options: ListenerOptions): MetricsListener {
   server.on('request', (request, response) => {
     answer(request)
       .catch((err: unknown): Answer => {
-        logger.error({ err, path: request.url }, 'a question about metrics or health failed');
+        const { remoteAddress: address = '' } = request.socket;
+        const source = { kind: 'listener-failed', name: address, fields: { address } };
+        lines.write('error', source, { address, err, path: request.url }, 'a question about metrics or health failed');
         return text(500, 'internal error; the log says more');
       })
       .then((answered) => send(request, response, answered))
@@ -136,6 +140,7 @@ export function metricsListener(options: ListenerOptions): MetricsListener {
     setTls: (tls) => server.setSecureContext(secure(tls)),
     close() {
       closed = true;
+      lines[Symbol.dispose]();
       again?.[Symbol.dispose]();
       server.close();
       server.closeAllConnections();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { unreachable } from '@busbar/core/assert';
+import { type BoundedLog, boundedLog } from '@busbar/core/bounded-log';
 import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
 import type { VmId } from '@busbar/core/ids';
@@ -35,22 +36,23 @@ export class AttachStreams {
   readonly #options: AttachOptions;
   readonly #streams = new Set<Promise<void>>();
   readonly #abort = new AbortController();
+  readonly #lines: BoundedLog;
 
   constructor(options: AttachOptions) {
     this.#options = options;
+    this.#lines = boundedLog(options);
   }
 
   open(address: string, order: AttachOrder): void {
-    const { logger } = this.#options;
     if (this.#abort.signal.aborted) return;
     if (this.#streams.size >= STREAM_LIMIT + REFUSAL_LIMIT) {
-      logger.warn({ vmId: order.vmId, address }, 'attach order dropped: too many streams');
+      this.#tell(order, { address }, 'attach order dropped: too many streams');
       return;
     }
     const refusal = this.#streams.size >= STREAM_LIMIT ? `this host serves ${STREAM_LIMIT} streams already` : '';
     const stream = this.#stream(address, order, refusal)
       .catch((error: unknown) => {
-        if (!this.#abort.signal.aborted) logger.warn({ vmId: order.vmId, err: error }, 'attach stream failed');
+        if (!this.#abort.signal.aborted) this.#tell(order, { err: error }, 'attach stream failed');
       })
       .finally(() => this.#streams.delete(stream));
     this.#streams.add(stream);
@@ -59,6 +61,12 @@ export class AttachStreams {
   async stop(): Promise<void> {
     this.#abort.abort(new Error('the agent stops'));
     await Promise.all(this.#streams);
+    this.#lines[Symbol.dispose]();
+  }
+
+  /** Whoever may read a log may ask for streams as fast as he likes. */
+  #tell({ vmId }: AttachOrder, fields: object, message: string): void {
+    this.#lines.write('warn', { kind: 'attach', name: vmId, fields: { vmId } }, { vmId, ...fields }, message);
   }
 
   async #stream(address: string, order: AttachOrder, refusal: string): Promise<void> {

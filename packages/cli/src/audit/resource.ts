@@ -6,6 +6,7 @@ import {
   ListAuditRecordsRequest,
   WatchAuditRecordsResponse,
 } from '@busbar/proto/gen/busbar/v1/audit';
+import { formatAge } from '../output/format.ts';
 import { ageColumn } from '../resource/columns.ts';
 import { type Listed, PAGE_SIZE } from '../resource/resource.ts';
 
@@ -25,6 +26,16 @@ export const auditRecords: Listed<AuditRecord, AuditFilter> = {
       header: 'RESULT',
       value: resultOf,
       colour: (record) => (record.changed ? 'green' : record.reason === '' ? 'dim' : 'red'),
+    },
+    { header: 'SERIAL', value: (record) => record.certificateSerial, wide: true },
+    { header: 'ADDRESS', value: (record) => record.address, wide: true },
+    { header: 'VIA', value: (record) => record.transport, wide: true },
+    { header: 'CONTROLLER', value: (record) => record.controller, wide: true },
+    {
+      header: 'OPEN',
+      value: ({ streamBeginTime: begin, streamEndTime: end }) =>
+        begin === undefined ? '' : end === undefined ? 'began' : formatAge(begin, end),
+      wide: true,
     },
     { header: 'MESSAGE', value: (record) => record.message, shrinks: true },
   ],

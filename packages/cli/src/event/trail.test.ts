@@ -106,6 +106,22 @@ describe('audit list', () => {
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(100);
   });
 
+  test('shows by which certificate, from where and for how long, and filters by it', async () => {
+    const method = 'busbar.v1.VmService/OpenConsole';
+    const { trail } = lab.cluster;
+    const common = { method, transport: 'grpc', controller: 'host1', streamBeginTime: ago(3_700) };
+    trail.addAudit({ ...common, time: ago(3_700), certificateSerial: '4a', address: '10.77.0.8' });
+    trail.addAudit({ ...common, time: ago(60), certificateSerial: '4b', address: '10.77.0.9', streamEndTime: ago(60) });
+    expect((await lab.cli('audit', 'list', '-o', 'wide')).stdout).toMatchInlineSnapshot(`
+      "AGE  CALLER       METHOD       TARGET  RESULT  SERIAL  ADDRESS    VIA   CONTROLLER  OPEN   MESSAGE
+      60s  client/anna  OpenConsole  -       ok      4b      10.77.0.9  grpc  host1       60m    -
+      61m  client/anna  OpenConsole  -       ok      4a      10.77.0.8  grpc  host1       began  -
+      "
+    `);
+    const { stdout } = await lab.cli('audit', 'list', '--filter', 'serial=4b,address=10.77.0.9', '-o', 'name');
+    expect(stdout.trim().split('\n')).toHaveLength(1);
+  });
+
   test('is empty, and the API filters', async () => {
     const day = '2026-02-28T12:00:00Z';
     const { stdout } = await lab.cli(
@@ -119,10 +135,21 @@ describe('audit list', () => {
       'Del',
       '--since',
       day,
+      '--serial',
+      '4A',
+      '--address',
+      '10.77.0.9',
     );
     expect(stdout).toBe('no audit records\n');
     expect(lab.cluster.trail.filters).toEqual([
-      { caller: 'client/anna', target: 'x', methodPrefix: 'Del', since: new Date(day) },
+      {
+        caller: 'client/anna',
+        target: 'x',
+        methodPrefix: 'Del',
+        since: new Date(day),
+        certificateSerial: '4A',
+        address: '10.77.0.9',
+      },
     ]);
   });
 

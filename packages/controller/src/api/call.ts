@@ -11,6 +11,7 @@ import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import type { Commit } from '../store/group-commit.ts';
 import type { ClusterView } from '../view/view.ts';
+import type { Arrival } from './arrival.ts';
 import type { PresentedCertificate } from './authenticate.ts';
 import type { RequestLeases } from './request-leases.ts';
 
@@ -34,6 +35,8 @@ export interface CallAudit {
   settled: boolean;
   /** A stream that changes no record, and may last for days, was let in: this is the time to record it. */
   readonly accepted: () => void;
+  /** When a stream began; null for a call with one answer. */
+  readonly beganTime: Date | null;
 }
 /** Who comes with a join token, before it is looked at. */
 export const NOBODY: Caller = { name: 'nobody', role: null, certificate: null };
@@ -41,8 +44,7 @@ export const NOBODY: Caller = { name: 'nobody', role: null, certificate: null };
 export interface Call {
   readonly caller: Caller;
   readonly audit: CallAudit;
-  /** The same for all calls that share a connection; '' where that is not known. */
-  readonly connection: string;
+  readonly arrival: Arrival;
   /** Aborts when the caller hangs up or the deadline passes. */
   readonly signal: AbortSignal;
 }

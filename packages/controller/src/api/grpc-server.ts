@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
+import type { BoundedLog } from '@busbar/core/bounded-log';
 import type { Clock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
@@ -14,6 +15,7 @@ import type { AuditTrail } from '../audit/trail.ts';
 import type { Admission } from '../certificate/admission.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import { serverCredentials } from '../tls/credentials.ts';
+import { grpcArrival } from './arrival.ts';
 import { agentHostOf, type Recognise, recognition } from './authenticate.ts';
 import { CONNECTION_LIMITS, type ConnectionCounts, type ConnectionLimits, guardConnections } from './connections.ts';
 import { entranceInterceptor } from './entrance-interceptor.ts';
@@ -67,6 +69,7 @@ export function grpcServer(deps: {
   readonly tls: TlsFeed;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly lines?: BoundedLog;
   /** Default: nothing is counted. */
   readonly metrics?: Metrics;
   readonly limits?: ConnectionLimits;
@@ -93,12 +96,12 @@ export function grpcServer(deps: {
       if (rpc.requestStream || rpc.responseStream) {
         const run = gate.stream(definition.fullName, rpc, method);
         implementation[key] = (request: unknown, context: CallContext) =>
-          translated(run(request, recognised(context).caller, context.signal, context.peer), context);
+          translated(run(request, recognised(context).caller, context.signal, grpcArrival(context.peer)), context);
       } else {
         const run = gate.unary(definition.fullName, rpc, method);
         implementation[key] = async (request: unknown, context: CallContext) => {
           try {
-            return await run(request, recognised(context).caller, context.signal);
+            return await run(request, recognised(context).caller, context.signal, grpcArrival(context.peer));
           } catch (error) {
             throw toServerError(error, context);
           }

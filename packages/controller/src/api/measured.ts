@@ -32,11 +32,11 @@ export function measuredPipeline(
     unary: (service, definition, handler) => {
       const method = nameOf(service, definition);
       const handle = gate.unary(service, definition, handler);
-      return (request, caller, signal) => {
+      return (request, caller, signal, arrival) => {
         inFlight++;
         return timed(
           clock,
-          () => handle(request, caller, signal),
+          () => handle(request, caller, signal, arrival),
           (took, error) => {
             inFlight--;
             seconds.observe({ method, transport }, took);
@@ -48,11 +48,11 @@ export function measuredPipeline(
     stream: (service, definition, handler) => {
       const method = nameOf(service, definition);
       const handle = gate.stream(service, definition, handler);
-      return async function* (request, caller, signal, connection) {
+      return async function* (request, caller, signal, arrival) {
         streams.set(method, (streams.get(method) ?? 0) + 1);
         let outcome: unknown = HUNG_UP;
         try {
-          yield* handle(request, caller, signal, connection);
+          yield* handle(request, caller, signal, arrival);
           outcome = null;
         } catch (error) {
           outcome = error;

@@ -9,6 +9,7 @@ import { z } from 'zod';
 import type { Noted } from '../audit/trail.ts';
 import { ADMIT_ALL, testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
+import type { Arrival } from './arrival.ts';
 import type { Caller } from './call.ts';
 import { pipeline } from './pipeline.ts';
 import type { Access, MethodDefinition } from './service.ts';
@@ -28,7 +29,12 @@ const signal = new AbortController().signal;
 let lines: { level: string; fields: Record<string, unknown>; message: string }[];
 let logger: Logger;
 let noted: Noted[];
-const trail = { note: (entry: Noted) => void noted.push(entry) };
+const trail = {
+  note(entry: Noted) {
+    noted.push(entry);
+    return `record-${noted.length}`;
+  },
+};
 const gate = () => pipeline({ logger, trail, admission: ADMIT_ALL, clock: new VirtualClock() });
 beforeEach(() => {
   lines = [];
@@ -145,6 +151,39 @@ describe('audit', () => {
       ['info', 'client/anna', 'busbar.v1.VmService/CreateVm', 'relay', 'INVALID_REQUEST'],
     ]);
     expect(JSON.stringify(lines)).not.toContain('hunter2');
+  });
+
+  it('tells by which certificate a call came, from where and how', async () => {
+    const entry = rpcs.find(({ name }) => name === 'VmService/deleteVm');
+    if (entry?.method === undefined) throw new Error('no DeleteVm');
+    const run = gate().unary(entry.definition.fullName, entry.rpc, entry.method);
+    const arrival: Arrival = { transport: 'grpc', address: '10.77.2.9', connection: '' };
+    await expect(run({ vm: 'relay' }, testCaller('viewer'), signal, arrival)).rejects.toThrow();
+    expect(lines.at(-1)?.fields).toMatchObject({ serial: '4a', address: '10.77.2.9', transport: 'grpc' });
+    expect(noted.at(-1)).toMatchObject({ caller: { certificate: { serial: '4a' } }, arrival });
+  });
+
+  it('is bounded in the log, however often somebody without a right calls, and nobody is told of not at all', async () => {
+    const entry = rpcs.find(({ name }) => name === 'VmService/deleteVm');
+    if (entry?.method === undefined) throw new Error('no DeleteVm');
+    const clock = new VirtualClock();
+    const run = pipeline({ logger, trail, admission: ADMIT_ALL, clock }).unary(
+      entry.definition.fullName,
+      entry.rpc,
+      entry.method,
+    );
+    const from = (address: string): Arrival => ({ transport: 'https', address, connection: '' });
+    const attempt = (caller: Caller | null, address: string) => run({}, caller, signal, from(address)).catch(() => {});
+    for (let i = 0; i < 9_066; i++) await attempt(null, '10.77.2.9');
+    for (let i = 0; i < 1_000; i++) await attempt(testCaller('viewer', 'client/victor'), `10.77.3.${i % 250}`);
+    await attempt(null, '10.77.2.10');
+    expect(lines).toHaveLength(41);
+    expect(lines.at(-1)?.fields).toMatchObject({ caller: 'nobody', address: '10.77.2.10' });
+    await clock.advance(60_000);
+    expect(lines.slice(41).map(({ fields }) => [fields.caller, fields.address, fields.further])).toEqual([
+      ['nobody', '10.77.2.9', 9_046],
+      ['client/victor', undefined, 980],
+    ]);
   });
 
   const definition = { name: 'Import', requestStream: true, responseStream: true } as unknown as MethodDefinition;

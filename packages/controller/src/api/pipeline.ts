@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
+import { type BoundedLog, boundedLog, MANY } from '@busbar/core/bounded-log';
 import type { Clock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { includesRole, type Role } from '@busbar/pki/role';
+import type { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
 import type { z } from 'zod';
 import { labelsOf, refusalOf, targetOf } from '../audit/record.ts';
 import type { AuditTrail } from '../audit/trail.ts';
 import type { Admission } from '../certificate/admission.ts';
+import { type Arrival, INSIDE } from './arrival.ts';
 import { type Call, type CallAudit, type Caller, NOBODY } from './call.ts';
 import type { Access, MethodDefinition } from './service.ts';
 import { untilRevoked } from './until-revoked.ts';
@@ -31,12 +34,12 @@ export interface Pipeline {
     service: string,
     definition: MethodDefinition,
     method: AnyMethod,
-  ): (request: unknown, caller: Caller | null, signal: AbortSignal) => Promise<unknown>;
+  ): (request: unknown, caller: Caller | null, signal: AbortSignal, arrival?: Arrival) => Promise<unknown>;
   stream(
     service: string,
     definition: MethodDefinition,
     method: AnyMethod,
-  ): (request: unknown, caller: Caller | null, signal: AbortSignal, connection?: string) => AsyncIterable<unknown>;
+  ): (request: unknown, caller: Caller | null, signal: AbortSignal, arrival?: Arrival) => AsyncIterable<unknown>;
 }
 
 /** Who may call a method of this access: the lowest role, any certificate of the cluster, or anybody. */
@@ -59,12 +62,14 @@ export interface Gate {
   readonly trail: Pick<AuditTrail, 'note'>;
   readonly admission: Admission;
   readonly clock: Clock;
+  /** For lines that callers cause. Default: one of its own. */
+  readonly lines?: BoundedLog;
 }
 
 /** How often the event loop goes round until an answer and the end of its call are on their way to the client. */
 const ANSWER_TURNS = 3;
 
-export function pipeline({ logger, trail, admission, clock }: Gate): Pipeline {
+export function pipeline({ logger, trail, admission, clock, lines = boundedLog({ logger, clock }) }: Gate): Pipeline {
   function authorise(caller: Caller | null, access: Access, definition: MethodDefinition): Caller {
     const admits = ADMITS[access];
     if (admits === 'anybody') return NOBODY;
@@ -74,95 +79,115 @@ export function pipeline({ logger, trail, admission, clock }: Gate): Pipeline {
     return caller;
   }
 
-  function log(
-    service: string,
-    { method: name }: CallAudit,
-    method: AnyMethod,
-    caller: Caller | null,
-    request: unknown,
-    error: unknown,
-  ): void {
+  function log({ service, audit, method, caller, arrival }: Begun, request: unknown, error: unknown): void {
+    const who = caller === null ? { caller: 'nobody', address: arrival.address } : { caller: caller.name };
     const entry = {
       audit: true,
-      caller: caller?.name ?? 'nobody',
-      method: name,
+      caller: who.caller,
+      serial: caller?.certificate?.serial ?? '',
+      address: arrival.address,
+      transport: arrival.transport,
+      method: audit.method,
       target: targetOf(service, request)?.name ?? '',
       result: error === null ? 'ok' : error instanceof BusbarError ? error.reason : 'INTERNAL',
     };
-    const refused = error instanceof BusbarError && (error.kind === 'unauthenticated' || error.kind === 'forbidden');
-    if (error !== null && !(error instanceof BusbarError)) logger.error({ ...entry, err: error }, 'call failed');
-    else if (refused) logger.warn(entry, 'call without the right to it');
-    else if (method.access !== 'read') logger.info(entry, 'mutating call');
-    else if (error !== null) logger.debug(entry, 'call refused');
+    const told = { name: Object.values(who).join(' '), fields: { audit: true, ...who } };
+    const refused = { ...told, kind: 'refused' };
+    const forbidden = error instanceof BusbarError && (error.kind === 'unauthenticated' || error.kind === 'forbidden');
+    if (error !== null && !(error instanceof BusbarError))
+      lines.write('error', { ...told, kind: 'failed' }, { ...entry, err: error }, 'call failed');
+    else if (forbidden) lines.write('warn', refused, entry, 'call without the right to it');
+    else if (method.access === 'read') {
+      if (error !== null) logger.debug(entry, 'call refused');
+    } else if (error === null || error === BEGUN || error === HUNG_UP)
+      lines.write('info', { ...told, kind: 'changed', allowance: MANY }, entry, 'mutating call');
+    else lines.write('info', refused, entry, 'mutating call');
   }
 
-  function note(service: string, audit: CallAudit, caller: Caller | null, request: unknown, error: unknown): void {
-    if (audit.settled) return;
-    audit.settled = true;
-    const details = { target: targetOf(service, request), ...labelsOf(request), ...refusalOf(error) };
-    trail.note({ method: audit.method, caller, id: audit.id, details });
+  function note(call: Begun, request: unknown, error: unknown, end?: StreamEnd): string | null {
+    const { service, audit, caller, arrival, beganTime } = call;
+    const details = {
+      target: targetOf(service, request),
+      ...labelsOf(request),
+      ...refusalOf(error),
+      ...(beganTime === null ? {} : { streamBeginTime: beganTime }),
+      ...end,
+    };
+    return trail.note({ method: audit.method, caller, arrival, id: end === undefined ? audit.id : null, details });
   }
 
-  function ended(
-    service: string,
-    audit: CallAudit,
-    method: AnyMethod,
-    caller: Caller | null,
-    request: unknown,
-    error: unknown,
-  ): void {
-    log(service, audit, method, caller, request, error);
-    if (method.access !== 'read') note(service, audit, caller, request, error);
+  function settle(call: Begun, request: unknown, error: unknown): void {
+    if (call.audit.settled) return;
+    call.audit.settled = true;
+    note(call, request, error);
+  }
+
+  function ended(call: Begun, request: unknown, error: unknown): void {
+    log(call, request, error);
+    if (call.method.access === 'read') return;
+    const streamBeginId = call.acceptedAs;
+    if (streamBeginId === null) settle(call, request, error);
+    // Whoever closes a console has done nothing that was refused.
+    else note(call, request, error === HUNG_UP ? null : error, { streamBeginId, streamEndTime: clock.wallTime() });
   }
 
   /** A line of the log is no reason to wait for an answer. The audit record, which is one, is written by now. */
-  async function answered(...call: [string, CallAudit, AnyMethod, Caller | null, unknown]): Promise<void> {
-    const [service, audit, method, caller, request] = call;
-    if (method.access === 'read') return; // no line and no record
-    note(service, audit, caller, request, null);
+  async function answered(call: Begun, request: unknown): Promise<void> {
+    if (call.method.access === 'read') return; // no line and no record
+    settle(call, request, null);
     for (let turn = 0; turn < ANSWER_TURNS; turn++) await clock.turn();
-    log(...call, null);
+    log(call, request, null);
   }
 
-  function begin(service: string, definition: MethodDefinition, caller: Caller | null, subject: () => unknown) {
-    const audit: CallAudit = {
-      method: `${service}/${definition.name}`,
-      id: null,
-      settled: false,
-      accepted: () => note(service, audit, caller, subject(), null),
+  function begin(
+    of: Pick<Begun, 'service' | 'method' | 'caller' | 'arrival' | 'beganTime'>,
+    definition: MethodDefinition,
+    subject: () => unknown,
+  ): Begun {
+    const accepted = () => {
+      call.audit.settled = true;
+      call.acceptedAs = note(call, subject(), null);
     };
-    return audit;
+    const method = `${of.service}/${definition.name}`;
+    const audit = { method, id: null, settled: false, accepted, beganTime: of.beganTime };
+    const call: Begun = { ...of, audit, acceptedAs: null };
+    return call;
   }
 
   return {
-    unary: (service, definition, method) => async (request, caller, signal) => {
-      const audit = begin(service, definition, caller, () => request);
-      try {
-        const call = { caller: authorise(caller, method.access, definition), audit, signal, connection: '' };
-        parse(method.schema, request);
-        const response = await (method.handle(request as never, call) as Promise<unknown>);
-        void answered(service, audit, method, caller, request);
-        return response;
-      } catch (error) {
-        ended(service, audit, method, caller, request, error);
-        throw error;
-      }
-    },
+    unary:
+      (service, definition, method) =>
+      async (request, caller, signal, arrival = INSIDE) => {
+        const begun = begin({ service, method, caller, arrival, beganTime: null }, definition, () => request);
+        const { audit } = begun;
+        try {
+          const call = { caller: authorise(caller, method.access, definition), audit, signal, arrival };
+          parse(method.schema, request);
+          const response = await (method.handle(request as never, call) as Promise<unknown>);
+          void answered(begun, request);
+          return response;
+        } catch (error) {
+          ended(begun, request, error);
+          throw error;
+        }
+      },
     stream: (service, definition, method) =>
-      async function* (request, caller, signal, connection = '') {
+      async function* (request, caller, signal, arrival = INSIDE) {
         // Of a request stream, the first message says what it is about.
         let subject = definition.requestStream ? undefined : request;
         // Whoever stops listening ends the stream without an error and without an end: the usual end of a console.
         let outcome: unknown = HUNG_UP;
-        const audit = begin(service, definition, caller, () => subject);
+        const beganTime = clock.wallTime();
+        const begun = begin({ service, method, caller, arrival, beganTime }, definition, () => subject);
         try {
-          const call = { caller: authorise(caller, method.access, definition), audit, signal, connection };
+          const { audit } = begun;
+          const call = { caller: authorise(caller, method.access, definition), audit, signal, arrival };
           let input = request;
           if (definition.requestStream) {
             input = validated(request as AsyncIterable<unknown>, method.schema, (first) => {
               subject = first;
               // A console may be open for days: who opened it must be known before it ends.
-              if (method.access !== 'read') log(service, audit, method, caller, first, BEGUN);
+              if (method.access !== 'read') log(begun, first, BEGUN);
             });
           } else parse(method.schema, request);
           const open = (until: AbortSignal) =>
@@ -175,11 +200,25 @@ export function pipeline({ logger, trail, admission, clock }: Gate): Pipeline {
           outcome = error;
           throw error;
         } finally {
-          ended(service, audit, method, caller, subject, outcome);
+          ended(begun, subject, outcome);
         }
       },
   };
 }
+
+/** What is told of a call, in the log and in the trail. */
+interface Begun {
+  readonly service: string;
+  readonly method: AnyMethod;
+  readonly caller: Caller | null;
+  readonly arrival: Arrival;
+  readonly beganTime: Date | null;
+  readonly audit: CallAudit;
+  /** Id of the record that tells of the beginning of a stream. */
+  acceptedAs: string | null;
+}
+
+type StreamEnd = Pick<AuditRecord, 'streamBeginId' | 'streamEndTime'>;
 
 const BEGUN = new BusbarError({ kind: 'cancelled', reason: 'BEGUN', message: 'the stream began' });
 const HUNG_UP = new BusbarError({ kind: 'cancelled', reason: 'CALLER_GONE', message: 'the caller ended the stream' });

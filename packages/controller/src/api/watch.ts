@@ -122,12 +122,12 @@ class Bell {
   #over: boolean;
   #wake = () => {};
 
-  constructor(api: Api, { signal, connection }: Call) {
+  constructor(api: Api, { signal, arrival }: Call) {
     this.#clock = api.clock;
     this.#signal = signal;
     this.#over = signal.aborted;
     signal.addEventListener('abort', this.#end, { once: true });
-    this.#subscription = api.view.bells.add(connection, () => {
+    this.#subscription = api.view.bells.add(arrival.connection, () => {
       this.#pending = true;
       this.#wake();
     });

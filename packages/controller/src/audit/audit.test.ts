@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError } from '@busbar/core/errors';
-import type { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
+import { AuditFilter, type AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { decodeRecord, ROOT } from '../records/kinds.ts';
 import type { ClusterStore, KeyValue } from '../store/cluster-store.ts';
@@ -162,18 +162,18 @@ describe('a call that changes nothing', () => {
     expect(JSON.stringify(all.map(({ kv }) => kv.value))).not.toContain('hunter2');
   });
 
-  it('a console that was opened is recorded while it is open, once', async () => {
+  it('a console is recorded while it is open, and when it ends', async () => {
     await CASES['VmService/StopVm']?.before?.();
     const before = (await records()).length;
     let release = () => {};
-    const open = new Promise<void>((resolve) => {
+    const closed = new Promise<void>((resolve) => {
       release = resolve;
     });
     const { sessions } = rig.api;
     sessions.attach = async () =>
       (async function* () {
         yield Buffer.from('login:');
-        await open;
+        await closed;
       })();
     const ended = stream(rig, 'VmService', 'openConsole', [{ vm: 'relay', input: Buffer.from('hunter2') }]);
     const made = async () => (await records()).slice(before);
@@ -186,9 +186,24 @@ describe('a call that changes nothing', () => {
         caller: 'client/test',
       },
     ]);
+    const [begin] = await made();
+    await rig.clock.advance(3_600_000);
+    expect(begin?.record).toMatchObject({ streamBeginTime: expect.any(Date), streamEndTime: undefined });
     release();
     await ended;
-    expect(await made()).toHaveLength(1);
+    const [, end, ...more] = await made();
+    expect(more).toEqual([]);
+    expect(end?.record).toMatchObject({
+      method: 'busbar.v1.VmService/OpenConsole',
+      target: { kind: 'vm', name: 'relay' },
+      changed: false,
+      reason: '',
+      certificateSerial: '4a',
+      streamBeginId: begin?.record.id,
+      streamBeginTime: begin?.record.streamBeginTime,
+    });
+    const open = (end?.record.streamEndTime?.getTime() ?? 0) - (end?.record.streamBeginTime?.getTime() ?? 0);
+    expect(open).toBeGreaterThanOrEqual(3_600_000);
     expect(JSON.stringify(await made(), (_, v: unknown) => (typeof v === 'bigint' ? '' : v))).not.toContain('hunter2');
   });
 
@@ -217,6 +232,11 @@ describe('the list', () => {
     expect(await names({ methodPrefix: 'busbar.v1.NetworkService/Create' })).toHaveLength(3);
     expect(await names({ since })).toEqual(['UpdateNetwork b']);
     expect(await names({ caller: 'client/other' })).toEqual([]);
+    expect(await names({ certificateSerial: '00:4A' })).toHaveLength(4);
+    expect(await names({ certificateSerial: '4b' })).toEqual([]);
+    expect(await names({ address: '10.0.0.1' })).toEqual([]);
+    for (const wrong of [{ certificateSerial: 'xyz' }, { address: '10.0.0' }])
+      await expect(list(wrong)).rejects.toMatchObject({ kind: 'invalid' });
     const first = await page({ pageSize: 3, pageToken: '', filter: undefined });
     // What comes between two pages shifts nothing.
     await rig.call('NetworkService', 'createNetwork', network('d'));
@@ -228,7 +248,7 @@ describe('the list', () => {
 type Listed = { readonly auditRecords: readonly AuditRecord[]; readonly nextPageToken: string };
 const page = (request: object) => rig.call<Listed>('AuditService', 'listAuditRecords', request);
 async function list(filter: object): Promise<readonly AuditRecord[]> {
-  const all = { caller: '', target: '', methodPrefix: '', since: undefined, ...filter };
+  const all = AuditFilter.fromPartial(filter);
   return (await page({ pageSize: 0, pageToken: '', filter: all })).auditRecords;
 }
 

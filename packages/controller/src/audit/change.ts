@@ -20,19 +20,23 @@ export function audited(api: Api, call: Call, change: AuditedChange): Transactio
 export function auditWrite(api: Api, call: Call, change: AuditedChange): Write {
   // A repeat of the transaction (a lost race, a new request lease) is the same call.
   call.audit.id ??= api.random.uuid();
-  const { id, method } = call.audit;
+  const { id, method, beganTime } = call.audit;
+  const time = api.clock.wallTime();
   const record = auditRecord(
     {
       id,
-      time: api.clock.wallTime(),
+      time,
       method,
       controller: api.host,
       requestId: change.requestId,
       operation: change.ids.operationId,
       changed: true,
+      // An import has ended when it is recorded.
+      ...(beganTime === null ? {} : { streamBeginTime: beganTime, streamEndTime: time }),
       ...changeIn(api.view, change.writes, change.ids),
     },
     call.caller,
+    call.arrival,
   );
   return putRecord('audit', id, record);
 }

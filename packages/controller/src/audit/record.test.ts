@@ -3,6 +3,7 @@ import { BusbarError } from '@busbar/core/errors';
 import { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { plainAddress } from '../api/arrival.ts';
 import { decodeRecord, encodeRecord } from '../records/kinds.ts';
 import { auditRecord, labelsOf, refusalOf, targetOf } from './record.ts';
 
@@ -43,6 +44,7 @@ describe('an audit record', () => {
               ...refusalOf(error),
             },
             null,
+            { transport: 'https', address: plainAddress(text), connection: text },
           );
           const stored = encodeRecord('audit', record);
           expect(stored.length).toBeLessThan(2_500);

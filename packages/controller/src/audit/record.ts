@@ -4,6 +4,7 @@
 import { BusbarError } from '@busbar/core/errors';
 import type { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
 import type { ResourceRef } from '@busbar/proto/gen/busbar/v1/common';
+import type { Arrival } from '../api/arrival.ts';
 import type { Caller } from '../api/call.ts';
 import { cut } from '../api/validation.ts';
 import { type Kind, parseRecordKey, recordIn } from '../records/kinds.ts';
@@ -16,10 +17,18 @@ const MESSAGE_MAX = 300;
 export function auditRecord(
   known: Pick<AuditRecord, 'id' | 'time' | 'method' | 'controller'> & Partial<AuditRecord>,
   caller: Caller | null,
+  arrival: Arrival,
 ): AuditRecord {
   return {
     caller: caller?.name ?? 'nobody',
     role: caller?.role ?? '',
+    // Two who hold certificates of one name are told apart by these.
+    certificateSerial: caller?.certificate?.serial ?? '',
+    address: arrival.address,
+    transport: arrival.transport,
+    streamBeginTime: undefined,
+    streamEndTime: undefined,
+    streamBeginId: '',
     target: undefined,
     requestId: '',
     validateOnly: false,

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { isIP } from 'node:net';
 import type {
   AuditFilter,
   AuditRecord,
@@ -7,6 +8,7 @@ import type {
 } from '@busbar/proto/gen/busbar/v1/audit';
 import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
 import { z } from 'zod';
+import { ADDRESS_MAX } from '../api/arrival.ts';
 import type { Api } from '../api/call.ts';
 import { creationKey, page, pageFields } from '../api/pages.ts';
 import type { Service } from '../api/service.ts';
@@ -20,6 +22,11 @@ const filter = z
     target: z.string().max(253, 'a name or an id'),
     methodPrefix: z.string().max(253, 'the beginning of a method, e.g. busbar.v1.VmService/ or Delete'),
     since: time,
+    certificateSerial: z.string().regex(/^[0-9A-Fa-f:]{0,96}$/, 'a serial in hexadecimal'),
+    address: z
+      .string()
+      .refine((text) => text === '' || isIP(text.split('%')[0] ?? '') !== 0, 'an IP address')
+      .max(ADDRESS_MAX, 'an IP address'),
   })
   .optional();
 

@@ -3,7 +3,7 @@ import type { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
-import type { Noted } from './trail.ts';
+import { type Noted, QUEUE_MAX } from './trail.ts';
 
 /** Goal: whoever makes refusals by the thousand fills neither the store nor the process, and is still told of. */
 let rig: Rig;
@@ -13,9 +13,10 @@ beforeEach(async () => {
 });
 afterEach(() => rig.stop());
 
-const refusal = (caller: string | null, more: Partial<Noted['details']> = {}): Noted => ({
+const refusal = (caller: string | null, more: Partial<Noted['details']> = {}, address = '10.77.2.9'): Noted => ({
   method: 'busbar.v1.VmService/DeleteVm',
   caller: caller === null ? null : testCaller('viewer', caller),
+  arrival: { transport: 'https', address, connection: '' },
   id: null,
   details: { target: undefined, requestId: '', validateOnly: false, reason: 'ROLE_TOO_LOW', message: 'no', ...more },
 });
@@ -66,6 +67,31 @@ describe('the trail', () => {
     const total = kept().reduce((sum, { furtherCalls }) => sum + (furtherCalls || 1), 0);
     expect(total).toBe(3_000);
     expect(of('others').at(-1)?.furtherCalls).toBeGreaterThan(1_900);
+  });
+
+  it('tells strangers apart by their address, a bounded number of them', async () => {
+    for (let i = 0; i < 500; i++) rig.trail.note(refusal(null));
+    rig.trail.note(refusal(null, {}, '10.77.2.10'));
+    for (let i = 0; i < 1_000; i++) rig.trail.note(refusal(null, {}, `fe80::${i.toString(16)}`));
+    await rig.clock.advance(600_000);
+    const [first, other] = ['10.77.2.9', '10.77.2.10'].map((address) =>
+      kept().filter((each) => each.address === address),
+    );
+    expect([first?.length, other?.length]).toEqual([21, 1]);
+    expect(first?.at(-1)).toMatchObject({ furtherCalls: 480, transport: 'https' });
+    expect(kept().at(-1)).toMatchObject({ caller: 'nobody', address: '', transport: '' });
+    expect(kept().reduce((sum, { furtherCalls }) => sum + (furtherCalls || 1), 0)).toBe(1_501);
+  });
+
+  it('keeps so many in memory and no more, while nobody takes them', async () => {
+    rig.truth.setQuorum(false);
+    for (let i = 0; i < 4 * QUEUE_MAX; i++) rig.trail.note(refusal(`client/c${i}`));
+    await rig.clock.advance(10_000);
+    rig.truth.setQuorum(true);
+    await rig.clock.advance(40_000);
+    expect(kept()).toHaveLength(QUEUE_MAX);
+    await rig.clock.advance(600_000);
+    expect(kept().reduce((sum, { furtherCalls }) => sum + (furtherCalls || 1), 0)).toBe(4 * QUEUE_MAX);
   });
 
   it('waits for a store that is away, without holding up anybody, and loses no count', async () => {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+import { Allowances } from '@busbar/core/allowances';
 import { type Clock, sleep } from '@busbar/core/clock/clock';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
 import type { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
+import { type Arrival, INSIDE } from '../api/arrival.ts';
 import type { Caller } from '../api/call.ts';
 import { putRecord, recordKey } from '../records/kinds.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
@@ -11,17 +13,19 @@ import type { ClusterView } from '../view/view.ts';
 import { auditRecord, resolved } from './record.ts';
 
 /**
- * Records calls that changed nothing: refused ones, dry runs, opened consoles. (A change carries its record in its own
+ * Records calls that changed nothing: refused ones, dry runs, consoles. (A change carries its record in its own
  * transaction: audit/change.ts.) Nobody waits for it, and whoever makes refusals by the thousand fills neither the store
- * nor this process: of each caller a few are recorded one by one, the rest is counted, and one record a minute tells the count.
- * All of them are in the controller's log as well.
+ * nor this process: of each caller, and of each address that nobody calls from, a few are recorded one by one, the rest is
+ * counted, and one record a minute tells the count.
  */
 export interface Noted {
   readonly method: string;
   readonly caller: Caller | null;
+  readonly arrival: Arrival;
   /** Of a record that a transaction of unknown outcome carries as well: whichever comes first stays alone. */
   readonly id: string | null;
-  readonly details: Pick<AuditRecord, 'target' | 'requestId' | 'validateOnly' | 'reason' | 'message'>;
+  readonly details: Pick<AuditRecord, 'target' | 'requestId' | 'validateOnly' | 'reason' | 'message'> &
+    Partial<Pick<AuditRecord, 'streamBeginTime' | 'streamEndTime' | 'streamBeginId'>>;
 }
 
 /** What a person does wrong in a sitting. */
@@ -30,19 +34,19 @@ const BURST = 20;
 const REFILL_MS = 60_000;
 const COUNT_EVERY_MS = 60_000;
 /** About 100 KB; while the store is away, the log has the rest. */
-const QUEUE_MAX = 200;
+export const QUEUE_MAX = 200;
 /** More identities than a cluster has; beyond it they share one allowance. */
 const CALLERS_MAX = 1_000;
+/** Addresses of callers without a certificate. Apart from the above: a stranger has as many as he likes. */
+const ADDRESSES_MAX = 32;
 const RETRY_MS = 1_000;
-const EVERYBODY_ELSE: Caller = { name: 'others', role: 'viewer', certificate: null };
 
-interface Allowance {
+interface Who {
   readonly caller: Caller | null;
-  left: number;
-  refilledMs: number;
-  /** Calls that were not recorded one by one and not told of yet. */
-  further: number;
+  readonly arrival: Arrival;
 }
+const OTHER_CALLERS: Who = { caller: { name: 'others', role: 'viewer', certificate: null }, arrival: INSIDE };
+const OTHER_ADDRESSES: Who = { caller: null, arrival: INSIDE };
 
 export interface TrailDeps {
   readonly host: string;
@@ -55,7 +59,18 @@ export interface TrailDeps {
 
 export class AuditTrail {
   readonly #deps: TrailDeps;
-  readonly #allowances = new Map<string, Allowance>();
+  readonly #callers = new Allowances<Who>({
+    burst: BURST,
+    refillMs: REFILL_MS,
+    sourcesMax: CALLERS_MAX,
+    others: OTHER_CALLERS,
+  });
+  readonly #strangers = new Allowances<Who>({
+    burst: BURST,
+    refillMs: REFILL_MS,
+    sourcesMax: ADDRESSES_MAX,
+    others: OTHER_ADDRESSES,
+  });
   readonly #queue: AuditRecord[] = [];
   #countedMs: number;
   #wake = () => {};
@@ -65,30 +80,26 @@ export class AuditTrail {
     this.#countedMs = deps.clock.nowMs();
   }
 
-  /** Never waits and never fails. */
-  note(noted: Noted): void {
-    const allowance = this.#allowance(noted);
-    if (allowance.left === 0 || this.#queue.length >= QUEUE_MAX) {
-      allowance.further++;
-      this.#wake();
-      return;
-    }
-    allowance.left--;
+  /** Never waits and never fails. Returns the id of the record; null when the call is only counted. */
+  note(noted: Noted): string | null {
     const { clock, host, random, view } = this.#deps;
-    this.#queue.push(
-      auditRecord(
-        {
-          id: noted.id ?? random.uuid(),
-          time: clock.wallTime(),
-          method: noted.method,
-          controller: host,
-          ...noted.details,
-          target: resolved(view, noted.details.target),
-        },
-        noted.caller,
-      ),
-    );
+    const { caller, arrival, details } = noted;
+    const allowances = caller === null ? this.#strangers : this.#callers;
+    // Refusals must not use up what tells that a console was opened.
+    const accepted = details.reason === '' && !details.validateOnly;
+    const key = `${caller === null ? arrival.address : caller.name} ${accepted}`;
+    const nowMs = clock.nowMs();
+    const isFull = this.#queue.length >= QUEUE_MAX;
+    const who = { caller, arrival };
+    if (isFull) allowances.count(key, who, nowMs);
+    // The end of a console: as many as there are records of beginnings.
+    const singly = !isFull && (details.streamBeginId !== undefined || allowances.take(key, who, nowMs));
     this.#wake();
+    if (!singly) return null;
+    const id = noted.id ?? random.uuid();
+    const known = { id, time: clock.wallTime(), method: noted.method, controller: host, ...details };
+    this.#queue.push(auditRecord({ ...known, target: resolved(view, details.target) }, caller, arrival));
+    return id;
   }
 
   /** Writes what was noted until the signal aborts. */
@@ -98,9 +109,10 @@ export class AuditTrail {
     signal.addEventListener('abort', wake, { once: true });
     while (!signal.aborted) {
       const dueMs = this.#countedMs + COUNT_EVERY_MS - clock.nowMs();
-      if (dueMs <= 0 && this.#allowances.size > 0) this.#count();
+      const used = this.#callers.size + this.#strangers.size > 0;
+      if (dueMs <= 0 && used) this.#count();
       // Nobody has used any of theirs: nothing to count, however long that lasts.
-      else if (this.#queue.length === 0) await this.#rung(this.#allowances.size > 0 ? dueMs : null);
+      else if (this.#queue.length === 0) await this.#rung(used ? dueMs : null);
       const next = this.#queue[0];
       if (next === undefined || signal.aborted) continue;
       try {
@@ -122,49 +134,34 @@ export class AuditTrail {
   }
 
   #count(): void {
-    const { clock, host, random } = this.#deps;
+    const { clock } = this.#deps;
     this.#countedMs = clock.nowMs();
-    for (const [key, allowance] of this.#allowances) {
-      refill(allowance, this.#countedMs);
-      if (allowance.further === 0) {
-        if (allowance.left === BURST) this.#allowances.delete(key);
-        continue;
-      }
-      if (this.#queue.length >= QUEUE_MAX) continue;
-      const { further, caller } = allowance;
-      allowance.further = 0;
-      this.#queue.push(
-        auditRecord(
-          {
-            id: random.uuid(),
-            time: clock.wallTime(),
-            method: '',
-            controller: host,
-            reason: 'NOT_RECORDED_SINGLY',
-            message: `${further} further calls of ${caller?.name ?? 'nobody'} that changed nothing`,
-            furtherCalls: further,
-          },
-          caller,
-        ),
-      );
-    }
+    for (const allowances of [this.#callers, this.#strangers])
+      allowances.countOut(this.#countedMs, (who, further) => {
+        if (this.#queue.length >= QUEUE_MAX) return false;
+        this.#queue.push(this.#countRecord(who, further));
+        return true;
+      });
   }
 
-  #allowance({ caller, details }: Noted): Allowance {
-    // Refusals must not use up what tells that a console was opened.
-    const accepted = details.reason === '' && !details.validateOnly;
-    let who = caller;
-    const keyOf = () => `${who?.name ?? ''} ${accepted}`;
-    if (!this.#allowances.has(keyOf()) && this.#allowances.size >= CALLERS_MAX) who = EVERYBODY_ELSE;
-    const nowMs = this.#deps.clock.nowMs();
-    const known = this.#allowances.get(keyOf());
-    if (known !== undefined) {
-      refill(known, nowMs);
-      return known;
-    }
-    const fresh: Allowance = { caller: who, left: BURST, refilledMs: nowMs, further: 0 };
-    this.#allowances.set(keyOf(), fresh);
-    return fresh;
+  #countRecord({ caller, arrival }: Who, further: number): AuditRecord {
+    const { clock, host, random } = this.#deps;
+    const from = caller === null && arrival.address !== '' ? ` at ${arrival.address}` : '';
+    const record = auditRecord(
+      {
+        id: random.uuid(),
+        time: clock.wallTime(),
+        method: '',
+        controller: host,
+        reason: 'NOT_RECORDED_SINGLY',
+        message: `${further} further calls of ${caller?.name ?? 'nobody'}${from} that changed nothing`,
+        furtherCalls: further,
+      },
+      caller,
+      arrival,
+    );
+    // Of a caller they may have come with several certificates, from several places.
+    return from !== '' ? record : { ...record, certificateSerial: '', address: '', transport: '' };
   }
 
   async #rung(timeoutMs: number | null): Promise<void> {
@@ -177,11 +174,4 @@ export class AuditTrail {
     });
     this.#wake = () => {};
   }
-}
-
-function refill(allowance: Allowance, nowMs: number): void {
-  const earned = Math.floor((nowMs - allowance.refilledMs) / REFILL_MS);
-  if (earned <= 0) return;
-  allowance.left = Math.min(BURST, allowance.left + earned);
-  allowance.refilledMs += earned * REFILL_MS;
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { TLSSocket } from 'node:tls';
+import type { BoundedLog } from '@busbar/core/bounded-log';
 import { type Clock, withDeadline } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
-import type { Logger } from '@busbar/core/log';
-import type { Caller } from '../api/call.ts';
+import { httpsArrival } from '../api/arrival.ts';
 import type { Intake } from '../api/intake.ts';
 import { needsCaller } from '../api/pipeline.ts';
 import { type ErrorAnswer, errorAnswerOf } from '../api/status.ts';
@@ -25,7 +25,7 @@ interface HandlerDeps {
   readonly openApi: Buffer;
   readonly intake: Intake;
   readonly clock: Clock;
-  readonly logger: Logger;
+  readonly lines: BoundedLog;
 }
 
 /** Longer than the longest wait that the API offers (WaitOperation, ten minutes); an hour of a watch is plenty. */
@@ -45,8 +45,7 @@ export function handlerOf(
     try {
       await answer(deps, request, response, onBegin, hungUp.signal);
     } catch (error) {
-      if (!(error instanceof BusbarError))
-        deps.logger.error({ err: errorChain(error) }, 'the JSON edge failed at a request');
+      if (!(error instanceof BusbarError)) tellFailure(deps, request, error);
       if (response.headersSent) response.destroy();
       else if (request.complete) sendError(response, errorAnswerOf(error));
       else await refuseAndClose(request, response, errorAnswerOf(error), deps.clock);
@@ -55,6 +54,12 @@ export function handlerOf(
     if (!response.writableFinished && !response.destroyed)
       await new Promise<void>((resolve) => response.once('finish', resolve).once('close', resolve));
   };
+}
+
+function tellFailure({ lines }: HandlerDeps, { socket }: IncomingMessage, error: unknown): void {
+  const { address } = httpsArrival(socket);
+  const source = { kind: 'edge-failed', name: address, fields: { address } };
+  lines.write('error', source, { address, err: errorChain(error) }, 'the JSON edge failed at a request');
 }
 
 const CALLER_GONE = new BusbarError({ kind: 'cancelled', reason: 'CALLER_GONE', message: 'the caller hung up' });
@@ -77,7 +82,7 @@ async function answer(
 
   if (peer.caller === null && needsCaller(served.access)) {
     // Through the pipeline all the same: it says no, and writes down that somebody tried.
-    await first(served, null, hungUp).catch((error: unknown) => {
+    await first(served, peer, hungUp).catch((error: unknown) => {
       throw peer.refusal ?? error;
     });
     throw new Error('the pipeline let nobody in');
@@ -91,8 +96,8 @@ async function answer(
     checkRequest(served.requestType, json);
     message = served.rpc.requestType.fromJSON(json);
   }
-  if (served.kind === 'unary') await unary(deps, served, message, peer.caller, response, timeoutMs, hungUp);
-  else await events(deps, served, resumedAt(served, request, message), peer.caller, response, timeoutMs, hungUp);
+  if (served.kind === 'unary') await unary(deps, served, message, peer, response, timeoutMs, hungUp);
+  else await events(deps, served, resumedAt(served, request, message), peer, response, timeoutMs, hungUp);
 }
 
 const OPENAPI_PATH = '/openapi.json';
@@ -113,9 +118,9 @@ function refusalOf(request: IncomingMessage, path: string, route: Route | undefi
   return encoding === 'identity' ? null : wrongEncoding(encoding);
 }
 
-async function first(route: Served, caller: Caller | null, signal: AbortSignal): Promise<void> {
-  if (route.kind === 'unary') await route.run(undefined, caller, signal);
-  else for await (const _ of route.run(undefined, caller, signal)) return;
+async function first(route: Served, { arrival }: Peer, signal: AbortSignal): Promise<void> {
+  if (route.kind === 'unary') await route.run(undefined, null, signal, arrival);
+  else for await (const _ of route.run(undefined, null, signal, arrival)) return;
 }
 
 function sendOpenApi(deps: HandlerDeps, peer: Peer, response: ServerResponse): void {
@@ -136,14 +141,14 @@ async function unary(
   deps: HandlerDeps,
   route: Served & { readonly kind: 'unary' },
   message: unknown,
-  caller: Caller | null,
+  { caller, arrival }: Peer,
   response: ServerResponse,
   timeoutMs: number | null,
   hungUp: AbortSignal,
 ): Promise<void> {
   const result = await (timeoutMs === null
-    ? route.run(message, caller, hungUp)
-    : withDeadline(deps.clock, timeoutMs, 'the call', (signal) => route.run(message, caller, signal), hungUp));
+    ? route.run(message, caller, hungUp, arrival)
+    : withDeadline(deps.clock, timeoutMs, 'the call', (signal) => route.run(message, caller, signal, arrival), hungUp));
   sendJson(
     response,
     200,
@@ -155,14 +160,14 @@ async function events(
   deps: HandlerDeps,
   route: Served & { readonly kind: 'events' },
   message: unknown,
-  caller: Caller | null,
+  { caller, arrival }: Peer,
   response: ServerResponse,
   timeoutMs: number | null,
   hungUp: AbortSignal,
 ): Promise<void> {
   const run = async (signal: AbortSignal) => {
     async function* json() {
-      for await (const each of route.run(message, caller, signal))
+      for await (const each of route.run(message, caller, signal, arrival))
         yield route.rpc.responseType.toJSON(each as never) as unknown;
     }
     await sendEvents(response, json(), deps.clock, signal);

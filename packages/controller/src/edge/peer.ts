@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { PeerCertificate, TLSSocket } from 'node:tls';
 import { BusbarError } from '@busbar/core/errors';
+import { type Arrival, httpsArrival } from '../api/arrival.ts';
 import { callerOf, presented } from '../api/authenticate.ts';
 import type { Caller } from '../api/call.ts';
 
@@ -12,12 +13,15 @@ export interface Peer {
   readonly caller: Caller | null;
   /** Why there is no caller, when the certificate itself is the reason. */
   readonly refusal: BusbarError | null;
+  readonly arrival: Arrival;
 }
 
 export function peerOf(socket: TLSSocket, cluster: string): Peer {
+  const arrival = httpsArrival(socket);
   const certificate = socket.getPeerCertificate();
-  if (!socket.authorized) return { caller: null, refusal: certificateRefusal(socket.authorizationError, certificate) };
-  return { caller: callerOf(presented(certificate), cluster), refusal: null };
+  if (!socket.authorized)
+    return { caller: null, refusal: certificateRefusal(socket.authorizationError, certificate), arrival };
+  return { caller: callerOf(presented(certificate), cluster), refusal: null, arrival };
 }
 
 type Shown = Pick<PeerCertificate, 'valid_from' | 'valid_to'>;

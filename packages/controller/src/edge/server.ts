@@ -5,6 +5,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
+import { boundedLog } from '@busbar/core/bounded-log';
 import type { Clock } from '@busbar/core/clock/clock';
 import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import type { TlsText } from '@busbar/pki/tls/material';
@@ -62,8 +63,8 @@ export function edgeServer(
     readonly intake?: Intake;
   },
 ): EdgeServer {
-  const { clock, logger, metrics = noMetrics } = deps;
-  const gate = measuredPipeline(pipeline(deps), 'json', { metrics, clock });
+  const { clock, logger, metrics = noMetrics, lines = boundedLog(deps) } = deps;
+  const gate = measuredPipeline(pipeline({ ...deps, lines }), 'json', { metrics, clock });
   const limits = deps.limits ?? CONNECTION_LIMITS;
   const handle = handlerOf({
     cluster: deps.cluster,
@@ -71,7 +72,7 @@ export function edgeServer(
     openApi: readFileSync(OPENAPI),
     intake: deps.intake ?? newIntake(clock),
     clock,
-    logger,
+    lines,
   });
   const server = createServer({
     ...secureContext(deps.tls.current()),

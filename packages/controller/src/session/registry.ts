@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { type BoundedLog, boundedLog, type LineSource } from '@busbar/core/bounded-log';
 import type { Clock } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
@@ -83,7 +84,7 @@ export class SessionRegistry {
   readonly #timings: LeaseTimings;
   readonly #clock: Clock;
   readonly #random: Random;
-  readonly #log: Logger;
+  readonly #lines: BoundedLog;
   readonly #sessions = new Map<string, Session>();
   readonly #tickets = new Map<string, Ticket>();
   readonly #bell: Bell;
@@ -96,6 +97,8 @@ export class SessionRegistry {
     readonly clock: Clock;
     readonly random: Random;
     readonly logger: Logger;
+    /** For lines that an agent causes. Default: one of its own. */
+    readonly lines?: BoundedLog;
   }) {
     this.#controller = deps.controller;
     this.#controllers = deps.controllers;
@@ -103,7 +106,7 @@ export class SessionRegistry {
     this.#clock = deps.clock;
     this.#bell = new Bell(deps.clock);
     this.#random = deps.random;
-    this.#log = deps.logger;
+    this.#lines = deps.lines ?? boundedLog(deps);
   }
 
   observed(host: string): HostObservation | null {
@@ -179,7 +182,7 @@ export class SessionRegistry {
     try {
       yield* outbox.messages();
       if (refusal !== null) {
-        this.#log.error({ host, err: refusal }, 'session of an agent ended');
+        this.#lines.write('error', linesOf(host), { host, err: refusal }, 'session of an agent ended');
         throw refusal;
       }
     } finally {
@@ -213,7 +216,8 @@ export class SessionRegistry {
       outbox,
     };
     this.#sessions.set(host, session);
-    this.#log.info({ host, bootId: hello.bootId, agentVersion: hello.agentVersion }, 'agent connected');
+    const { bootId, agentVersion } = hello;
+    this.#lines.write('info', linesOf(host), { host, bootId, agentVersion }, 'agent connected');
     this.#bell.ring(host);
     return session;
   }
@@ -365,6 +369,11 @@ async function* responses(input: AsyncIterable<Uint8Array>, output: ByteChannel)
     // Not awaited: an input that waits for its caller would not let go.
     void iterator.return?.().catch(() => {});
   }
+}
+
+/** Whoever has the certificate of a host may connect as often as he likes. */
+function linesOf(host: string): LineSource {
+  return { kind: 'session', name: host, fields: { host } };
 }
 
 function unreachableHost(host: string, why: string): BusbarError {

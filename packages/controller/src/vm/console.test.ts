@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { CreateVmRequest, type OpenConsoleRequest } from '@busbar/proto/gen/busbar/v1/vm';
 import { expect, it } from 'vitest';
+import { INSIDE } from '../api/arrival.ts';
 import { FIRST_MESSAGE_DEADLINE_MS } from '../session/first-message.ts';
 import { testCaller } from '../testing/callers.ts';
 import { Rig } from '../testing/rig.ts';
@@ -21,8 +22,8 @@ it('a console that nobody names a VM for is given up', async () => {
   };
   const call = {
     caller: testCaller(),
-    audit: { method: 'busbar.v1.VmService/OpenConsole', id: null, settled: false, accepted() {} },
-    connection: '',
+    audit: { method: 'busbar.v1.VmService/OpenConsole', id: null, settled: false, accepted() {}, beganTime: null },
+    arrival: INSIDE,
     signal: new AbortController().signal,
   };
   const first = openConsole(rig.api, silent, call)[Symbol.asyncIterator]().next();
@@ -42,8 +43,8 @@ it('the log of a VM that did not start is refused with what QEMU said', async ()
   await rig.finish();
   const call = {
     caller: testCaller(),
-    audit: { method: 'busbar.v1.VmService/GetVmLog', id: null, settled: false, accepted() {} },
-    connection: '',
+    audit: { method: 'busbar.v1.VmService/GetVmLog', id: null, settled: false, accepted() {}, beganTime: null },
+    arrival: INSIDE,
     signal: new AbortController().signal,
   };
   const first = readLog(rig.api, { vm: 'relay', tailBytes: 0n, follow: false }, call)[Symbol.asyncIterator]().next();

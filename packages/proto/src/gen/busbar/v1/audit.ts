@@ -69,6 +69,31 @@ export interface AuditRecord {
   changed: boolean;
   /** Store revision of this record. */
   revision: bigint;
+  /**
+   * Serial of the client certificate, as `busbar certificate list` shows it; empty for nobody. Two who hold certificates of one
+   * name are told apart by it.
+   */
+  certificateSerial: string;
+  /**
+   * IP address that the call came from, as the controller saw it; IPv4 in its own spelling even when IPv6 carried it. Empty for
+   * calls of the controller itself. Of a count for nobody: the address that the calls came from; empty for the rest of them.
+   */
+  address: string;
+  /** How it came: "grpc", "https", or "internal" (a controller that renews its own certificate). */
+  transport: string;
+  /** When the stream began that the call is (a console, an import). */
+  streamBeginTime:
+    | Date
+    | undefined;
+  /**
+   * When that stream ended. A console has two records, one of its beginning and one of its end; without the second, its
+   * controller died or the console is open.
+   */
+  streamEndTime:
+    | Date
+    | undefined;
+  /** Of the end of a console: the id of the record of its beginning. */
+  streamBeginId: string;
 }
 
 /** Asks for a page of audit records. */
@@ -90,7 +115,13 @@ export interface AuditFilter {
   /** Only methods that begin so, with or without the service: "busbar.v1.VmService/", "Delete". */
   methodPrefix: string;
   /** Only records of this time or later. */
-  since: Date | undefined;
+  since:
+    | Date
+    | undefined;
+  /** Only calls with this certificate, by its serial; colons, capitals and leading zeros do not matter. */
+  certificateSerial: string;
+  /** Only calls from this IP address. */
+  address: string;
 }
 
 /** A page of audit records. */
@@ -142,6 +173,12 @@ function createBaseAuditRecord(): AuditRecord {
     furtherCalls: 0,
     changed: false,
     revision: 0n,
+    certificateSerial: "",
+    address: "",
+    transport: "",
+    streamBeginTime: undefined,
+    streamEndTime: undefined,
+    streamBeginId: "",
   };
 }
 
@@ -206,6 +243,24 @@ export const AuditRecord: MessageFns<AuditRecord> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(136).int64(message.revision);
+    }
+    if (message.certificateSerial !== "") {
+      writer.uint32(146).string(message.certificateSerial);
+    }
+    if (message.address !== "") {
+      writer.uint32(154).string(message.address);
+    }
+    if (message.transport !== "") {
+      writer.uint32(162).string(message.transport);
+    }
+    if (message.streamBeginTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.streamBeginTime), writer.uint32(170).fork()).join();
+    }
+    if (message.streamEndTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.streamEndTime), writer.uint32(178).fork()).join();
+    }
+    if (message.streamBeginId !== "") {
+      writer.uint32(186).string(message.streamBeginId);
     }
     return writer;
   },
@@ -359,6 +414,54 @@ export const AuditRecord: MessageFns<AuditRecord> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.certificateSerial = reader.string();
+            continue;
+          }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.transport = reader.string();
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.streamBeginTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.streamEndTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.streamBeginId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -410,6 +513,28 @@ export const AuditRecord: MessageFns<AuditRecord> = {
         : 0,
       changed: isSet(object.changed) ? globalThis.Boolean(object.changed) : false,
       revision: isSet(object.revision) ? BigInt(object.revision) : 0n,
+      certificateSerial: isSet(object.certificateSerial)
+        ? globalThis.String(object.certificateSerial)
+        : isSet(object.certificate_serial)
+        ? globalThis.String(object.certificate_serial)
+        : "",
+      address: isSet(object.address) ? globalThis.String(object.address) : "",
+      transport: isSet(object.transport) ? globalThis.String(object.transport) : "",
+      streamBeginTime: isSet(object.streamBeginTime)
+        ? fromJsonTimestamp(object.streamBeginTime)
+        : isSet(object.stream_begin_time)
+        ? fromJsonTimestamp(object.stream_begin_time)
+        : undefined,
+      streamEndTime: isSet(object.streamEndTime)
+        ? fromJsonTimestamp(object.streamEndTime)
+        : isSet(object.stream_end_time)
+        ? fromJsonTimestamp(object.stream_end_time)
+        : undefined,
+      streamBeginId: isSet(object.streamBeginId)
+        ? globalThis.String(object.streamBeginId)
+        : isSet(object.stream_begin_id)
+        ? globalThis.String(object.stream_begin_id)
+        : "",
     };
   },
 
@@ -466,6 +591,24 @@ export const AuditRecord: MessageFns<AuditRecord> = {
     if (message.revision !== 0n) {
       obj.revision = message.revision.toString();
     }
+    if (message.certificateSerial !== "") {
+      obj.certificateSerial = message.certificateSerial;
+    }
+    if (message.address !== "") {
+      obj.address = message.address;
+    }
+    if (message.transport !== "") {
+      obj.transport = message.transport;
+    }
+    if (message.streamBeginTime !== undefined) {
+      obj.streamBeginTime = message.streamBeginTime.toISOString();
+    }
+    if (message.streamEndTime !== undefined) {
+      obj.streamEndTime = message.streamEndTime.toISOString();
+    }
+    if (message.streamBeginId !== "") {
+      obj.streamBeginId = message.streamBeginId;
+    }
     return obj;
   },
 
@@ -497,6 +640,12 @@ export const AuditRecord: MessageFns<AuditRecord> = {
     message.furtherCalls = object.furtherCalls ?? 0;
     message.changed = object.changed ?? false;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.certificateSerial = object.certificateSerial ?? "";
+    message.address = object.address ?? "";
+    message.transport = object.transport ?? "";
+    message.streamBeginTime = object.streamBeginTime ?? undefined;
+    message.streamEndTime = object.streamEndTime ?? undefined;
+    message.streamBeginId = object.streamBeginId ?? "";
     return message;
   },
 };
@@ -613,7 +762,7 @@ export const ListAuditRecordsRequest: MessageFns<ListAuditRecordsRequest> = {
 };
 
 function createBaseAuditFilter(): AuditFilter {
-  return { caller: "", target: "", methodPrefix: "", since: undefined };
+  return { caller: "", target: "", methodPrefix: "", since: undefined, certificateSerial: "", address: "" };
 }
 
 export const AuditFilter: MessageFns<AuditFilter> = {
@@ -629,6 +778,12 @@ export const AuditFilter: MessageFns<AuditFilter> = {
     }
     if (message.since !== undefined) {
       Timestamp.encode(toTimestamp(message.since), writer.uint32(34).fork()).join();
+    }
+    if (message.certificateSerial !== "") {
+      writer.uint32(42).string(message.certificateSerial);
+    }
+    if (message.address !== "") {
+      writer.uint32(50).string(message.address);
     }
     return writer;
   },
@@ -678,6 +833,22 @@ export const AuditFilter: MessageFns<AuditFilter> = {
             message.since = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.certificateSerial = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -700,6 +871,12 @@ export const AuditFilter: MessageFns<AuditFilter> = {
         ? globalThis.String(object.method_prefix)
         : "",
       since: isSet(object.since) ? fromJsonTimestamp(object.since) : undefined,
+      certificateSerial: isSet(object.certificateSerial)
+        ? globalThis.String(object.certificateSerial)
+        : isSet(object.certificate_serial)
+        ? globalThis.String(object.certificate_serial)
+        : "",
+      address: isSet(object.address) ? globalThis.String(object.address) : "",
     };
   },
 
@@ -717,6 +894,12 @@ export const AuditFilter: MessageFns<AuditFilter> = {
     if (message.since !== undefined) {
       obj.since = message.since.toISOString();
     }
+    if (message.certificateSerial !== "") {
+      obj.certificateSerial = message.certificateSerial;
+    }
+    if (message.address !== "") {
+      obj.address = message.address;
+    }
     return obj;
   },
 
@@ -729,6 +912,8 @@ export const AuditFilter: MessageFns<AuditFilter> = {
     message.target = object.target ?? "";
     message.methodPrefix = object.methodPrefix ?? "";
     message.since = object.since ?? undefined;
+    message.certificateSerial = object.certificateSerial ?? "";
+    message.address = object.address ?? "";
     return message;
   },
 };
