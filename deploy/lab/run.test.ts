@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { LockedError, withLock } from './lock.ts';
 import { CommandError, DeadlineError, run, until } from './run.ts';
@@ -36,11 +39,19 @@ describe('waiting', () => {
 
 describe('lock', () => {
   it('admits one at a time and is free again after a failure', async () => {
-    const name = `test/${process.pid}`;
-    await withLock(name, async () => {
-      await expect(withLock(name, async () => {}, { waitMs: 0 })).rejects.toThrow(LockedError);
-    });
-    await expect(withLock(name, async () => await Promise.reject(new Error('inside')))).rejects.toThrow('inside');
-    expect(await withLock(name, async () => 1, { waitMs: 0 })).toBe(1);
+    const name = 'test/one';
+    const directory = mkdtempSync(join(tmpdir(), 'busbar-lab-lock-'));
+    await withLock(
+      name,
+      async () => {
+        await expect(withLock(name, async () => {}, { waitMs: 0, directory })).rejects.toThrow(LockedError);
+      },
+      { directory },
+    );
+    await expect(withLock(name, async () => await Promise.reject(new Error('inside')), { directory })).rejects.toThrow(
+      'inside',
+    );
+    expect(await withLock(name, async () => 1, { waitMs: 0, directory })).toBe(1);
+    rmSync(directory, { recursive: true });
   });
 });

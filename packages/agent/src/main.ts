@@ -2,13 +2,14 @@
 // The agent's process: reads its configuration, makes the real clock, network, disk and hypervisor, and hands them to
 // createAgent. Ends on SIGTERM without touching a guest: VMs go on while no agent runs, and the next one adopts them.
 import { readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { sleep, systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import { systemRandom } from '@busbar/core/random';
+import { lockFile } from '@busbar/pki/file-lock';
 import { renewInPlace } from '@busbar/pki/tls/renewal';
 import { openTlsSource } from '@busbar/pki/tls/source';
 import { CertificatePurpose } from '@busbar/proto/gen/busbar/v1/certificate';
@@ -48,7 +49,7 @@ async function main(): Promise<void> {
   });
   endOnBug(logger, EXIT.failed);
   for (const retired of retiredFields(file)) logger.warn(retired);
-  await claimHost(file, logger);
+  await claimHost(file);
   await run(file, logger);
 }
 
@@ -121,26 +122,18 @@ function configuration(): AgentFile {
 }
 
 /**
- * Two agents on one host would each keep a memory of what was started. An abstract socket is bound by one process per
- * network namespace, and the kernel releases it however that process ends.
+ * Two agents on one host would each keep a memory of what was started. The lock is a file in the state directory, where
+ * only root can write: no other user of the host can keep the agent from starting.
  */
-function claimHost(file: AgentFile, logger: Logger): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const claim = createServer((socket) => socket.destroy());
-    claim.once('error', (cause) =>
-      reject(
-        new BusbarError({
-          kind: 'precondition',
-          reason: 'AGENT_RUNS_ALREADY',
-          message: `another agent of host ${file.host} runs here`,
-          cause,
-        }),
-      ),
-    );
-    claim.listen(`\0busbar-agent/${file.cluster}/${file.host}`, () => {
-      claim.on('error', (error) => logger.warn({ err: error }, 'claim socket'));
-      resolve();
-    });
+async function claimHost({ host, stateDir }: AgentFile): Promise<void> {
+  // QEMU's user has to pass through, not to read.
+  await mkdir(stateDir, { recursive: true, mode: 0o711 });
+  if ((await lockFile(join(stateDir, 'agent.lock'))) !== undefined) return;
+  throw new BusbarError({
+    kind: 'precondition',
+    reason: 'AGENT_RUNS_ALREADY',
+    message: `another agent of host ${host} runs here: it holds ${join(stateDir, 'agent.lock')}`,
+    hint: `"fuser ${join(stateDir, 'agent.lock')}" names it; removing the file would let two run`,
   });
 }
 
