@@ -192,7 +192,14 @@ export class AgentHost {
       yield Buffer.from(word);
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
     }
-    const order = { vmId: vmId(n), kind: AttachKind.CONSOLE, tailBytes: 0n, follow: false };
+    const order = {
+      vmId: vmId(n),
+      kind: AttachKind.CONSOLE,
+      tailBytes: 0n,
+      follow: false,
+      caller: 'client/anna',
+      role: 'operator',
+    };
     let seen = '';
     for await (const chunk of await this.registry.attach(HOST, order, type(), signal)) {
       seen += Buffer.from(chunk).toString('latin1');

@@ -13,6 +13,7 @@ import type { HealthSource } from '@busbar/telemetry/health';
 import { createAlarms } from './alarm/alarm.ts';
 import { ALARM_SOURCES } from './alarm/table.ts';
 import type { Api } from './api/call.ts';
+import { apiPlaces } from './api/places.ts';
 import { RequestLeases } from './api/request-leases.ts';
 import { type BoundService, publicServices } from './api/services.ts';
 import { AuditTrail } from './audit/trail.ts';
@@ -108,6 +109,7 @@ export function createController(deps: ControllerDeps): Controller {
     logger,
     commit: groupCommit(store),
     requestLeases: new RequestLeases(store, clock),
+    places: apiPlaces(deps.host),
     seal: deps.seal,
     forVoters: deps.forVoters,
     leadership,

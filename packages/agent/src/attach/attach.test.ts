@@ -15,7 +15,10 @@ beforeEach(async () => {
 });
 
 async function order(order: Partial<AttachOrder> = {}): Promise<AttachSide> {
-  const value = { ticket: 't', vmId: vmId(1), kind: AttachKind.CONSOLE, tailBytes: 0n, follow: false, ...order };
+  const value = {
+    ...{ ticket: 't', vmId: vmId(1), kind: AttachKind.CONSOLE, tailBytes: 0n, follow: false },
+    ...{ caller: 'client/anna', role: 'operator', ...order },
+  };
   rig.cluster.leader.send({ message: { $case: 'attach', value } });
   await rig.clock.advance(100);
   const side = rig.cluster.attached.at(-1);
@@ -57,14 +60,38 @@ describe('attach', () => {
     expect(errors(await order({ kind: AttachKind.UNRECOGNIZED }))).toEqual([expect.stringMatching(/older/)]);
   });
 
-  it('limits the number of streams and says so, and frees the place of one that ended', async () => {
+  const log = (caller: string, role = 'viewer') => order({ kind: AttachKind.LOG, follow: true, caller, role });
+
+  it('has places for consoles that no logs take, however many viewers follow them', async () => {
     const sides: AttachSide[] = [];
-    for (let n = 0; n < 16; n++) sides.push(await order());
+    for (let n = 0; n < 40; n++) sides.push(await log(`client/viewer${n % 5}`));
+    expect(sides.flatMap(errors)).toHaveLength(16);
+    const side = await order();
+    side.input.push({ data: Buffer.from('hello') });
+    await rig.clock.advance(100);
+    expect([errors(side), text(side)]).toEqual([[], 'hello']);
+    expect(errors(await log('client/olga', 'operator'))).toEqual([]);
+  });
+
+  it('limits the streams of a caller and says so with a reason, and frees the place of one that ended', async () => {
+    const sides: AttachSide[] = [];
+    for (let n = 0; n < 8; n++) sides.push(await order());
     expect(sides.flatMap(errors)).toEqual([]);
-    expect(errors(await order())).toEqual([expect.stringMatching(/16 streams/)]);
+    const refused = await order();
+    expect(refused.received.at(-1)).toMatchObject({
+      error: '"client/anna" has 8 consoles at this host, the most that one caller may have',
+      reason: 'PLACES_TAKEN',
+      hint: 'end one of them first',
+    });
+    expect(errors(await order({ caller: 'client/berta' }))).toEqual([]);
     sides[0]?.input.end();
     await rig.clock.advance(6000);
     expect(errors(await order())).toEqual([]);
+  });
+
+  it('takes orders of a controller that does not say who asks', async () => {
+    expect(errors(await order({ caller: '', role: '' }))).toEqual([]);
+    expect(errors(await order({ caller: '', role: '__proto__' }))).toEqual([]);
   });
 
   it('ends its streams when the agent stops', async () => {

@@ -5,14 +5,16 @@ import { type Clock, sleep, withDeadline } from '@busbar/core/clock/clock';
 import { errorChain } from '@busbar/core/errors';
 import type { VmId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
+import type { PlacesTaken } from '@busbar/core/places';
 import { AttachKind, type AttachOrder, type AttachRequest } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { ConsoleLink, HostDriver } from '../driver/host-driver.ts';
 import type { ControllerDialer } from '../session/link.ts';
+import { attachPlaces, placeRole } from './places.ts';
 
-/** Streams at a time. A console is a person at a screen; more than this is a program gone wild. */
-const STREAM_LIMIT = 16;
-/** Beyond the limit a stream is opened only to say so; a flood of orders is dropped. */
+/** Who gets no place is told so over a stream; so many of those at a time, a flood of orders is dropped. */
 const REFUSAL_LIMIT = 16;
+/** Controllers know the word. */
+const PLACES_TAKEN = 'PLACES_TAKEN';
 const OPEN_DEADLINE_MS = 10_000;
 /** After our last message the controller ends the stream; it is not waited for longer. */
 const GOODBYE_MS = 5000;
@@ -35,6 +37,8 @@ export interface AttachOptions {
 export class AttachStreams {
   readonly #options: AttachOptions;
   readonly #streams = new Set<Promise<void>>();
+  readonly #places = attachPlaces();
+  #refusals = 0;
   readonly #abort = new AbortController();
   readonly #lines: BoundedLog;
 
@@ -45,16 +49,22 @@ export class AttachStreams {
 
   open(address: string, order: AttachOrder): void {
     if (this.#abort.signal.aborted) return;
-    if (this.#streams.size >= STREAM_LIMIT + REFUSAL_LIMIT) {
-      this.#tell(order, { address }, 'attach order dropped: too many streams');
+    const kind = order.kind === AttachKind.CONSOLE ? 'console' : 'log';
+    const place = this.#places.take(kind, { name: order.caller, role: placeRole(order.role) });
+    if (!place.ok && this.#refusals >= REFUSAL_LIMIT) {
+      this.#tell(order, { address, caller: order.caller }, 'attach order dropped: too many are refused');
       return;
     }
-    const refusal = this.#streams.size >= STREAM_LIMIT ? `this host serves ${STREAM_LIMIT} streams already` : '';
-    const stream = this.#stream(address, order, refusal)
+    if (!place.ok) this.#refusals++;
+    const stream = this.#stream(address, order, place.ok ? null : place.error)
       .catch((error: unknown) => {
         if (!this.#abort.signal.aborted) this.#tell(order, { err: error }, 'attach stream failed');
       })
-      .finally(() => this.#streams.delete(stream));
+      .finally(() => {
+        if (place.ok) place.value[Symbol.dispose]();
+        else this.#refusals--;
+        this.#streams.delete(stream);
+      });
     this.#streams.add(stream);
   }
 
@@ -69,7 +79,7 @@ export class AttachStreams {
     this.#lines.write('warn', { kind: 'attach', name: vmId, fields: { vmId } }, { vmId, ...fields }, message);
   }
 
-  async #stream(address: string, order: AttachOrder, refusal: string): Promise<void> {
+  async #stream(address: string, order: AttachOrder, refusal: PlacesTaken | null): Promise<void> {
     const { clock, dialer } = this.#options;
     const abort = new AbortController();
     const signal = AbortSignal.any([abort.signal, this.#abort.signal]);
@@ -98,14 +108,14 @@ class GuestSide {
   readonly finished: Promise<void>;
   readonly #options: AttachOptions;
   readonly #order: AttachOrder;
-  readonly #refusal: string;
+  readonly #refusal: PlacesTaken | null;
   readonly #signal: AbortSignal;
   #finish!: () => void;
   #console: ConsoleLink | undefined;
   #opened: (() => void) | undefined;
   readonly #open: Promise<void>;
 
-  constructor(options: AttachOptions, order: AttachOrder, refusal: string, signal: AbortSignal) {
+  constructor(options: AttachOptions, order: AttachOrder, refusal: PlacesTaken | null, signal: AbortSignal) {
     this.#options = options;
     this.#order = order;
     this.#refusal = refusal;
@@ -119,19 +129,21 @@ class GuestSide {
   }
 
   async *outgoing(): AsyncGenerator<AttachRequest, void> {
-    yield { ticket: this.#order.ticket, data: EMPTY, error: '' };
+    yield { ...NOTHING, ticket: this.#order.ticket };
     try {
+      if (this.#refusal !== null) {
+        const { message: error, hint } = this.#refusal;
+        yield { ...NOTHING, error, hint, reason: PLACES_TAKEN };
+        return;
+      }
       for await (const bytes of await this.#bytes()) {
         for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
-          yield {
-            ticket: '',
-            data: Buffer.from(bytes.buffer, bytes.byteOffset + at, Math.min(CHUNK_BYTES, bytes.length - at)),
-            error: '',
-          };
+          const data = Buffer.from(bytes.buffer, bytes.byteOffset + at, Math.min(CHUNK_BYTES, bytes.length - at));
+          yield { ...NOTHING, data };
         }
       }
     } catch (error) {
-      if (!this.#signal.aborted) yield { ticket: '', data: EMPTY, error: errorChain(error) };
+      if (!this.#signal.aborted) yield { ...NOTHING, error: errorChain(error) };
     } finally {
       this.close();
     }
@@ -154,7 +166,6 @@ class GuestSide {
   async #bytes(): Promise<AsyncIterable<Uint8Array>> {
     const { clock, driver } = this.#options;
     const { kind, vmId, tailBytes, follow } = this.#order;
-    if (this.#refusal !== '') throw new Error(this.#refusal);
     if (driver === undefined) throw new Error('this host is a witness and runs no VMs');
     const signal = this.#signal;
     switch (kind) {
@@ -177,4 +188,4 @@ class GuestSide {
   }
 }
 
-const EMPTY = Buffer.alloc(0);
+const NOTHING: AttachRequest = { ticket: '', data: Buffer.alloc(0), error: '', reason: '', hint: '' };

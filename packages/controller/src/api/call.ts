@@ -13,6 +13,7 @@ import type { Commit } from '../store/group-commit.ts';
 import type { ClusterView } from '../view/view.ts';
 import type { Arrival } from './arrival.ts';
 import type { PresentedCertificate } from './authenticate.ts';
+import type { ApiPlaces } from './places.ts';
 import type { RequestLeases } from './request-leases.ts';
 
 /** Who calls, as proven by the client certificate. */
@@ -66,6 +67,7 @@ export interface Api {
   readonly random: Random;
   readonly logger: Logger;
   readonly requestLeases: RequestLeases;
+  readonly places: ApiPlaces;
   readonly seal: Seal;
   /** What a host that joins as a voter is given. */
   readonly forVoters: { readonly sealKey: Uint8Array; readonly etcdEndpoints: readonly string[] };

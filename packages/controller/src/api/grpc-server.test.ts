@@ -97,6 +97,30 @@ describe('a client of this cluster', () => {
     expect(answer).not.toContain(AgentServiceDefinition.fullName);
   });
 
+  it('has places by caller for health watches, too, and takes back those of watches that ended', async () => {
+    const anna = createClient(HealthDefinition, await wire.channelFor(wire.ours, client('anna')));
+    const berta = createClient(HealthDefinition, await wire.channelFor(wire.ours, client('berta')));
+    const hangUp = new AbortController();
+    const first = (of: typeof anna) =>
+      of.watch({ service: '' }, { signal: hangUp.signal })[Symbol.asyncIterator]().next();
+    for (let n = 0; n < 8; n++) expect(await first(anna)).toMatchObject({ done: false });
+    const refused = await failure(first(anna));
+    expect(refused.code).toBe(Status.RESOURCE_EXHAUSTED);
+    expect(refused.details).toMatch(/"client\/anna" has 8 streams of health and reflection/);
+    expect(await first(berta)).toMatchObject({ done: false });
+    hangUp.abort();
+    const again = createClient(HealthDefinition, await wire.channelFor(wire.ours, client('anna')));
+    const next = () => again.watch({ service: '' }, { signal: patience() })[Symbol.asyncIterator]().next();
+    await expect
+      .poll(() =>
+        next().then(
+          () => 'let in',
+          () => 'refused',
+        ),
+      )
+      .toBe('let in');
+  });
+
   it('sends no message that is too large', async () => {
     const networks = createClient(NetworkServiceDefinition, await wire.channelFor(wire.ours, client()));
     const error = await failure(networks.createNetwork({ name: 'x'.repeat(5 * 1024 ** 2) }, { signal: patience() }));
@@ -186,7 +210,14 @@ describe('an attach stream over the wire', () => {
       }
     })().catch(() => {});
     await expect.poll(() => wire.rig.api.sessions.observed('host2')?.connected).toBe(true);
-    const order = { vmId: 'v', kind: AttachKind.LOG, tailBytes: 0n, follow: true };
+    const order = {
+      vmId: 'v',
+      kind: AttachKind.LOG,
+      tailBytes: 0n,
+      follow: true,
+      caller: 'client/anna',
+      role: 'operator',
+    };
     let text = '';
     for await (const chunk of await wire.rig.api.sessions.attach(
       'host2',

@@ -26,6 +26,7 @@ import { peerText } from './peer-key.ts';
 import { pipeline } from './pipeline.ts';
 import type { BoundService } from './services.ts';
 import { encodingOnce } from './shared-messages.ts';
+import { sideServices } from './side-services.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
 import { untilRevoked } from './until-revoked.ts';
 
@@ -120,14 +121,18 @@ export function grpcServer(deps: {
   server.add(AgentServiceDefinition, agent);
 
   const health = HealthState();
-  server.add(HealthDefinition, HealthServiceImpl(health));
-  server.add(
-    ServerReflectionService,
-    ServerReflection(
-      readFileSync(DESCRIPTORS),
-      services.map((service) => service.definition.fullName),
-    ),
+  const side = sideServices((context) => recognised(context).caller);
+  const healthService = HealthServiceImpl(health);
+  const reflection = ServerReflection(
+    readFileSync(DESCRIPTORS),
+    services.map((service) => service.definition.fullName),
   );
+  const watch: typeof healthService.watch = (request, context) =>
+    translated(side.placed(healthService.watch, request, context), context);
+  const serverReflectionInfo: typeof reflection.serverReflectionInfo = (request, context) =>
+    translated(side.placed(reflection.serverReflectionInfo, request, context), context);
+  server.add(HealthDefinition, { ...healthService, watch });
+  server.add(ServerReflectionService, { ...reflection, serverReflectionInfo });
 
   let connections = (): ConnectionCounts => ({ open: 0, unproven: 0, turnedAway: 0 });
   return {

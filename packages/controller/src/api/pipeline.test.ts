@@ -216,7 +216,7 @@ describe('audit', () => {
       },
     ],
   ])('a stream that %s is told at its beginning and at its end', async (_name, result, handle) => {
-    const method = { access: 'write', schema: z.unknown(), handle: handle as never } as const;
+    const method = { access: 'write', schema: z.unknown(), enter: () => null, handle: handle as never } as const;
     try {
       for await (const _ of gate().stream('s', definition, method)(part(), caller, signal))
         if (result === 'CALLER_GONE') break;

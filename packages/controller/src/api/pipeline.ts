@@ -26,6 +26,8 @@ import { parse } from './validation.ts';
 export interface AnyMethod {
   readonly access: Access;
   readonly schema: z.ZodType;
+  /** Takes the place that what lasts needs (places.ts); null for what does not. */
+  readonly enter: (caller: Caller) => Disposable | null;
   readonly handle: (request: never, call: Call) => unknown;
 }
 
@@ -162,6 +164,7 @@ export function pipeline({ logger, trail, admission, clock, lines = boundedLog({
         const { audit } = begun;
         try {
           const call = { caller: authorise(caller, method.access, definition), audit, signal, arrival };
+          using _place = method.enter(call.caller);
           parse(method.schema, request);
           const response = await (method.handle(request as never, call) as Promise<unknown>);
           void answered(begun, request);
@@ -182,6 +185,7 @@ export function pipeline({ logger, trail, admission, clock, lines = boundedLog({
         try {
           const { audit } = begun;
           const call = { caller: authorise(caller, method.access, definition), audit, signal, arrival };
+          using _place = method.enter(call.caller);
           let input = request;
           if (definition.requestStream) {
             input = validated(request as AsyncIterable<unknown>, method.schema, (first) => {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { z } from 'zod';
 import type { Call } from './call.ts';
+import type { PlaceKind } from './places.ts';
 
 /**
  * A service is a table: for each RPC of its proto definition, who may call it, what a request must look like, and the
@@ -44,11 +45,16 @@ type Outgoing<M extends MethodDefinition> = M['responseStream'] extends true
  */
 export type Access = 'read' | 'write' | 'administer' | 'renew' | 'join';
 
-export interface Method<M extends MethodDefinition> {
+export type Method<M extends MethodDefinition> = {
   readonly access: Access;
   /** Of one request message; for request streams of each. */
   readonly schema: z.ZodType;
   readonly handle: (request: Incoming<M>, call: Call) => Outgoing<M>;
+} & (M extends { readonly requestStream: false; readonly responseStream: false } ? Partial<Placed> : Placed);
+
+/** What lasts needs a place while it does: every stream, and calls that wait. */
+interface Placed {
+  readonly place: PlaceKind;
 }
 
 export type Service<D extends ServiceDefinition> = { readonly [K in keyof D['methods']]: Method<D['methods'][K]> };

@@ -23,6 +23,7 @@ import { vmService } from '../vm/rpc.ts';
 import { volumeService } from '../volume/rpc.ts';
 import type { Api } from './call.ts';
 import type { AnyMethod } from './pipeline.ts';
+import { type PlaceKind, takePlace } from './places.ts';
 import type { Service, ServiceDefinition } from './service.ts';
 
 export interface BoundService {
@@ -30,12 +31,21 @@ export interface BoundService {
   readonly methods: Readonly<Record<string, AnyMethod>>;
 }
 
-function bind<D extends ServiceDefinition>(definition: D, methods: Service<D>): BoundService {
-  return { definition, methods: methods as unknown as Readonly<Record<string, AnyMethod>> };
+/** A method as its service has it. */
+interface Declared extends Omit<AnyMethod, 'enter'> {
+  readonly place?: PlaceKind;
 }
 
 /** The public API, complete: a service that is not here does not exist. */
 export function publicServices(api: Api): readonly BoundService[] {
+  function bind<D extends ServiceDefinition>(definition: D, methods: Service<D>): BoundService {
+    const entries = Object.entries(methods as unknown as Readonly<Record<string, Declared>>);
+    return { definition, methods: Object.fromEntries(entries.map(([key, method]) => [key, entered(method)])) };
+  }
+  const entered = ({ place, ...method }: Declared): AnyMethod => ({
+    ...method,
+    enter: place === undefined ? () => null : (caller) => takePlace(api.places, place, caller),
+  });
   return [
     bind(ClusterServiceDefinition, clusterService(api)),
     bind(HostServiceDefinition, hostService(api)),

@@ -48,6 +48,7 @@ export function auditService(api: Api): Service<typeof AuditServiceDefinition> {
     },
     watchAuditRecords: {
       access: 'read',
+      place: 'watch',
       schema: z.object({ revision, filter }),
       handle: (request, call) =>
         watchTable<AuditRecord, WatchAuditRecordsResponse>(api, call, request.revision, {

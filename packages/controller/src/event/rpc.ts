@@ -44,6 +44,7 @@ export function eventService(api: Api): Service<typeof EventServiceDefinition> {
     },
     watchEvents: {
       access: 'read',
+      place: 'watch',
       schema: z.object({ revision, filter }),
       handle: (request, call) =>
         watchTable<Event, WatchEventsResponse>(api, call, request.revision, {

@@ -83,6 +83,7 @@ export function hostService(api: Api): Service<typeof HostServiceDefinition> {
     },
     watchHosts: {
       access: 'read',
+      place: 'watch',
       schema: z.object({ revision }),
       handle: (request, call) =>
         watchTable<Host, WatchHostsResponse>(api, call, request.revision, {

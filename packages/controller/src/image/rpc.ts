@@ -30,6 +30,7 @@ export function imageService(api: Api): Service<typeof ImageServiceDefinition> {
   return {
     importImage: {
       access: 'write',
+      place: 'import',
       schema: z.object({
         part: z
           .union([
@@ -84,6 +85,7 @@ export function imageService(api: Api): Service<typeof ImageServiceDefinition> {
     },
     watchImages: {
       access: 'read',
+      place: 'watch',
       schema: z.object({ revision }),
       handle: (request, call) =>
         watchTable<Image, WatchImagesResponse>(api, call, request.revision, {

@@ -143,6 +143,7 @@ export function networkService(api: Api): Service<typeof NetworkServiceDefinitio
     },
     watchNetworks: {
       access: 'read',
+      place: 'watch',
       schema: z.object({ revision }),
       handle: (request, call) =>
         watchTable<Network, WatchNetworksResponse>(api, call, request.revision, {

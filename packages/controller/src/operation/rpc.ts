@@ -48,6 +48,7 @@ export function operationService(api: Api): Service<typeof OperationServiceDefin
     },
     waitOperation: {
       access: 'read',
+      place: 'wait',
       schema: z.object({
         operation: reference,
         timeoutMs: z.number().int('milliseconds').min(0, '0 to 600000 ms').max(WAIT_MAX_MS, '0 to 600000 ms'),
@@ -61,6 +62,7 @@ export function operationService(api: Api): Service<typeof OperationServiceDefin
     },
     watchOperations: {
       access: 'read',
+      place: 'watch',
       schema: z.object({ revision, operation: z.string().max(253, 'an operation id') }),
       handle: (request, call) =>
         watchTable<Operation, WatchOperationsResponse>(api, call, request.revision, {

@@ -221,13 +221,22 @@ describe('a host with a good certificate of its own', () => {
   it('cannot take a stream that is meant for another one, even with its ticket', async () => {
     const victim = await host2();
     const stop = new AbortController();
-    const order = { vmId: 'v', kind: AttachKind.CONSOLE, tailBytes: 0n, follow: false };
+    const order = {
+      vmId: 'v',
+      kind: AttachKind.CONSOLE,
+      tailBytes: 0n,
+      follow: false,
+      caller: 'client/anna',
+      role: 'operator',
+    };
     const opened = rig.api.sessions.attach('host2', order, (async function* () {})(), stop.signal);
     opened.catch(() => {});
     await expect.poll(() => victim.heard.find(({ $case }) => $case === 'attach')).toBeDefined();
     const told = victim.heard.find((message) => message.$case === 'attach');
     const ticket = told?.$case === 'attach' ? told.value.ticket : '';
-    const take = Buffer.from(AttachRequest.encode({ ticket, data: Buffer.from('root: '), error: '' }).finish());
+    const take = Buffer.from(
+      AttachRequest.encode(AttachRequest.fromPartial({ ticket, data: Buffer.from('root: ') })).finish(),
+    );
     expect(await ended(await channelOf('thief'), 'attach', [take])).toMatchObject({
       code: Status.PERMISSION_DENIED,
       reason: 'ATTACH_TICKET_UNKNOWN',

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { AttachOrder, DesiredState, SessionResponse } from '@busbar/proto/gen/busbar/agent/v1/agent';
 
-/** Attach orders waiting for a slow agent; an agent serves at most 16 streams anyway. */
+/** Attach orders waiting for a slow agent; an agent serves at most 48 streams anyway. */
 const ORDERS_MAX = 64;
 
 /**

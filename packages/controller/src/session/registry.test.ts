@@ -213,7 +213,14 @@ describe('a session', () => {
 });
 
 describe('attach', () => {
-  const order = { vmId: 'v1', kind: AttachKind.CONSOLE, tailBytes: 0n, follow: true };
+  const order = {
+    vmId: 'v1',
+    kind: AttachKind.CONSOLE,
+    tailBytes: 0n,
+    follow: true,
+    caller: 'client/anna',
+    role: 'operator',
+  };
   const message = (ticket: string, text = '', error = '') =>
     AttachRequest.fromPartial({ ticket, data: Buffer.from(text), error });
   const bytes = (text: string) => new Uint8Array(Buffer.from(text));
@@ -266,6 +273,15 @@ describe('attach', () => {
     await expect(text(await failing.opening)).rejects.toMatchObject({
       kind: 'precondition',
       message: 'the VM has no console',
+    });
+    const crowded = await open();
+    const full = agentSide('host2', crowded.ticket);
+    full.up.send({ ...message('', '', '8 consoles already'), reason: 'PLACES_TAKEN', hint: 'end one' });
+    await expect(text(await crowded.opening)).rejects.toMatchObject({
+      kind: 'exhausted',
+      reason: 'PLACES_TAKEN',
+      message: '8 consoles already',
+      hint: 'end one',
     });
   });
 

@@ -5,7 +5,7 @@ import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
 import type {
-  AttachKind,
+  AttachOrder,
   AttachRequest,
   AttachResponse,
   DesiredState,
@@ -266,7 +266,7 @@ export class SessionRegistry {
    */
   async attach(
     host: string,
-    order: { readonly vmId: string; readonly kind: AttachKind; readonly tailBytes: bigint; readonly follow: boolean },
+    order: Omit<AttachOrder, 'ticket'>,
     input: AsyncIterable<Uint8Array>,
     signal: AbortSignal,
   ): Promise<AsyncIterable<Uint8Array>> {
@@ -332,7 +332,7 @@ async function pump(incoming: AsyncIterable<AttachRequest>, output: ByteChannel)
     for await (const message of incoming) {
       if (message.data.length > 0) await output.push(message.data);
       if (message.error !== '') {
-        output.end(new BusbarError({ kind: 'precondition', reason: 'ATTACH_FAILED', message: message.error }));
+        output.end(refusalOf(message));
         return;
       }
     }
@@ -348,6 +348,11 @@ async function pump(incoming: AsyncIterable<AttachRequest>, output: ByteChannel)
       }),
     );
   }
+}
+
+function refusalOf({ error: message, reason, hint }: AttachRequest): BusbarError {
+  if (reason !== 'PLACES_TAKEN') return new BusbarError({ kind: 'precondition', reason: 'ATTACH_FAILED', message });
+  return new BusbarError({ kind: 'exhausted', reason, message, hint });
 }
 
 /**

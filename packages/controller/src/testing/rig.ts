@@ -14,6 +14,7 @@ import { createAlarms } from '../alarm/alarm.ts';
 import { ALARM_SOURCES } from '../alarm/table.ts';
 import type { Api, Caller } from '../api/call.ts';
 import { type Pipeline, pipeline } from '../api/pipeline.ts';
+import { apiPlaces } from '../api/places.ts';
 import { RequestLeases } from '../api/request-leases.ts';
 import { type BoundService, publicServices } from '../api/services.ts';
 import { AuditTrail } from '../audit/trail.ts';
@@ -85,6 +86,7 @@ export class Rig {
       logger,
       commit: groupCommit(store),
       requestLeases: new RequestLeases(store, clock),
+      places: apiPlaces('host1'),
       seal: openSeal(sealKey),
       forVoters: { sealKey, etcdEndpoints: ['https://10.0.0.1:2379'] },
       leadership: { leader: () => ({ host: 'host1' }) },

@@ -34,7 +34,7 @@ export async function* openConsole(
   }
   const output = await api.sessions.attach(
     host,
-    { vmId: id, kind: AttachKind.CONSOLE, tailBytes: 0n, follow: true },
+    { vmId: id, kind: AttachKind.CONSOLE, tailBytes: 0n, follow: true, ...whoAsks(call) },
     input(),
     call.signal,
   );
@@ -48,11 +48,16 @@ export async function* readLog(api: Api, request: GetVmLogRequest, call: Call): 
   const tailBytes = request.tailBytes === 0n ? LOG_TAIL_DEFAULT : request.tailBytes;
   const output = await api.sessions.attach(
     host,
-    { vmId: id, kind: AttachKind.LOG, tailBytes, follow: request.follow },
+    { vmId: id, kind: AttachKind.LOG, tailBytes, follow: request.follow, ...whoAsks(call) },
     nothing(),
     call.signal,
   );
   for await (const chunk of output) yield { output: Buffer.from(chunk) };
+}
+
+/** The host's places are by caller and role, whichever controller they come through. */
+function whoAsks({ caller }: Call): { readonly caller: string; readonly role: string } {
+  return { caller: caller.name, role: caller.role ?? '' };
 }
 
 async function* nothing(): AsyncIterable<Uint8Array> {}

@@ -160,6 +160,7 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
     },
     watchVms: {
       access: 'read',
+      place: 'watch',
       schema: z.object({ revision }),
       handle: (request, call) =>
         watchTable<Vm, WatchVmsResponse>(api, call, request.revision, {
@@ -190,6 +191,7 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
     },
     openConsole: {
       access: 'write',
+      place: 'console',
       schema: z.object({
         vm: z.string().max(253, 'a name or an id'),
         input: z.instanceof(Uint8Array).refine((v) => v.length <= 65_536, 'at most 64 KiB'),
@@ -198,6 +200,7 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
     },
     getVmLog: {
       access: 'read',
+      place: 'log',
       schema: z.object({
         vm: reference,
         tailBytes: z

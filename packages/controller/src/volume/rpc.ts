@@ -136,6 +136,7 @@ export function volumeService(api: Api): Service<typeof VolumeServiceDefinition>
     },
     watchVolumes: {
       access: 'read',
+      place: 'watch',
       schema: z.object({ revision }),
       handle: (request, call) =>
         watchTable<Volume, WatchVolumesResponse>(api, call, request.revision, {

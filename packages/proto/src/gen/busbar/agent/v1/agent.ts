@@ -692,6 +692,10 @@ export interface AttachOrder {
   tailBytes: bigint;
   /** For LOG: go on with what is printed. */
   follow: boolean;
+  /** Who asks, e.g. "client/anna": places are by caller. */
+  caller: string;
+  /** Role of who asks: "viewer", "operator" or "admin". */
+  role: string;
 }
 
 /** From agent: the first message carries the ticket, the rest output. */
@@ -702,6 +706,10 @@ export interface AttachRequest {
   data: Buffer;
   /** Set in the last message when the stream cannot go on, for people. */
   error: string;
+  /** With error: PLACES_TAKEN when the host serves as many streams as it can; empty for anything else. */
+  reason: string;
+  /** With error: what can be done, for people. */
+  hint: string;
 }
 
 /** From controller: the user's input. */
@@ -3401,7 +3409,7 @@ export const NoCloudData: MessageFns<NoCloudData> = {
 };
 
 function createBaseAttachOrder(): AttachOrder {
-  return { ticket: "", vmId: "", kind: AttachKind.UNSPECIFIED, tailBytes: 0n, follow: false };
+  return { ticket: "", vmId: "", kind: AttachKind.UNSPECIFIED, tailBytes: 0n, follow: false, caller: "", role: "" };
 }
 
 export const AttachOrder: MessageFns<AttachOrder> = {
@@ -3423,6 +3431,12 @@ export const AttachOrder: MessageFns<AttachOrder> = {
     }
     if (message.follow !== false) {
       writer.uint32(40).bool(message.follow);
+    }
+    if (message.caller !== "") {
+      writer.uint32(50).string(message.caller);
+    }
+    if (message.role !== "") {
+      writer.uint32(58).string(message.role);
     }
     return writer;
   },
@@ -3480,6 +3494,22 @@ export const AttachOrder: MessageFns<AttachOrder> = {
             message.follow = reader.bool();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.caller = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.role = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3507,6 +3537,8 @@ export const AttachOrder: MessageFns<AttachOrder> = {
         ? BigInt(object.tail_bytes)
         : 0n,
       follow: isSet(object.follow) ? globalThis.Boolean(object.follow) : false,
+      caller: isSet(object.caller) ? globalThis.String(object.caller) : "",
+      role: isSet(object.role) ? globalThis.String(object.role) : "",
     };
   },
 
@@ -3527,6 +3559,12 @@ export const AttachOrder: MessageFns<AttachOrder> = {
     if (message.follow !== false) {
       obj.follow = message.follow;
     }
+    if (message.caller !== "") {
+      obj.caller = message.caller;
+    }
+    if (message.role !== "") {
+      obj.role = message.role;
+    }
     return obj;
   },
 
@@ -3540,12 +3578,14 @@ export const AttachOrder: MessageFns<AttachOrder> = {
     message.kind = object.kind ?? AttachKind.UNSPECIFIED;
     message.tailBytes = (object.tailBytes !== undefined && object.tailBytes !== null) ? BigInt(object.tailBytes) : 0n;
     message.follow = object.follow ?? false;
+    message.caller = object.caller ?? "";
+    message.role = object.role ?? "";
     return message;
   },
 };
 
 function createBaseAttachRequest(): AttachRequest {
-  return { ticket: "", data: Buffer.alloc(0), error: "" };
+  return { ticket: "", data: Buffer.alloc(0), error: "", reason: "", hint: "" };
 }
 
 export const AttachRequest: MessageFns<AttachRequest> = {
@@ -3558,6 +3598,12 @@ export const AttachRequest: MessageFns<AttachRequest> = {
     }
     if (message.error !== "") {
       writer.uint32(26).string(message.error);
+    }
+    if (message.reason !== "") {
+      writer.uint32(34).string(message.reason);
+    }
+    if (message.hint !== "") {
+      writer.uint32(42).string(message.hint);
     }
     return writer;
   },
@@ -3599,6 +3645,22 @@ export const AttachRequest: MessageFns<AttachRequest> = {
             message.error = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.hint = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3616,6 +3678,8 @@ export const AttachRequest: MessageFns<AttachRequest> = {
       ticket: isSet(object.ticket) ? globalThis.String(object.ticket) : "",
       data: isSet(object.data) ? Buffer.from(bytesFromBase64(object.data)) : Buffer.alloc(0),
       error: isSet(object.error) ? globalThis.String(object.error) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      hint: isSet(object.hint) ? globalThis.String(object.hint) : "",
     };
   },
 
@@ -3630,6 +3694,12 @@ export const AttachRequest: MessageFns<AttachRequest> = {
     if (message.error !== "") {
       obj.error = message.error;
     }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.hint !== "") {
+      obj.hint = message.hint;
+    }
     return obj;
   },
 
@@ -3641,6 +3711,8 @@ export const AttachRequest: MessageFns<AttachRequest> = {
     message.ticket = object.ticket ?? "";
     message.data = object.data ?? Buffer.alloc(0);
     message.error = object.error ?? "";
+    message.reason = object.reason ?? "";
+    message.hint = object.hint ?? "";
     return message;
   },
 };
