@@ -58,6 +58,8 @@ export interface StorageDriver {
   /** Sorted. */
   listImages(): Promise<readonly { readonly imageId: ImageId; readonly complete: boolean }[]>;
 
+  /** The disk on which qcow2 streams wait on this host; null where there is none. */
+  spool(): Promise<SpoolState | null>;
   /** How a hypervisor opens the volume. */
   diskSource(volumeId: VolumeId): DiskSource;
   /** Ends running calls and lets go of every handle and child process. */
@@ -103,6 +105,14 @@ export interface PoolCapacity {
   readonly availableBytes: bigint;
 }
 
+export interface SpoolState {
+  readonly dir: string;
+  readonly totalBytes: bigint;
+  readonly freeBytes: bigint;
+  /** What imports leave free. */
+  readonly reserveBytes: bigint;
+}
+
 export type DiskSource =
   | { readonly kind: 'rbd'; readonly pool: string; readonly image: string }
   | { readonly kind: 'file'; readonly path: string; readonly format: 'raw' };
@@ -125,8 +135,10 @@ export const STORAGE_REASONS = {
   imageBusy: 'IMAGE_BUSY',
   /** The caller's signal aborted the import, or its stream broke off or fell silent. */
   importCancelled: 'IMPORT_CANCELLED',
+  /** The sender keeps an import's place and sends next to nothing. */
+  importTooSlow: 'IMPORT_TOO_SLOW',
   poolFull: 'POOL_FULL',
-  /** The host's spool directory, where qcow2 streams wait for conversion, has no room. */
+  /** The host's spool directory, where qcow2 streams wait for conversion, has no room above what is kept free there. */
   spoolFull: 'SPOOL_FULL',
   storageUnavailable: 'STORAGE_UNAVAILABLE',
   storageTimeout: 'STORAGE_TIMEOUT',

@@ -17,6 +17,7 @@ const KINDS: Readonly<Record<StorageReason, ErrorKind>> = {
   imageChecksum: 'invalid',
   imageBusy: 'conflict',
   importCancelled: 'cancelled',
+  importTooSlow: 'cancelled',
   poolFull: 'exhausted',
   spoolFull: 'exhausted',
   storageUnavailable: 'unavailable',

@@ -31,6 +31,7 @@ import {
   recordKey,
   requestKey,
 } from '../records/kinds.ts';
+import { firstMessage } from '../session/first-message.ts';
 import type { StoreLease, Transaction, Write } from '../store/cluster-store.ts';
 import { absent } from '../view/table.ts';
 import { presentImage, presentRecord } from './present.ts';
@@ -58,9 +59,7 @@ export async function* importImage(
   call: Call,
 ): AsyncIterable<ImportImageResponse> {
   const iterator = incoming[Symbol.asyncIterator]();
-  const first = await withDeadline(api.clock, CHUNK_DEADLINE_MS, 'waiting for the import header', () =>
-    iterator.next(),
-  );
+  const first = await firstMessage(api.clock, iterator, 'the header of the import');
   if (first.done || first.value.part?.$case !== 'header') {
     throw invalid([{ field: 'header', problem: 'is missing', expected: 'the header, in the first message' }]);
   }

@@ -19,6 +19,7 @@ import type { DiskSource, ImageStat, ImportRequest, PoolCapacity, StorageDriver,
 import { showBytes, storageError } from '../errors.ts';
 import { Exclusive } from '../exclusive.ts';
 import { type ImageTarget, importStream } from '../image/import.ts';
+import { SpoolRoom } from '../image/room.ts';
 import { fileSpool, writeAll } from '../image/spool.ts';
 import * as names from '../names.ts';
 import {
@@ -55,6 +56,8 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
   const closing = new AbortController();
   const folders = { volumes: join(config.path, 'volumes'), images: join(config.path, 'images') };
   const temp = join(config.path, 'temp');
+  const spoolDir = config.spoolDir ?? temp;
+  const spoolRoom = new SpoolRoom(spoolDir);
 
   const volumePath = (id: VolumeId, ending: 'raw' | 'json') =>
     join(folders.volumes, `${names.volumeName(id)}.${ending}`);
@@ -188,7 +191,7 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
     await clearTemp(name);
     const path = tempPath(name);
     try {
-      const deps = { clock, openSpool: fileSpool(config.spoolDir ?? temp), idleMs: importIdleMs };
+      const deps = { clock, openSpool: fileSpool(spoolDir, spoolRoom), idleMs: importIdleMs };
       const signal = AbortSignal.any([request.signal, closing.signal]);
       const { sha256 } = await importStream(deps, { ...request, signal }, (size) => beginImage(path, size));
       const origin = { format: request.format, streamBytes: String(request.sizeBytes), sha256 };
@@ -294,6 +297,7 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
           ...partial.map((imageId) => ({ imageId, complete: false })),
         ].sort((a, b) => (a.imageId < b.imageId ? -1 : 1));
       }),
+    spool: () => spoolRoom.state(),
     diskSource: (volumeId): DiskSource => ({ kind: 'file', path: volumePath(volumeId, 'raw'), format: 'raw' }),
     async close() {
       closing.abort(storageError('storageUnavailable', 'the storage driver was closed'));

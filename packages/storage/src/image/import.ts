@@ -53,15 +53,19 @@ async function importRaw(deps: ImportDeps, request: ImportRequest, begin: Begin)
     throw storageError('imageInvalid', message, { hint: 'is it compressed, or in another format?' });
   }
   const receiver = new Receiver(request, deps.clock, deps.idleMs);
-  await writeTo(await begin(sizeBytes), async (sparse) => {
-    let isFirst = true;
-    for await (const { offset, data } of receiver.chunks()) {
-      if (isFirst) refuseDisguised(data);
-      isFirst = false;
-      await sparse.push(offset, data);
-    }
-    request.onProgress?.({ phase: 'seal', doneBytes: sizeBytes });
-  });
+  const chunks = receiver.chunks();
+  // Looked at before anything is begun in the pool: who sends nothing, or something else, costs no program there.
+  const first = await chunks.next();
+  if (!first.done) refuseDisguised(first.value.data);
+  try {
+    await writeTo(await begin(sizeBytes), async (sparse) => {
+      if (!first.done) await sparse.push(first.value.offset, first.value.data);
+      for await (const { offset, data } of chunks) await sparse.push(offset, data);
+      request.onProgress?.({ phase: 'seal', doneBytes: sizeBytes });
+    });
+  } finally {
+    await chunks.return(undefined);
+  }
   return { virtualSizeBytes: sizeBytes, sha256: receiver.sha256 };
 }
 

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import type { Clock } from '@busbar/core/clock/clock';
 import type { ImportRequest } from '../driver.ts';
 import { storageError } from '../errors.ts';
+import { Pace } from './pace.ts';
 
 export function cancelled(signal: AbortSignal): Error {
   const reason: unknown = signal.reason;
@@ -12,13 +13,14 @@ export function cancelled(signal: AbortSignal): Error {
 
 /**
  * Reads the stream of an import, and after its last chunk checks that it was whole.
- * Ends with an error on abort and when the sender falls silent, also while it sends nothing.
+ * Ends with an error on abort and when the sender falls silent or sends next to nothing, also while it sends nothing.
  */
 export class Receiver {
   readonly #request: ImportRequest;
   readonly #clock: Clock;
   readonly #idleMs: number;
   readonly #hash = createHash('sha256');
+  readonly #pace = new Pace();
   #received = 0n;
   #sha256 = '';
 
@@ -42,6 +44,7 @@ export class Receiver {
         if (next.done === true) break;
         const data = next.value;
         const offset = this.#received;
+        this.#pace.received(data.length);
         this.#received += BigInt(data.length);
         if (this.#received > sizeBytes) {
           throw storageError('imageInvalid', `the stream is longer than the ${sizeBytes} bytes that were announced`);
@@ -75,28 +78,48 @@ export class Receiver {
     const { signal } = this.#request;
     return new Promise((resolve, reject) => {
       const settle = () => {
-        timer[Symbol.dispose]();
+        timer?.[Symbol.dispose]();
         signal.removeEventListener('abort', onAbort);
       };
       const onAbort = () => {
         settle();
         reject(cancelled(signal));
       };
-      const timer = this.#clock.timer(this.#idleMs, () => {
+      const fail = (error: unknown) => {
         settle();
-        reject(storageError('importCancelled', `the sender sent nothing for ${this.#idleMs} ms`));
-      });
+        reject(error as Error);
+      };
+      let countedMs = this.#clock.nowMs();
+      const silentAtMs = countedMs + this.#idleMs;
+      /** Counts the time since the last count; false when the sender is judged too slow. */
+      const isInTime = (): boolean => {
+        const nowMs = this.#clock.nowMs();
+        try {
+          this.#pace.waited(nowMs - countedMs);
+        } catch (error) {
+          fail(error);
+          return false;
+        }
+        countedMs = nowMs;
+        return true;
+      };
+      const watch = (): Disposable =>
+        this.#clock.timer(Math.min(silentAtMs - countedMs, this.#pace.leftMs()), () => {
+          if (!isInTime()) return;
+          if (countedMs < silentAtMs) timer = watch();
+          else fail(storageError('importCancelled', `the sender sent nothing for ${this.#idleMs} ms`));
+        });
+      let timer: Disposable | undefined;
       if (signal.aborted) return onAbort();
+      timer = watch();
       signal.addEventListener('abort', onAbort, { once: true });
       iterator.next().then(
         (value) => {
+          if (!isInTime()) return;
           settle();
           resolve(value);
         },
-        (cause: unknown) => {
-          settle();
-          reject(storageError('importCancelled', 'the stream broke off', { cause }));
-        },
+        (cause: unknown) => fail(storageError('importCancelled', 'the stream broke off', { cause })),
       );
     });
   }

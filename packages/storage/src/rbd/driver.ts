@@ -26,6 +26,7 @@ import { Exclusive } from '../exclusive.ts';
 import type { ImageInfo, Metadata } from '../ffi/calls.ts';
 import { ERRNO } from '../ffi/errors.ts';
 import { importStream } from '../image/import.ts';
+import { SpoolRoom } from '../image/room.ts';
 import { fileSpool } from '../image/spool.ts';
 import * as names from '../names.ts';
 import { type CephApi, CephClient } from './client.ts';
@@ -57,6 +58,7 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
   const client = deps.client ?? new CephClient(config, deps);
   const aside = { ...deps, client };
   const exclusive = new Exclusive();
+  const spoolRoom = new SpoolRoom(config.spoolDir);
   const closing = new AbortController();
 
   const capacity = async () =>
@@ -216,7 +218,11 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
     let begun = false;
     try {
       const signal = AbortSignal.any([request.signal, closing.signal]);
-      const importDeps = { clock, openSpool: fileSpool(config.spoolDir), idleMs: config.deadlines.importIdleMs };
+      const importDeps = {
+        clock,
+        openSpool: fileSpool(config.spoolDir, spoolRoom),
+        idleMs: config.deadlines.importIdleMs,
+      };
       const { sha256 } = await importStream(importDeps, { ...request, signal }, async (sizeBytes) => {
         begun = true;
         await client.call('create', { name, sizeBytes, metadata: meta.IMAGE_RECEIVING });
@@ -307,6 +313,7 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
         ids.sort().map(async (imageId) => ({ imageId, complete: (await completeImage(imageId)) !== null })),
       );
     },
+    spool: () => spoolRoom.state(),
     diskSource: (volumeId): DiskSource => ({ kind: 'rbd', pool: config.pool, image: names.volumeName(volumeId) }),
     async close() {
       closing.abort(storageError('storageUnavailable', 'the storage driver was closed'));

@@ -7,7 +7,15 @@ import type { Clock } from '@busbar/core/clock/clock';
 import { sleep, withDeadline } from '@busbar/core/clock/clock';
 import type { ImageId, VolumeId } from '@busbar/core/ids';
 import type { Random } from '@busbar/core/random';
-import type { DiskSource, ImageStat, ImportRequest, PoolCapacity, StorageDriver, VolumeStat } from '../driver.ts';
+import type {
+  DiskSource,
+  ImageStat,
+  ImportRequest,
+  PoolCapacity,
+  SpoolState,
+  StorageDriver,
+  VolumeStat,
+} from '../driver.ts';
 import { isReason, type StorageReason, showBytes, storageError } from '../errors.ts';
 import { Exclusive } from '../exclusive.ts';
 import { importStream } from '../image/import.ts';
@@ -37,6 +45,8 @@ export interface SimPool {
   faults: SimFault[];
   readonly volumes: Map<VolumeId, SimVolume>;
   readonly images: Map<ImageId, SimImage>;
+  /** What drivers say of the disk where streams wait; simulated ones wait in memory. */
+  spool: SpoolState | null;
   /** Volumes that a simulated VM has open. */
   readonly open: Set<VolumeId>;
   /** Volumes that an orphan of a killed controller has open, or whose ghost watch does not end. */
@@ -69,6 +79,7 @@ export function newSimPool(
     latencyMs: settings.latencyMs ?? { min: 0, max: 0 },
     callDeadlineMs: settings.callDeadlineMs ?? 10_000,
     faults: [],
+    spool: null,
     volumes: new Map(),
     images: new Map(),
     open: new Set(),
@@ -248,6 +259,7 @@ export function simDriver(pool: SimPool, deps: SimDeps): StorageDriver {
           .map(([imageId, { complete }]) => ({ imageId, complete }))
           .sort((a, b) => (a.imageId < b.imageId ? -1 : 1)),
       ),
+    spool: async () => pool.spool,
     diskSource: (volumeId): DiskSource => ({ kind: 'rbd', pool: 'sim', image: names.volumeName(volumeId) }),
     async close() {
       closing.abort(storageError('storageUnavailable', 'the storage driver was closed'));
