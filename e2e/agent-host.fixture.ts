@@ -11,6 +11,8 @@ import { PrivateLibvirtd } from '@busbar/agent/libvirt/private-libvirtd.fixture'
 import { decode } from '@busbar/agent/reconcile/memory-file';
 import { type GrpcServer, grpcServer } from '@busbar/controller/api/grpc-server';
 import type { AuditTrail } from '@busbar/controller/audit/trail';
+import { DEFAULT_LEASE } from '@busbar/controller/lease/granter';
+import { localGranting } from '@busbar/controller/lease/granting';
 import { SessionRegistry } from '@busbar/controller/session/registry';
 import { ADMIT_ALL } from '@busbar/controller/testing/callers';
 import { systemClock } from '@busbar/core/clock/clock';
@@ -82,6 +84,11 @@ export class AgentHost {
     const registry = new SessionRegistry({
       controller: CONTROLLER,
       controllers: [CONTROLLER],
+      granting: localGranting({
+        clock: systemClock,
+        leaseTtlMs: DEFAULT_LEASE.leaseTtlMs,
+        startedAtMs: Number.NEGATIVE_INFINITY,
+      }),
       clock: systemClock,
       random: systemRandom,
       logger: silentLogger,
@@ -161,7 +168,7 @@ export class AgentHost {
   desire(vms: readonly DesiredVm[], destroy: readonly { vmId: string; epochMax: bigint }[] = []): void {
     this.#generation++;
     const position = { term: 1n, generation: this.#generation };
-    this.registry.publish(HOST, { position, vms: [...vms], destroy: [...destroy] });
+    this.registry.publish(HOST, { position, vms: [...vms], destroy: [...destroy], bootId: '', noStart: '' });
   }
 
   desired(n: number, epoch: bigint, run: DesiredRun = DesiredRun.RUNNING, spec: Partial<DomainSpec> = {}): DesiredVm {
@@ -174,6 +181,7 @@ export class AgentHost {
       shutdownTimeoutMs: 30_000,
       domain: testSpec({ disks, ...spec }),
       isolationPolicy: IsolationPolicy.KEEP_RUNNING,
+      bootId: '',
     };
   }
 

@@ -192,7 +192,10 @@ describe('an agent', () => {
     const { world, scrape } = await newWorld();
     const [host] = world.hosts;
     if (host === undefined || host.agent === null) throw new Error('no agent');
-    const { health } = host.agent;
+    const { agent } = host;
+    const { health } = agent;
+    // Controllers that were just started wait before they grant.
+    await world.until(() => agent.leaseRemainingMs() > 0, 5_000, 'a lease');
     const problems = async () =>
       (await health.ready()).flatMap(({ name, problem }) => (problem === '' ? [] : [`${name}: ${problem}`]));
     expect(await problems()).toEqual([]);

@@ -13,6 +13,7 @@ import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/me
 import { testCaller } from '@busbar/controller/testing/callers';
 import { VirtualClock } from '@busbar/core/clock/virtual';
 import { errorChain } from '@busbar/core/errors';
+import type { BootId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import { type Random, seededRandom } from '@busbar/core/random';
@@ -38,8 +39,10 @@ interface SimController {
   dead: boolean;
 }
 
-interface SimHost {
+export interface SimHost {
   readonly name: string;
+  /** That controllers see it at. */
+  readonly address: string;
   readonly machine: SimMachine;
   readonly memory: InMemoryStore;
   agent: Agent | null;
@@ -60,6 +63,8 @@ export class World {
   readonly hosts: readonly SimHost[];
   readonly #controllers = new Map<string, SimController>();
   readonly #names: readonly string[];
+  readonly #cutOff = new Set<SimHost>();
+  #addresses = 1;
   readonly #metricsOf: (who: string) => Metrics;
 
   constructor(options: {
@@ -167,7 +172,7 @@ export class World {
     return run(request, caller, new AbortController().signal) as Promise<Response>;
   }
 
-  startAgent(host: SimHost): void {
+  startAgent(host: SimHost, bootId: BootId = host.machine.bootId): void {
     host.power = new AbortController();
     host.driver = new SimHostDriver(host.machine, this.clock);
     host.agent = createAgent({
@@ -175,10 +180,10 @@ export class World {
       random: seededRandom(Math.floor(this.random.next() * 2 ** 32)),
       logger: this.#logger(`agent ${host.name}`, { dead: false }),
       metrics: this.#metricsOf(`agent ${host.name}`),
-      dialer: this.#dialer(host.name, host.power.signal),
+      dialer: this.#dialer(host, host.power.signal),
       driver: host.driver,
       store: host.memory,
-      bootId: host.machine.bootId,
+      bootId,
       version: '0.0.0',
       config: {
         host: host.name,
@@ -188,6 +193,24 @@ export class World {
       },
     });
     host.agent.start();
+  }
+
+  /** A machine with a copy of the host's disk, its certificate and its agent's memory; switched on. [a boot id of its own] */
+  async bootClone(host: SimHost, options: { readonly bootId?: BootId } = {}): Promise<SimHost> {
+    const memory = new InMemoryStore();
+    const copied = await host.memory.load();
+    if (copied !== undefined) await memory.save(copied);
+    const clone = this.#newHost(host.name, undefined, memory);
+    this.note(`boot a clone of ${host.name} at ${clone.address}`);
+    this.startAgent(clone, options.bootId);
+    return clone;
+  }
+
+  /** Cuts a machine's cable, or plugs it in again: what is under way is lost, and nobody is told. */
+  setReachable(host: SimHost, reachable: boolean): void {
+    this.note(`${reachable ? 'plug in' : 'cut off'} ${host.name} at ${host.address}`);
+    if (reachable) this.#cutOff.delete(host);
+    else this.#cutOff.add(host);
   }
 
   killAgent(host: SimHost): void {
@@ -220,7 +243,7 @@ export class World {
     return promise;
   }
 
-  #newHost(name: string, topology: SimTopology | undefined): SimHost {
+  #newHost(name: string, topology?: SimTopology, memory = new InMemoryStore()): SimHost {
     const random = seededRandom(Math.floor(this.random.next() * 2 ** 32));
     const inventory = simInventory({ ...topology, bridges: [{ name: 'br-vm', kind: BridgeKind.LINUX }] });
     const machine = new SimMachine({ clock: this.clock, random, inventory });
@@ -230,10 +253,11 @@ export class World {
           `${name}: ${change.domain.name} epoch ${change.domain.epoch} ${change.from ?? 'none'} -> ${change.domain.state}`,
         );
     });
-    return { name, machine, memory: new InMemoryStore(), agent: null, driver: null, power: new AbortController() };
+    const address = `10.0.0.${this.#addresses++}`;
+    return { name, address, machine, memory, agent: null, driver: null, power: new AbortController() };
   }
 
-  #dialer(host: string, hostPower: AbortSignal): ControllerDialer {
+  #dialer(host: SimHost, hostPower: AbortSignal): ControllerDialer {
     const connect = <Up, Down>(
       address: string,
       outgoing: AsyncIterable<Up>,
@@ -241,18 +265,23 @@ export class World {
       serve: (controller: Controller, incoming: AsyncIterable<Up>, ended: AbortSignal) => AsyncIterable<Down>,
     ): AsyncIterable<Down> => {
       const target = this.#controllers.get(address);
-      if (target === undefined) return refused();
+      if (target === undefined || this.#cutOff.has(host)) return refused();
       const ended = AbortSignal.any([signal, hostPower, target.power.signal]);
-      const link = { clock: this.clock, random: this.random, up: () => !target.dead, signal: ended };
+      const link = {
+        clock: this.clock,
+        random: this.random,
+        up: () => !target.dead && !this.#cutOff.has(host),
+        signal: ended,
+      };
       return delayed(serve(target.controller, delayed(outgoing, link), ended), link);
     };
     return {
       session: (address, outgoing, signal) =>
         connect(address, outgoing, signal, (controller, incoming, ended) =>
-          controller.sessions.session(host, incoming, ended),
+          controller.sessions.session(host.name, host.address, incoming, ended),
         ),
       attach: (address, outgoing, signal) =>
-        connect(address, outgoing, signal, (controller, incoming) => controller.sessions.attached(host, incoming)),
+        connect(address, outgoing, signal, (controller, incoming) => controller.sessions.attached(host.name, incoming)),
       close: async () => {},
     };
   }

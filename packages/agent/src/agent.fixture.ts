@@ -42,6 +42,7 @@ export function desiredVm(n: number, epoch: bigint, vm: Partial<DesiredVm> = {})
     shutdownTimeoutMs: 60_000,
     domain: testSpec(),
     isolationPolicy: IsolationPolicy.ISOLATE,
+    bootId: '',
     ...vm,
   };
 }
@@ -115,8 +116,9 @@ export class Rig {
     position: { term: bigint; generation: bigint },
     vms: readonly DesiredVm[],
     destroy: readonly { vmId: VmId; epochMax: bigint }[] = [],
+    more: { readonly bootId?: string; readonly noStart?: string } = {},
   ): void {
-    this.cluster.leader.desire({ position, vms: [...vms], destroy: [...destroy] });
+    this.cluster.leader.desire({ position, vms: [...vms], destroy: [...destroy], ...more });
   }
 
   /** What the leader was told last of a VM. */

@@ -23,7 +23,9 @@ import { type EventBus, NO_BUS } from './event/bus.ts';
 import { leaderFor } from './leader/leader.ts';
 import { lead } from './leader/term.ts';
 import { Leadership } from './leadership/leadership.ts';
-import { type LeaseTimings, SessionRegistry } from './session/registry.ts';
+import { DEFAULT_LEASE, type LeaseTimings } from './lease/granter.ts';
+import { localGranting } from './lease/granting.ts';
+import { SessionRegistry } from './session/registry.ts';
 import type { ClusterStore } from './store/cluster-store.ts';
 import { groupCommit } from './store/group-commit.ts';
 import { measuredStore } from './store/measured.ts';
@@ -81,10 +83,12 @@ export function createController(deps: ControllerDeps): Controller {
   const rounds = new Pulse(clock);
   const view = new ClusterView({ store, clock, logger });
   const lines = boundedLog({ logger, clock });
+  const timings = deps.leaseTimings ?? DEFAULT_LEASE;
   const sessions = new SessionRegistry({
     controller: deps.host,
     controllers: deps.controllers.map((member) => member.host),
-    ...(deps.leaseTimings === undefined ? {} : { timings: deps.leaseTimings }),
+    timings,
+    granting: localGranting({ clock, leaseTtlMs: timings.leaseTtlMs }),
     clock,
     random,
     logger,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { VmId } from '@busbar/core/ids';
+import type { BootId, VmId } from '@busbar/core/ids';
 import { ok, type Result, refuse } from '@busbar/core/result';
 import type { DesiredState, DesiredVm, StatePosition } from '@busbar/proto/gen/busbar/agent/v1/agent';
 
@@ -9,6 +9,8 @@ export interface Desired {
   readonly vms: ReadonlyMap<VmId, DesiredVm>;
   /** The highest epoch to destroy, per VM. */
   readonly destroyUpTo: ReadonlyMap<VmId, bigint>;
+  /** Why nothing may be started; empty when starts are allowed. */
+  readonly noStart: string;
   /** Parts that were left out, for people. */
   readonly problems: readonly string[];
 }
@@ -26,9 +28,12 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /**
  * Accepts a state that is not older than the newest accepted one. Equal is fine: a leader repeats
- * its state after a reconnect. Broken entries are left out and named: the other VMs must not suffer.
+ * its state after a reconnect. Broken entries are left out and named: the other VMs must not suffer. What is for another
+ * boot of this host is refused whole: it was decided for a machine that is gone, or that this one is a copy of.
  */
-export function acceptDesired(state: DesiredState, accepted: StatePosition): Result<Desired, string> {
+export function acceptDesired(state: DesiredState, accepted: StatePosition, bootId: BootId): Result<Desired, string> {
+  if (state.bootId !== '' && state.bootId !== bootId)
+    return refuse(`the desired state is for boot ${state.bootId} of this host, and this is boot ${bootId}`);
   const position = state.position;
   if (position === undefined) return refuse('the desired state has no position');
   // No leader has one. Remembered, it would make a memory that the next agent cannot read.
@@ -54,7 +59,7 @@ export function acceptDesired(state: DesiredState, accepted: StatePosition): Res
     const vmId = order.vmId as VmId;
     if ((destroyUpTo.get(vmId) ?? 0n) < order.epochMax) destroyUpTo.set(vmId, order.epochMax);
   }
-  return ok({ position, vms, destroyUpTo, problems });
+  return ok({ position, vms, destroyUpTo, noStart: state.noStart, problems });
 }
 
 function show(position: StatePosition): string {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { VmId } from '@busbar/core/ids';
+import type { BootId, VmId } from '@busbar/core/ids';
 import { DesiredRun, type DesiredVm, type DomainReport, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { DomainEnd, DomainObservation } from '../driver/host-driver.ts';
 import type { Action } from './action.ts';
@@ -13,6 +13,8 @@ import type { Observation, VmTrack } from './track.ts';
  * Decides what to do with the VMs of this host; a reconciler: it re-reads everything each time and
  * has no undo. Pure. The rules, each of which keeps a VM from running twice:
  *
+ * - An epoch that was given to another boot of this host is never started here. When nothing of its VM is there, it is over
+ *   as far as this boot can tell; whether the other boot is gone is for the controllers to know.
  * - An epoch is started at most once, and only when it is newer than everything ever started or
  *   ended here, no domain of the VM is there, and no earlier start of the VM has an open outcome.
  * - What a listing says of a VM counts only if it began after the VM's last action ended.
@@ -33,6 +35,8 @@ export interface PlanInput {
   readonly ends: readonly DomainEnd[];
   /** Why nothing may be started now; empty when starts are allowed. */
   readonly noStart: string;
+  /** Of this host, now. */
+  readonly bootId: BootId;
 }
 
 export interface Plan {
@@ -105,19 +109,21 @@ function planVm(input: PlanInput, vmId: VmId): VmPlan {
     if (why !== '' && input.nowMs >= track.retryAtMs) action = { kind: 'destroy', vmId, epoch: domain.epoch, why };
     else if (why !== '') wakeAtMs = Math.min(wakeAtMs, track.retryAtMs);
   } else if (usable && assigned !== undefined && isStartable(memory, assigned.epoch)) {
-    switch (assigned.run) {
-      case DesiredRun.RUNNING:
-        if (destroyUpTo >= assigned.epoch || assigned.domain === undefined) break;
-        if (input.noStart === '') action = { kind: 'start', vmId, epoch: assigned.epoch, vm: assigned };
-        else waits = true;
-        break;
-      case DesiredRun.SHUTDOWN:
-      case DesiredRun.POWER_OFF:
-        memory = ended(memory, assigned.epoch, NEVER_STARTED, true);
-        break;
-      default: // of a newer controller: leave it alone
-        break;
-    }
+    if (!isOfBoot(assigned, input.bootId)) memory = ended(memory, assigned.epoch, FORMER_BOOT, true);
+    else
+      switch (assigned.run) {
+        case DesiredRun.RUNNING:
+          if (destroyUpTo >= assigned.epoch || assigned.domain === undefined) break;
+          if (input.noStart === '') action = { kind: 'start', vmId, epoch: assigned.epoch, vm: assigned };
+          else waits = true;
+          break;
+        case DesiredRun.SHUTDOWN:
+        case DesiredRun.POWER_OFF:
+          memory = ended(memory, assigned.epoch, NEVER_STARTED, true);
+          break;
+        default: // of a newer controller: leave it alone
+          break;
+      }
   }
   const note = refused
     ? `refused: epoch ${listedVm.epoch} of ${listedVm.name} is older than ${memory.highestEpoch}`
@@ -138,6 +144,7 @@ function planVm(input: PlanInput, vmId: VmId): VmPlan {
 
 /** The controllers told us to forget an epoch and then ask for it again: it still must not start. */
 const FORGOTTEN = { reason: EndReason.VANISHED, message: 'this epoch is over; how it ended was forgotten as told' };
+const FORMER_BOOT = { reason: EndReason.VANISHED, message: 'the host was rebooted' };
 const NEVER_STARTED = { reason: EndReason.DESTROYED, message: 'it was stopped before this host started it' };
 
 /** Why a domain that is there must not be; empty when it may. */
@@ -152,6 +159,11 @@ function whyDestroy(
   if (assigned === undefined) return '';
   if (domain.epoch < assigned.epoch) return `epoch ${domain.epoch} gives way to ${assigned.epoch}`;
   return assigned.run === DesiredRun.POWER_OFF ? 'power off was ordered' : '';
+}
+
+/** A controller of an older version does not say. */
+export function isOfBoot(vm: DesiredVm, bootId: BootId): boolean {
+  return vm.bootId === '' || vm.bootId === bootId;
 }
 
 export function isStartable(memory: VmMemory, epoch: bigint): boolean {

@@ -18,7 +18,7 @@ import { acceptDesired, type Desired } from './desired.ts';
 import { execute } from './execute.ts';
 import { MemoryKeeper } from './keeper.ts';
 import { afterAccepting, isOver, type MemoryStore, pruned } from './memory.ts';
-import { type Plan, plan } from './plan.ts';
+import { isOfBoot, type Plan, plan } from './plan.ts';
 import { strayDomain, suspects } from './strays.ts';
 import { NO_TRACK, type Observation, type VmTrack } from './track.ts';
 import { Waker } from './waker.ts';
@@ -115,7 +115,7 @@ export class Reconciler {
       this.#early = state;
       return;
     }
-    const verdict = acceptDesired(state, this.#keeper.memory.accepted);
+    const verdict = acceptDesired(state, this.#keeper.memory.accepted, this.#options.bootId);
     if (!verdict.ok) {
       if (verdict.error !== this.#refused)
         this.#options.logger.warn({ reason: verdict.error }, 'desired state refused');
@@ -196,6 +196,7 @@ export class Reconciler {
       observation: this.#observation,
       ends,
       noStart: this.#noStart(),
+      bootId: this.#options.bootId,
     });
     this.#tracks = result.tracks;
     if (result.memory !== this.#keeper.memory.vms) {
@@ -257,12 +258,13 @@ export class Reconciler {
 
   #noStart(): string {
     const { healthy, message } = this.#options.driver.health();
-    return this.#keeper.problem || this.#options.noLease() || (healthy ? '' : message);
+    const told = this.#desired?.noStart ?? '';
+    return this.#keeper.problem || this.#options.noLease() || (healthy ? told : message);
   }
 
   #mayStart(vmId: VmId, epoch: bigint): boolean {
     const vm = this.#desired?.vms.get(vmId);
-    const wanted = vm?.epoch === epoch && vm.run === DesiredRun.RUNNING;
+    const wanted = vm?.epoch === epoch && vm.run === DesiredRun.RUNNING && isOfBoot(vm, this.#options.bootId);
     const ordered = (this.#desired?.destroyUpTo.get(vmId) ?? 0n) >= epoch;
     return !this.#stopped && wanted && !ordered && this.#noStart() === '';
   }

@@ -68,7 +68,7 @@ it('keeps nothing of the messages it has read, however long the session lasts', 
       }
       // 200 bytes and more each: 20 MB if they stayed.
       const position = { term: BigInt(n), generation: BigInt(n) };
-      yield { message: { $case: 'desired', value: { position, vms: [], destroy: [] } } };
+      yield { message: { $case: 'desired', value: { position, vms: [], destroy: [], bootId: '', noStart: '' } } };
     }
     collectGarbage();
     heapAfter = process.memoryUsage().heapUsed;

@@ -114,7 +114,9 @@ export function grpcServer(deps: {
 
   const agent: ServiceImplementation<typeof AgentServiceDefinition> = {
     session: (incoming, context) =>
-      agentStream(context, { ...deps, recognise }, (host, signal) => deps.sessions.session(host, incoming, signal)),
+      agentStream(context, { ...deps, recognise }, (host, signal) =>
+        deps.sessions.session(host, addressOf(context.peer), incoming, signal),
+      ),
     attach: (incoming, context) =>
       agentStream(context, { ...deps, recognise }, (host) => deps.sessions.attached(host, incoming)),
   };
@@ -160,6 +162,14 @@ function toServerError(error: unknown, context: CallContext): ServerError {
   const status = statusOf(error);
   context.trailer.set(ERROR_TRAILER, status.info);
   return new ServerError(status.code, status.message);
+}
+
+/** Without the port: "10.0.0.1:5000", "[::1]:5000" and, as Node writes it, "::1:5000". */
+function addressOf(peer: string): string {
+  return peer
+    .slice(0, peer.lastIndexOf(':'))
+    .replace(/^\[|\]$/g, '')
+    .replace(/^::ffff:/, '');
 }
 
 /** A stream of an agent, for as long as its certificate counts. */

@@ -2,7 +2,7 @@
 import type { DrillHostResponse, DrillMove } from '@busbar/proto/gen/busbar/v1/host';
 import { createPlanner } from '@busbar/scheduler/planner';
 import type { Api } from '../api/call.ts';
-import { DEFAULT_LEASE } from '../session/registry.ts';
+import { DEFAULT_LEASE } from '../lease/granter.ts';
 import { presentPlacement } from '../vm/placed.ts';
 import { snapshotOf } from '../vm/placement.ts';
 

@@ -4,6 +4,7 @@ import { HostStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { HostInventory, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import { describe, expect, it } from 'vitest';
 import type { HostObservation } from '../session/registry.ts';
+import { hostAlarms } from './alarms.ts';
 import { LEADER_GRACE_MS, planHost, REPORT_GRACE_MS, REPORT_STALE_MS, UNREACHABLE_AFTER_MS } from './plan.ts';
 
 const NOW = 1_000_000;
@@ -15,6 +16,9 @@ const early = HostInventory.fromPartial({ versions: { libvirt: '', agent: '0.1.0
 function seen(more: Partial<HostObservation> = {}): HostObservation {
   return {
     hello: Hello.fromPartial({ host: 'host1', role: HostRole.HYPERVISOR, bootId: 'b1' }),
+    boot: { bootId: 'b1', address: '10.0.0.1' },
+    beside: [],
+    isAlone: true,
     report: HostReport.fromPartial({ hypervisorHealthy: true }),
     inventory,
     heardMs: NOW,
@@ -27,6 +31,10 @@ function seen(more: Partial<HostObservation> = {}): HostObservation {
     ...more,
   };
 }
+const TWO = [
+  { bootId: 'b2', address: '10.0.0.9' },
+  { bootId: 'b1', address: '10.0.0.1' },
+];
 const leased = (term: bigint, generation: bigint) =>
   HostReport.fromPartial({ hypervisorHealthy: true, leaseRemainingMs: 2_000, accepted: { term, generation } });
 const told = (sinceMs: number) => ({ position: { term: 5n, generation: 9n }, sinceMs });
@@ -58,6 +66,8 @@ describe('planHost', () => {
     ['known and not yet reported', known(READY), seen(blind(NOW - REPORT_GRACE_MS)), 0, null],
     ['connected and blind', known(READY), seen(blind(NOW - REPORT_GRACE_MS - 1)), 0, DEGRADED],
     ['without inventory', known(READY), seen({ inventory: null, blindSinceMs: 0 }), 0, DEGRADED],
+    ['there twice', known(READY), seen({ beside: TWO }), 0, DEGRADED],
+    ['there twice and silent', known(READY), seen({ ...silent, beside: TWO }), 0, UNREACHABLE],
     ['late with a report', known(READY), seen({ reportedMs: NOW - REPORT_STALE_MS }), 0, null],
     ['beating only, to a new leader', known(READY), seen({ reportedMs: 0 }), NOW - LEADER_GRACE_MS + 1, null],
     ['beating only', known(READY), seen({ reportedMs: NOW - REPORT_STALE_MS - 1 }), 0, DEGRADED],
@@ -103,5 +113,18 @@ describe('planHost', () => {
     if (first === null) throw new Error('nothing to write');
     const stored = HostStatusRecord.fromJSON(JSON.parse(JSON.stringify(HostStatusRecord.toJSON(first))));
     expect(planHost(stored, seen(), now())).toBeNull();
+  });
+});
+
+describe('hostAlarms', () => {
+  const told = (beside: HostObservation['beside']) =>
+    hostAlarms({ sessions: { hosts: () => ['host1'], observed: () => seen({ beside }) } } as never);
+
+  it('name both machines of a host that is there twice, always in the same words', () => {
+    expect(told([])).toEqual([]);
+    expect(told(TWO)).toMatchObject([{ code: 'HOST_TWICE', severity: 'critical', subject: 'host/host1' }]);
+    expect(told(TWO)[0]?.message).toContain('10.0.0.1 (boot b1) and 10.0.0.9 (boot b2)');
+    expect(told(TWO.toReversed())).toEqual(told(TWO));
+    expect(planHost(known(HostState.READY), seen({ beside: TWO }), now())?.message).toContain('10.0.0.9 (boot b2)');
   });
 });

@@ -4,6 +4,7 @@ import type { HostStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { type HostInventory, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import { cut } from '../api/validation.ts';
 import type { HostObservation } from '../session/registry.ts';
+import { besideText } from './alarms.ts';
 
 /**
  * Reconciler of one host's status: what the leader hears, as a record. Pure. Heartbeats themselves are not stored:
@@ -50,6 +51,9 @@ function judge(
   if (now.nowMs - heardMs > UNREACHABLE_AFTER_MS) {
     if (now.nowMs - now.leaderSinceMs < LEADER_GRACE_MS) return { state: HostState.UNKNOWN, message: '' };
     return { state: HostState.UNREACHABLE, message: 'the leader does not hear its agent' };
+  }
+  if (seen !== null && seen.beside.length > 0) {
+    return { state: HostState.DEGRADED, message: `${besideText(seen.beside)}; nothing is started on either` };
   }
   if (seen?.report == null || seen.inventory === null) {
     // Alive, but blind: nothing may be placed there on the strength of what it said in a former life.

@@ -68,7 +68,7 @@ class FakeAgent {
     const agentInstanceId = `i${FakeAgent.#lives++}`;
     this.#send({ $case: 'hello', value: { host, role: HostRole.HYPERVISOR, bootId: 'b', agentInstanceId } });
     const drain = async () => {
-      for await (const _ of rig.api.sessions.session(host, this.#up(), this.#power.signal));
+      for await (const _ of rig.api.sessions.session(host, '10.0.0.2', this.#up(), this.#power.signal));
     };
     void drain();
     this.#beat();

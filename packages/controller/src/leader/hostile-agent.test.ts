@@ -66,7 +66,7 @@ class Agent {
 
   async #drain(): Promise<void> {
     try {
-      for await (const _ of this.#rig.api.sessions.session(this.#host, this.#up(), this.power.signal));
+      for await (const _ of this.#rig.api.sessions.session(this.#host, '10.0.0.2', this.#up(), this.power.signal));
     } catch (error) {
       this.end = error;
     }

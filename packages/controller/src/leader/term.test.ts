@@ -126,7 +126,7 @@ function agent(
   }
   const received: SessionResponse[] = [];
   void (async () => {
-    for await (const message of rig.api.sessions.session(host, up(), over.signal)) {
+    for await (const message of rig.api.sessions.session(host, '10.0.0.2', up(), over.signal)) {
       received.push(message);
       if (message.message?.$case !== 'desired') continue;
       accepted = message.message.value.position;

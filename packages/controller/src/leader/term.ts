@@ -156,7 +156,7 @@ function publish(deps: TermDeps, leader: Leader, cloudInitOf: CloudInitOpened): 
   const { view, sessions, storage } = deps;
   const position = { term: leader.term, generation: view.revision };
   for (const host of sessions.hosts()) {
-    const desired = desiredFor(host, position, view, sessions.observed(host)?.report ?? null, storage, cloudInitOf);
+    const desired = desiredFor(host, position, view, sessions.observed(host), storage, cloudInitOf);
     const former = sessions.published(host);
     if (former !== null && contentOf(former) === contentOf(desired)) continue;
     sessions.publish(host, desired);

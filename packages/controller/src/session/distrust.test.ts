@@ -4,6 +4,7 @@ import { silentLogger } from '@busbar/core/log';
 import { seededRandom } from '@busbar/core/random';
 import { type AttachRequest, SessionRequest } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { beforeEach, describe, expect, it } from 'vitest';
+import { localGranting } from '../lease/granting.ts';
 import { FIRST_MESSAGE_DEADLINE_MS } from './first-message.ts';
 import { SessionRegistry } from './registry.ts';
 
@@ -18,6 +19,7 @@ beforeEach(() => {
   registry = new SessionRegistry({
     controller: 'host1',
     controllers: ['host1'],
+    granting: localGranting({ clock, leaseTtlMs: 2_500 }),
     clock,
     random: seededRandom(1),
     logger: silentLogger,
@@ -47,7 +49,7 @@ function connect(hello: object = {}) {
   };
   const power = new AbortController();
   const ended = (async () => {
-    for await (const _ of registry.session('host2', up, power.signal));
+    for await (const _ of registry.session('host2', '10.0.0.2', up, power.signal));
     return 'ended';
   })();
   ended.catch(() => {});
@@ -66,7 +68,7 @@ const silence = (): AsyncIterable<never> => ({
 describe('a stream', () => {
   it('that says nothing is given up', async () => {
     const streams = [
-      registry.session('host2', silence(), new AbortController().signal),
+      registry.session('host2', '10.0.0.2', silence(), new AbortController().signal),
       registry.attached('host2', silence() as AsyncIterable<AttachRequest>),
     ];
     const ends = streams.map(async (stream) => {
@@ -83,7 +85,7 @@ describe('a stream', () => {
       yield SessionRequest.fromPartial({ message: { $case: 'hello', value: { host: 'host2' } } });
       throw new Error('connection reset');
     })();
-    const down = registry.session('host2', broken, new AbortController().signal)[Symbol.asyncIterator]();
+    const down = registry.session('host2', '10.0.0.2', broken, new AbortController().signal)[Symbol.asyncIterator]();
     expect((await down.next()).value?.message?.$case).toBe('welcome');
     // vitest fails the run for a rejection that nobody handles by now.
     await settle();

@@ -11,6 +11,8 @@ import {
   type SessionResponse,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { beforeEach, describe, expect, it } from 'vitest';
+import { localGranting } from '../lease/granting.ts';
+import { Pipe } from './pipe.fixture.ts';
 import { SessionRegistry } from './registry.ts';
 
 let clock: VirtualClock;
@@ -20,50 +22,10 @@ beforeEach(() => {
   clock = new VirtualClock();
   const random = seededRandom(1);
   const controllers = ['host1', 'host2', 'host3'];
-  registry = new SessionRegistry({ controller: 'host1', controllers, clock, random, logger: silentLogger });
+  // Started long ago: heartbeats are answered at once.
+  const granting = localGranting({ clock, leaseTtlMs: 2_500, startedAtMs: Number.NEGATIVE_INFINITY });
+  registry = new SessionRegistry({ controller: 'host1', controllers, granting, clock, random, logger: silentLogger });
 });
-
-/** One direction of a stream, by hand. */
-class Pipe<T> implements AsyncIterable<T> {
-  readonly #queue: T[] = [];
-  #ended = false;
-  #failure: Error | null = null;
-  #wake = () => {};
-  released = false;
-
-  send(...items: T[]): void {
-    this.#queue.push(...items);
-    this.#wake();
-  }
-  end(failure: Error | null = null): void {
-    this.#ended = true;
-    this.#failure = failure;
-    this.#wake();
-  }
-  get waiting(): number {
-    return this.#queue.length;
-  }
-  [Symbol.asyncIterator](): AsyncIterator<T> {
-    return {
-      next: async () => {
-        for (;;) {
-          const value = this.#queue.shift();
-          if (value !== undefined) return { value, done: false };
-          if (this.#failure !== null) throw this.#failure;
-          if (this.#ended) return { value: undefined, done: true };
-          await new Promise<void>((resolve) => {
-            this.#wake = resolve;
-          });
-        }
-      },
-      return: async () => {
-        this.released = true;
-        this.end();
-        return { value: undefined, done: true };
-      },
-    };
-  }
-}
 
 class FakeAgent {
   readonly up = new Pipe<SessionRequest>();
@@ -71,14 +33,20 @@ class FakeAgent {
   readonly received: SessionResponse[] = [];
   readonly ended: Promise<unknown>;
 
-  constructor(host: string, options: { says?: string; instance?: string; read?: boolean } = {}) {
+  constructor(
+    host: string,
+    options: { says?: string; instance?: string; boot?: string; address?: string; read?: boolean } = {},
+  ) {
     const instance = options.instance ?? 'i1';
     this.up.send(
       SessionRequest.fromPartial({
-        message: { $case: 'hello', value: { host: options.says ?? host, bootId: 'b', agentInstanceId: instance } },
+        message: {
+          $case: 'hello',
+          value: { host: options.says ?? host, bootId: options.boot ?? 'b', agentInstanceId: instance },
+        },
       }),
     );
-    const down = registry.session(host, this.up, this.power.signal);
+    const down = registry.session(host, options.address ?? '10.0.0.2', this.up, this.power.signal);
     this.ended = options.read === false ? Promise.resolve(down) : this.#read(down);
     this.ended.catch(() => {});
   }
@@ -102,7 +70,7 @@ class FakeAgent {
   }
 }
 
-const desired = (generation: bigint) => DesiredState.fromPartial({ position: { term: 1n, generation } });
+const desired = (generation: bigint) => DesiredState.fromPartial({ position: { term: 1n, generation }, bootId: 'b' });
 
 describe('a session', () => {
   it('is refused when the certificate is of another host, or does not begin with hello', async () => {
@@ -111,11 +79,11 @@ describe('a session', () => {
     expect(registry.observed('host3')).toBeNull();
     const up = new Pipe<SessionRequest>();
     up.send(SessionRequest.fromPartial({ message: { $case: 'heartbeat', value: { number: 1n } } }));
-    const session = registry.session('host2', up, new AbortController().signal);
+    const session = registry.session('host2', '10.0.0.2', up, new AbortController().signal);
     await expect(session[Symbol.asyncIterator]().next()).rejects.toMatchObject({ reason: 'SESSION_HOST_MISMATCH' });
     const silent = new Pipe<SessionRequest>();
     silent.end();
-    const ended = registry.session('host2', silent, new AbortController().signal);
+    const ended = registry.session('host2', '10.0.0.2', silent, new AbortController().signal);
     await expect(ended[Symbol.asyncIterator]().next()).rejects.toMatchObject({ reason: 'SESSION_HOST_MISMATCH' });
     expect(registry.hosts()).toEqual([]);
   });
@@ -184,6 +152,48 @@ describe('a session', () => {
     expect(registry.observed('host2')?.report?.message).toBe('real');
   });
 
+  it('of another boot is refused until the lease of the first has ended, and then its reports alone count', async () => {
+    const original = new FakeAgent('host2');
+    original.report(1n, 'original');
+    await settle();
+    const clone = new FakeAgent('host2', { boot: 'c', address: '10.0.0.9' });
+    await expect(clone.ended).rejects.toMatchObject({ kind: 'unavailable', reason: 'HOST_BOOT_NOT_ADMITTED' });
+    await expect(clone.ended).rejects.toThrow(/boot c at 10\.0\.0\.9 .* boot b at 10\.0\.0\.2 was heard/);
+    expect(registry.observed('host2')).toMatchObject({ connected: true, boot: { bootId: 'b' } });
+    await clock.advance(2_750);
+    const next = new FakeAgent('host2', { boot: 'c', instance: 'i1', address: '10.0.0.9' });
+    await settle();
+    expect(registry.observed('host2')).toMatchObject({ boot: { bootId: 'c' }, report: null, isAlone: false });
+    original.report(2n, 'ghost');
+    next.report(1n, 'next');
+    next.beat(1n);
+    await settle();
+    expect(registry.observed('host2')?.report?.message).toBe('next');
+    expect(next.cases()).toContain('heartbeatAck');
+  });
+
+  it('is alone when it holds the lease and no other machine was heard beside it', async () => {
+    const agent = new FakeAgent('host2');
+    const lease = (leaseRemainingMs: number, sequence: bigint) =>
+      agent.up.send(
+        SessionRequest.fromPartial({ message: { $case: 'report', value: { sequence, leaseRemainingMs } } }),
+      );
+    for (const [remaining, sequence] of [
+      [0, 1n],
+      [2_000, 2n],
+    ] as const) {
+      lease(remaining, sequence);
+      await settle();
+      expect(registry.observed('host2')).toMatchObject({ isAlone: remaining > 0, beside: [] });
+    }
+    for (let n = 1n; n <= 12n; n++) {
+      new FakeAgent('host2', { boot: 'c', address: '10.0.0.9' });
+      agent.beat(n);
+      await clock.advance(300);
+    }
+    expect(registry.observed('host2')).toMatchObject({ isAlone: false, beside: [{ bootId: 'b' }, { bootId: 'c' }] });
+  });
+
   it('ends quietly when the agent’s stream breaks', async () => {
     const agent = new FakeAgent('host2');
     await settle();
@@ -192,7 +202,11 @@ describe('a session', () => {
     expect(registry.observed('host2')?.connected).toBe(false);
   });
 
-  it('gets the desired state again after a reconnect, and none once leadership is over', async () => {
+  it('gets the desired state again after a reconnect, none of another boot, and none once leadership is over', async () => {
+    registry.publish('host2', { ...desired(6n), bootId: 'another' });
+    const early = new FakeAgent('host2');
+    await settle();
+    expect(early.cases()).toEqual(['welcome']);
     registry.publish('host2', desired(7n));
     const first = new FakeAgent('host2');
     await settle();

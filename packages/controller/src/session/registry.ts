@@ -5,7 +5,6 @@ import { BusbarError } from '@busbar/core/errors';
 import type { Logger } from '@busbar/core/log';
 import type { Random } from '@busbar/core/random';
 import type {
-  AttachOrder,
   AttachRequest,
   AttachResponse,
   DesiredState,
@@ -16,9 +15,11 @@ import type {
   StatePosition,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
+import { type Boot, DEFAULT_LEASE, type LeaseTimings, sameBoot, type Verdict } from '../lease/granter.ts';
+import type { Granting } from '../lease/granting.ts';
+import { Attachments, type AttachWish } from './attachments.ts';
 import { Bell } from './bell.ts';
 import { checkHello, checkInventory, checkReport } from './bounds.ts';
-import { ByteChannel } from './channel.ts';
 import { firstMessage } from './first-message.ts';
 import { Outbox } from './outbox.ts';
 
@@ -28,9 +29,18 @@ import { Outbox } from './outbox.ts';
  * the loss of etcd's quorum ends a host's lease. What agents report is kept in memory only; a new leader has it already.
  *
  * A host speaks for itself alone: the session's host is the one of the client certificate, and whatever it says is filed under it.
+ * Of two machines with one certificate, one is heard: the boot that the granter (lease/granter.ts) admits.
  */
 export interface HostObservation {
   readonly hello: Hello;
+  readonly boot: Boot;
+  /** Machines that say at the same time that they are this host; empty when it is one. */
+  readonly beside: readonly Boot[];
+  /**
+   * The lease of every former boot of the host has certainly ended, and no other machine speaks for it: this one holds the lease,
+   * which no two boots do at once. Then what it says of what a former boot was given counts.
+   */
+  readonly isAlone: boolean;
   readonly report: HostReport | null;
   readonly inventory: HostInventory | null;
   /** Monotonic time of the last message heard. */
@@ -52,6 +62,7 @@ export interface HostObservation {
 
 interface Session {
   hello: Hello;
+  boot: Boot;
   report: HostReport | null;
   inventory: HostInventory | null;
   heardMs: number;
@@ -62,31 +73,15 @@ interface Session {
   outbox: Outbox | null;
 }
 
-interface Ticket {
-  readonly host: string;
-  readonly accept: (incoming: AsyncIterable<AttachRequest>) => AsyncIterable<AttachResponse>;
-}
-
-/** An agent answers an attach order in milliseconds; after this it is not coming. */
-const ATTACH_DEADLINE_MS = 5_000;
-
-export interface LeaseTimings {
-  readonly heartbeatIntervalMs: number;
-  readonly leaseTtlMs: number;
-}
-
-/** The design's defaults: four heartbeats a second, a lease of ten of them. */
-export const DEFAULT_LEASE: LeaseTimings = { heartbeatIntervalMs: 250, leaseTtlMs: 2_500 };
-
 export class SessionRegistry {
   readonly #controller: string;
   readonly #controllers: readonly string[];
   readonly #timings: LeaseTimings;
+  readonly #granting: Granting;
   readonly #clock: Clock;
-  readonly #random: Random;
   readonly #lines: BoundedLog;
   readonly #sessions = new Map<string, Session>();
-  readonly #tickets = new Map<string, Ticket>();
+  readonly #attachments: Attachments;
   readonly #bell: Bell;
   readonly #desired = new Map<string, { readonly desired: DesiredState; readonly sinceMs: number }>();
 
@@ -94,6 +89,7 @@ export class SessionRegistry {
     readonly controller: string;
     readonly controllers: readonly string[];
     readonly timings?: LeaseTimings;
+    readonly granting: Granting;
     readonly clock: Clock;
     readonly random: Random;
     readonly logger: Logger;
@@ -103,10 +99,11 @@ export class SessionRegistry {
     this.#controller = deps.controller;
     this.#controllers = deps.controllers;
     this.#timings = deps.timings ?? DEFAULT_LEASE;
+    this.#granting = deps.granting;
     this.#clock = deps.clock;
     this.#bell = new Bell(deps.clock);
-    this.#random = deps.random;
     this.#lines = deps.lines ?? boundedLog(deps);
+    this.#attachments = new Attachments({ ...deps, outboxOf: (host) => this.#sessions.get(host)?.outbox });
   }
 
   observed(host: string): HostObservation | null {
@@ -115,7 +112,11 @@ export class SessionRegistry {
     const told = this.#desired.get(host);
     const published =
       told?.desired.position === undefined ? null : { position: told.desired.position, sinceMs: told.sinceMs };
-    return { ...session, connected: session.outbox !== null, published };
+    const { admitted, beside, hasListened } = this.#granting.seen(host);
+    const holdsLease = (session.report?.leaseRemainingMs ?? 0) > 0;
+    const isAdmitted = admitted !== null && sameBoot(admitted, session.boot);
+    const isAlone = isAdmitted && holdsLease && hasListened && beside.length === 0;
+    return { ...session, beside, isAlone, connected: session.outbox !== null, published };
   }
 
   hosts(): readonly string[] {
@@ -142,9 +143,10 @@ export class SessionRegistry {
     this.#desired.clear();
   }
 
-  /** Serves one session stream of the agent whose certificate names `host`. */
+  /** Serves one session stream of the agent whose certificate names `host`, at the address that it comes from. */
   async *session(
     host: string,
+    address: string,
     incoming: AsyncIterable<SessionRequest>,
     signal: AbortSignal,
   ): AsyncIterable<SessionResponse> {
@@ -161,15 +163,18 @@ export class SessionRegistry {
       });
     }
     checkHello(hello.value);
+    const boot: Boot = { bootId: hello.value.bootId, address };
+    const verdict = await this.#granting.claim(host, boot);
+    if (verdict.kind === 'refused') throw this.#anotherBoot(host, boot, verdict);
     const outbox = new Outbox({
       message: {
         $case: 'welcome',
         value: { controller: this.#controller, controllers: [...this.#controllers], ...this.#timings },
       },
     });
-    const session = this.#open(host, hello.value, outbox);
+    const session = this.#open(host, hello.value, boot, outbox);
     const desired = this.#desired.get(host)?.desired;
-    if (desired !== undefined) outbox.desire(desired);
+    if (desired !== undefined && ['', boot.bootId].includes(desired.bootId)) outbox.desire(desired);
     const close = () => outbox.close();
     signal.addEventListener('abort', close);
     let refusal = null as BusbarError | null;
@@ -195,17 +200,31 @@ export class SessionRegistry {
     }
   }
 
-  #open(host: string, hello: Hello, outbox: Outbox): Session {
+  #anotherBoot(host: string, boot: Boot, verdict: Verdict & { readonly kind: 'refused' }): BusbarError {
+    const { admitted, untilMs } = verdict;
+    const waitMs = Math.max(0, Math.ceil(untilMs - this.#clock.nowMs()));
+    return new BusbarError({
+      kind: 'unavailable',
+      reason: 'HOST_BOOT_NOT_ADMITTED',
+      message: `${describeBoot(boot)} is not let in as host "${host}": ${describeBoot(admitted)} was heard, and its lease may live for another ${waitMs} ms`,
+      hint: `after a reboot this passes by itself; if both machines are on, one is a copy of the other: switch it off`,
+    });
+  }
+
+  #open(host: string, hello: Hello, boot: Boot, outbox: Outbox): Session {
     const former = this.#sessions.get(host);
     if (former !== undefined) {
       former.outbox?.close();
       // What its reader still gets is of yesterday.
       former.outbox = null;
     }
-    const kept = former?.hello.agentInstanceId === hello.agentInstanceId ? former : undefined;
+    const isSame =
+      former?.hello.agentInstanceId === hello.agentInstanceId && former !== undefined && sameBoot(former.boot, boot);
+    const kept = isSame ? former : undefined;
     const nowMs = this.#clock.nowMs();
     const session: Session = {
       hello,
+      boot,
       report: kept?.report ?? null,
       inventory: former?.inventory ?? null,
       heardMs: nowMs,
@@ -216,8 +235,7 @@ export class SessionRegistry {
       outbox,
     };
     this.#sessions.set(host, session);
-    const { bootId, agentVersion } = hello;
-    this.#lines.write('info', linesOf(host), { host, bootId, agentVersion }, 'agent connected');
+    this.#lines.write('info', linesOf(host), { host, ...boot, agentVersion: hello.agentVersion }, 'agent connected');
     this.#bell.ring(host);
     return session;
   }
@@ -232,7 +250,7 @@ export class SessionRegistry {
       const message = next.value.message;
       switch (message?.$case) {
         case 'heartbeat':
-          outbox.acknowledge(message.value.number);
+          this.#beat(session, outbox, message.value.number);
           break;
         case 'report':
           if (session.report === null || message.value.sequence > session.report.sequence) {
@@ -255,124 +273,41 @@ export class SessionRegistry {
     }
   }
 
+  #beat(session: Session, outbox: Outbox, number: bigint): void {
+    const { host } = session.hello;
+    this.#granting.beat(host, session.boot, (verdict) => {
+      if (verdict.kind === 'granted') outbox.acknowledge(number);
+      else if (verdict.kind === 'refused') {
+        const { admitted } = verdict;
+        this.#lines.write(
+          'warn',
+          linesOf(host),
+          { host, ...session.boot, admitted },
+          'session of a boot ends: another is admitted',
+        );
+        outbox.close();
+      }
+    });
+  }
+
   #learned(session: Session): void {
     if (session.report !== null && session.inventory !== null) session.blindSinceMs = null;
     this.#bell.ring(session.hello.host);
   }
 
-  /**
-   * Asks a host's agent for a byte stream. `input` is sent to the guest; the returned iterable ends
-   * when the agent ends the stream, and throws with its reason when it cannot go on.
-   */
-  async attach(
+  /** Asks a host's agent for a byte stream; see `Attachments`. */
+  attach(
     host: string,
-    order: Omit<AttachOrder, 'ticket'>,
+    order: AttachWish,
     input: AsyncIterable<Uint8Array>,
     signal: AbortSignal,
   ): Promise<AsyncIterable<Uint8Array>> {
-    const outbox = this.#sessions.get(host)?.outbox;
-    // Two UUIDs: 244 random bits that only the agent of this host is told.
-    const ticket = `${this.#random.uuid()}${this.#random.uuid()}`;
-    const output = new ByteChannel();
-    let late = () => {};
-    const timer = this.#clock.timer(ATTACH_DEADLINE_MS, () => late());
-    const opened = new Promise<void>((resolve, reject) => {
-      late = () => reject(unreachableHost(host, 'its agent did not open the stream in time'));
-      this.#tickets.set(ticket, {
-        host,
-        accept: (incoming) => {
-          resolve();
-          void pump(incoming, output);
-          return responses(input, output);
-        },
-      });
-    });
-    const hangUp = () => output.end();
-    signal.addEventListener('abort', hangUp, { once: true });
-    if (signal.aborted) hangUp();
-    try {
-      if (!outbox?.order({ ...order, ticket }))
-        throw unreachableHost(host, 'its agent is not connected to this controller');
-      await Promise.race([opened, output.closed]);
-    } catch (error) {
-      output.end();
-      throw error;
-    } finally {
-      // Given up or taken: nobody may come with it any more.
-      timer[Symbol.dispose]();
-      this.#tickets.delete(ticket);
-    }
-    return output.read();
+    return this.#attachments.attach(host, order, input, signal);
   }
 
   /** Serves one attach stream of the agent whose certificate names `host`. */
-  async *attached(host: string, incoming: AsyncIterable<AttachRequest>): AsyncIterable<AttachResponse> {
-    const iterator = incoming[Symbol.asyncIterator]();
-    const first = await firstMessage(this.#clock, iterator, 'the ticket');
-    const ticket = first.done ? undefined : this.#tickets.get(first.value.ticket);
-    if (first.done || ticket === undefined || ticket.host !== host) {
-      throw new BusbarError({
-        kind: 'forbidden',
-        reason: 'ATTACH_TICKET_UNKNOWN',
-        message: 'the ticket is unknown, used or of another host',
-      });
-    }
-    this.#tickets.delete(first.value.ticket);
-    const head = first.value;
-    async function* whole(): AsyncIterable<AttachRequest> {
-      yield head;
-      yield* { [Symbol.asyncIterator]: () => iterator };
-    }
-    yield* ticket.accept(whole());
-  }
-}
-
-async function pump(incoming: AsyncIterable<AttachRequest>, output: ByteChannel): Promise<void> {
-  try {
-    for await (const message of incoming) {
-      if (message.data.length > 0) await output.push(message.data);
-      if (message.error !== '') {
-        output.end(refusalOf(message));
-        return;
-      }
-    }
-    output.end();
-  } catch (error) {
-    output.end(
-      new BusbarError({
-        kind: 'unavailable',
-        reason: 'ATTACH_BROKEN',
-        message: 'the connection to the host broke',
-        hint: 'open it again',
-        cause: error,
-      }),
-    );
-  }
-}
-
-function refusalOf({ error: message, reason, hint }: AttachRequest): BusbarError {
-  if (reason !== 'PLACES_TAKEN') return new BusbarError({ kind: 'precondition', reason: 'ATTACH_FAILED', message });
-  return new BusbarError({ kind: 'exhausted', reason, message, hint });
-}
-
-/**
- * The user's input, and then the wait for the end of the output: a gRPC call whose responses end is over in both
- * directions. Ends with the output even while the input is silent, so that a user who hung up keeps no stream of the agent.
- */
-async function* responses(input: AsyncIterable<Uint8Array>, output: ByteChannel): AsyncIterable<AttachResponse> {
-  const iterator = input[Symbol.asyncIterator]();
-  const closed = output.closed.then(() => null);
-  try {
-    for (;;) {
-      const next = await Promise.race([iterator.next(), closed]);
-      if (next === null) return;
-      if (next.done) break;
-      yield { data: Buffer.from(next.value) };
-    }
-    await closed;
-  } finally {
-    // Not awaited: an input that waits for its caller would not let go.
-    void iterator.return?.().catch(() => {});
+  attached(host: string, incoming: AsyncIterable<AttachRequest>): AsyncIterable<AttachResponse> {
+    return this.#attachments.attached(host, incoming);
   }
 }
 
@@ -381,11 +316,6 @@ function linesOf(host: string): LineSource {
   return { kind: 'session', name: host, fields: { host } };
 }
 
-function unreachableHost(host: string, why: string): BusbarError {
-  return new BusbarError({
-    kind: 'unavailable',
-    reason: 'HOST_UNREACHABLE',
-    message: `host "${host}" cannot be asked: ${why}`,
-    hint: `look at "busbar host get ${host}"`,
-  });
+export function describeBoot({ bootId, address }: Boot): string {
+  return `boot ${bootId} at ${address}`;
 }

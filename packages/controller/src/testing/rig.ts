@@ -23,6 +23,8 @@ import { withEvents } from '../event/outbox.ts';
 import { NEW_HOST_SPEC } from '../host/spec.ts';
 import type { Leader } from '../leader/leader.ts';
 import { SAGAS } from '../leader/term.ts';
+import { DEFAULT_LEASE } from '../lease/granter.ts';
+import { localGranting } from '../lease/granting.ts';
 import { operationOf } from '../operation/progress.ts';
 import { SagaRunner } from '../operation/runner.ts';
 import type { Saga } from '../operation/saga.ts';
@@ -70,7 +72,20 @@ export class Rig {
     const store = this.truth.client({ clock, random });
     const logger = silentLogger;
     this.view = new ClusterView({ store, clock, logger });
-    const sessions = new SessionRegistry({ controller: 'host1', controllers: ['host1'], clock, random, logger });
+    // Started long ago: heartbeats are answered at once.
+    const granting = localGranting({
+      clock,
+      leaseTtlMs: DEFAULT_LEASE.leaseTtlMs,
+      startedAtMs: Number.NEGATIVE_INFINITY,
+    });
+    const sessions = new SessionRegistry({
+      controller: 'host1',
+      controllers: ['host1'],
+      granting,
+      clock,
+      random,
+      logger,
+    });
     this.api = {
       clusterName: 'test',
       host: 'host1',
@@ -247,9 +262,11 @@ export class Rig {
       const plan = planVm(vm.record, status.record, {
         domain: this.#domain(vm.id, status.record),
         hostReporting: true,
+        bootId: 'b',
+        isAlone: true,
         hostMessage: '',
         phaseAgeMs: 3_600_000,
-        place: () => ok({ placement: Placement.fromPartial({ host: 'host1' }), reason: '' }),
+        place: () => ok({ placement: Placement.fromPartial({ host: 'host1' }), bootId: 'b', reason: '' }),
         inventory: undefined,
         hardware: hardwareDigest(vm.record),
         revision: vm.modRevision,

@@ -84,6 +84,7 @@ export function planCreate(api: Api, request: CreateVmRequest, call: Call): Plan
       observedPlacement: undefined,
       placementDrift: '',
       placementReason: '',
+      bootId: '',
     }),
     { kind: 'put', key: nameKey('vm', request.name), value: id },
     operation.write,

@@ -4,6 +4,7 @@ import { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/stor
 import { RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { Boot } from '../lease/granter.ts';
 import { Rig } from '../testing/rig.ts';
 import type { ClusterView } from '../view/view.ts';
 import type { CloudInitOpened } from './cloud-init.ts';
@@ -33,11 +34,32 @@ const report = (...epochs: bigint[]) =>
 const told = (
   view: ClusterView,
   host = 'host1',
-  seen: HostReport | null = null,
+  report: HostReport | null = null,
   cloudInitOf: CloudInitOpened = () => undefined,
-) => desiredFor(host, position, view, seen, storage, cloudInitOf);
+  beside: readonly Boot[] = [],
+) =>
+  desiredFor(
+    host,
+    position,
+    view,
+    { boot: { bootId: 'b1', address: '10.0.0.1' }, beside, report },
+    storage,
+    cloudInitOf,
+  );
 
 describe('desired state', () => {
+  it('names the boot that it is for, and for each VM the boot that its epoch was given to', () => {
+    const view = viewOf(running, { ...here, bootId: 'b0' });
+    expect(told(view)).toMatchObject({ bootId: 'b1', noStart: '', vms: [{ bootId: 'b0' }] });
+  });
+
+  it('forbids starts while two machines say that they are the host, and leaves what runs', () => {
+    const beside = ['1', '9'].map((n) => ({ bootId: `b${n}`, address: `10.0.0.${n}` }));
+    const state = told(viewOf(running, here), 'host1', report(5n), () => undefined, beside);
+    expect(state.noStart).toMatch(/10\.0\.0\.1 .* and 10\.0\.0\.9/);
+    expect(state).toMatchObject({ vms: [{ run: DesiredRun.RUNNING }], destroy: [] });
+  });
+
   it.each<[string, Parameters<typeof viewOf>[0], Parameters<typeof viewOf>[1], DesiredRun, number]>([
     ['run', running, here, DesiredRun.RUNNING, 60_000],
     ['stop', stopped, here, DesiredRun.SHUTDOWN, 60_000],

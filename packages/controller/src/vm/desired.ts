@@ -5,6 +5,8 @@ import { DesiredRun, DomainState } from '@busbar/proto/gen/busbar/agent/v1/agent
 import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { IsolationPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import type { StorageDriver } from '@busbar/storage/driver';
+import { besideText } from '../host/alarms.ts';
+import type { HostObservation } from '../session/registry.ts';
 import type { ClusterView } from '../view/view.ts';
 import type { CloudInitOpened } from './cloud-init.ts';
 import { domainOf } from './domain.ts';
@@ -19,7 +21,7 @@ export function desiredFor(
   host: string,
   position: { readonly term: bigint; readonly generation: bigint },
   view: ClusterView,
-  report: HostReport | null,
+  seen: Pick<HostObservation, 'boot' | 'beside' | 'report'> | null,
   storage: Pick<StorageDriver, 'diskSource'>,
   cloudInitOf: CloudInitOpened,
 ): DesiredState {
@@ -39,10 +41,17 @@ export function desiredFor(
       run: runOf(entry.record, status),
       shutdownTimeoutMs: entry.record.stopTimeoutMs || entry.record.spec?.shutdownTimeoutMs || 0,
       domain,
+      bootId: status.bootId,
       isolationPolicy: entry.record.spec?.isolationPolicy ?? IsolationPolicy.KEEP_RUNNING,
     });
   }
-  return { position, vms, destroy: leftovers(host, view, report) };
+  return {
+    position,
+    vms,
+    destroy: leftovers(host, view, seen?.report ?? null),
+    bootId: seen?.boot.bootId ?? '',
+    noStart: seen === null || seen.beside.length === 0 ? '' : besideText(seen.beside),
+  };
 }
 
 function runOf(vm: VmRecord, status: VmStatusRecord): DesiredRun {

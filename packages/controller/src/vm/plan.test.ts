@@ -30,6 +30,7 @@ function statusOf(phase: VmPhase, wish: Wish, more: Partial<VmStatusRecord> = {}
   return VmStatusRecord.fromPartial({
     phase,
     host: onHost ? 'host1' : '',
+    bootId: onHost ? 'b1' : '',
     epoch: EPOCH,
     restartEpoch: wish === 'restart' && onHost ? EPOCH : 0n,
     ...(phase === VmPhase.RUNNING ? { startTime: NOW } : {}),
@@ -53,9 +54,11 @@ function seenOf(domain: DomainReport | null, more: Partial<VmObservation> = {}):
   return {
     domain,
     hostReporting: true,
+    bootId: 'b1',
+    isAlone: true,
     hostMessage: '',
     phaseAgeMs: 0,
-    place: () => ok({ placement: PLACED, reason: 'the only host' }),
+    place: () => ok({ placement: PLACED, bootId: 'b1', reason: 'the only host' }),
     inventory: undefined,
     hardware: 'h',
     revision: 3n,
@@ -109,6 +112,32 @@ describe('planVm: a VM on a host', () => {
     expect(after.epoch).toBe(EPOCH);
     // Only the end of the epoch takes the VM from its host.
     expect(after.host).toBe(said === 'ended' ? '' : 'host1');
+  });
+
+  it.each<[string, Said, Partial<VmObservation>, VmPhase]>([
+    ['of a former boot, that boot itself', 'ended', { bootId: 'b1', isAlone: false }, STOPPED],
+    ['of a former boot, another that is alone', 'ended', { bootId: 'b2' }, STOPPED],
+    ['of a former boot, another beside it', 'ended', { bootId: 'b2', isAlone: false }, UNKNOWN],
+    ['of a former boot, another that has not looked yet', 'nothing', { bootId: 'b2' }, UNKNOWN],
+    ['of a former boot, another that cannot have it', 'running', { bootId: 'b2' }, UNKNOWN],
+  ])('an epoch %s says %s', (_, said, more, phase) => {
+    const state = STATE_OF[said];
+    const seen = seenOf(state === undefined ? null : domainOf(state), more);
+    const { status } = planVm(vmOf('run'), statusOf(RUNNING, 'run'), seen);
+    expect([status?.phase, status?.host, status?.bootId]).toEqual(
+      phase === STOPPED ? [STOPPED, '', ''] : [UNKNOWN, 'host1', 'b1'],
+    );
+  });
+
+  it('gives the epoch to the boot that the host has, and a record of an older version the one that reports', () => {
+    const started = planVm(vmOf('run'), statusOf(STOPPED, 'run'), seenOf(null)).status;
+    expect(started).toMatchObject({ phase: STARTING, host: 'host2', bootId: 'b1' });
+    const older = statusOf(RUNNING, 'run', { bootId: '' });
+    const silent = planVm(vmOf('run'), older, seenOf(null, { hostReporting: false, bootId: 'b9' })).status;
+    expect(silent).toMatchObject({ phase: UNKNOWN, bootId: '' });
+    for (const said of [null, domainOf(DomainState.RUNNING)])
+      expect(planVm(vmOf('run'), older, seenOf(said)).status).toMatchObject({ phase: RUNNING, bootId: 'b1' });
+    expect(planVm(vmOf('run'), older, seenOf(domainOf(DomainState.ENDED))).status?.phase).toBe(STOPPED);
   });
 
   it('says the host’s reason for an end, and none for one that was asked for', () => {
@@ -243,7 +272,7 @@ describe('planVm: any sequence', () => {
           const seen = seenOf(shown ? domainOf(state, { epoch: status.epoch, endReason }) : null, {
             hostReporting: said !== 'silent',
             phaseAgeMs: ageMs,
-            place: () => (fits ? ok({ placement: PLACED, reason: '' }) : refuse('full')),
+            place: () => (fits ? ok({ placement: PLACED, bootId: 'b1', reason: '' }) : refuse('full')),
           });
           const next = planVm(vm, status, seen).status;
           if (next === null) continue;

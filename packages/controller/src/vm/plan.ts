@@ -16,7 +16,9 @@ import { ON_HOST, phaseWord } from './state.ts';
  *
  * Ground rules:
  *  - a VM leaves a host (host = '') only when that host's agent reported the end of exactly the current epoch;
- *  - every start raises the epoch in the same transaction that names the host;
+ *  - every start raises the epoch in the same transaction that names the host and its boot;
+ *  - of an epoch that was given to a former boot, another boot's word counts when it is alone: only then has the lease of
+ *    every former boot certainly ended. Until then it is as if the host did not report;
  *  - a host that does not report makes its VMs UNKNOWN, never stopped: silence is no proof (fencing comes with HA).
  */
 export interface VmObservation {
@@ -24,6 +26,10 @@ export interface VmObservation {
   readonly domain: DomainReport | null;
   /** The assigned host's agent is connected to this leader and has reported. */
   readonly hostReporting: boolean;
+  /** Boot id of the machine that reports; empty when none does. */
+  readonly bootId: string;
+  /** That machine holds the host's lease and no other one speaks for the host (HostObservation). */
+  readonly isAlone: boolean;
   /** Why the host does not report, for people. */
   readonly hostMessage: string;
   /** Monotonic milliseconds since this leader first saw the VM in its present phase and epoch. */
@@ -48,6 +54,8 @@ export interface VmPlan {
 
 export interface DecidedPlacement {
   readonly placement: Placement;
+  /** Boot id of the host, which the epoch is given to. */
+  readonly bootId: string;
   /** For people. */
   readonly reason: string;
 }
@@ -111,6 +119,7 @@ function planOffHost(vm: VmRecord, status: VmStatusRecord, seen: VmObservation):
       phase: VmPhase.STARTING,
       message: '',
       host: placed.value.placement.host,
+      bootId: placed.value.bootId,
       placement: placed.value.placement,
       placementReason: placed.value.reason,
       observedPlacement: undefined,
@@ -129,6 +138,9 @@ function planOnHost(vm: VmRecord, status: VmStatusRecord, seen: VmObservation): 
   if (!seen.hostReporting) {
     return become(status, VmPhase.UNKNOWN, `${status.host} does not report: ${seen.hostMessage}`, seen);
   }
+  const isFormer = status.bootId !== '' && status.bootId !== seen.bootId;
+  if (isFormer && !(seen.isAlone && seen.domain?.state === DomainState.ENDED))
+    return become(status, VmPhase.UNKNOWN, whyFormer(status.host, seen), seen);
   const stop = shallStop(vm, status);
   const domain = seen.domain;
   if (domain === null) {
@@ -156,6 +168,11 @@ function planOnHost(vm: VmRecord, status: VmStatusRecord, seen: VmObservation): 
   }
 }
 
+function whyFormer(host: string, seen: VmObservation): string {
+  if (seen.isAlone) return `${host} was booted anew; it has not said yet that this VM does not run there`;
+  return `it was given to a former boot of ${host}, whose lease may still live`;
+}
+
 function become(status: VmStatusRecord, phase: LiveVmPhase, told: string, seen: VmObservation): VmPlan {
   const message = bounded(told);
   const healthy = phase === VmPhase.RUNNING && status.phase === VmPhase.RUNNING && seen.phaseAgeMs >= HEALTHY_AFTER_MS;
@@ -168,12 +185,15 @@ function become(status: VmStatusRecord, phase: LiveVmPhase, told: string, seen: 
     message,
     failedStarts,
     startTime: begins ? seen.wallTime : status.startTime,
+    // A record of an older version does not say; the host reports under the boot that has it.
+    bootId: status.bootId || (seen.hostReporting ? seen.bootId : ''),
     ...observedOf(status, seen),
   };
   const same =
     phase === status.phase &&
     message === status.message &&
     failedStarts === status.failedStarts &&
+    next.bootId === status.bootId &&
     !begins &&
     next.placementDrift === status.placementDrift &&
     next.observedPlacement === status.observedPlacement;
@@ -209,6 +229,7 @@ function ended(vm: VmRecord, status: VmStatusRecord, domain: DomainReport, stop:
     phase: VmPhase.STOPPED,
     message,
     host: '',
+    bootId: '',
     placement: undefined,
     placementReason: '',
     observedPlacement: undefined,

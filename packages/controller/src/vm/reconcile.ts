@@ -180,6 +180,8 @@ export class VmReconciler {
       domain: report?.domains.find((domain) => domain.vmId === vm.id && domain.epoch === epoch) ?? null,
       hostReporting:
         report !== null && (state === HostState.READY || (state === HostState.DEGRADED && !isStale(seen, nowMs))),
+      bootId: seen?.boot.bootId ?? '',
+      isAlone: seen?.isAlone === true,
       hostMessage: hostStatus?.message ?? '',
       phaseAgeMs: nowMs - since.atMs,
       place: () => this.#place(vm.id),
@@ -194,7 +196,10 @@ export class VmReconciler {
     const isReporting = (host: string) => reports(this.#sessions.observed(host), this.#clock.nowMs());
     const decided = this.#planner.place(vmId, isReporting);
     if (!decided.ok) return refuse(decided.error.summary);
-    return ok({ placement: presentPlacement(decided.value.placement), reason: decided.value.reason });
+    const { placement, reason } = decided.value;
+    const bootId = this.#sessions.observed(placement.host)?.boot.bootId ?? '';
+    assert(bootId !== '', `${placement.host} was chosen without being heard`);
+    return ok({ placement: presentPlacement(placement), bootId, reason });
   }
 }
 

@@ -528,6 +528,10 @@ export interface DesiredState {
   vms: DesiredVm[];
   /** Domains to destroy: left over from an older epoch. */
   destroy: DestroyOrder[];
+  /** Kernel boot id that this is for. An agent of another boot refuses all of it. Empty from a controller of an older version. */
+  bootId: string;
+  /** Nothing may be started, and why, for people. Empty when starts are allowed. */
+  noStart: string;
 }
 
 /** One VM assigned to a host. */
@@ -551,6 +555,11 @@ export interface DesiredVm {
     | undefined;
   /** What to do when the lease ends. */
   isolationPolicy: IsolationPolicy;
+  /**
+   * Kernel boot id that the epoch was given to. Another boot of the host never starts it; when nothing of the VM is there, it
+   * reports the epoch as ended. Empty from a controller of an older version.
+   */
+  bootId: string;
 }
 
 /** Destroys what must not run. */
@@ -1873,7 +1882,7 @@ export const DomainReport: MessageFns<DomainReport> = {
 };
 
 function createBaseDesiredState(): DesiredState {
-  return { position: undefined, vms: [], destroy: [] };
+  return { position: undefined, vms: [], destroy: [], bootId: "", noStart: "" };
 }
 
 export const DesiredState: MessageFns<DesiredState> = {
@@ -1886,6 +1895,12 @@ export const DesiredState: MessageFns<DesiredState> = {
     }
     for (const v of message.destroy) {
       DestroyOrder.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.bootId !== "") {
+      writer.uint32(34).string(message.bootId);
+    }
+    if (message.noStart !== "") {
+      writer.uint32(42).string(message.noStart);
     }
     return writer;
   },
@@ -1927,6 +1942,22 @@ export const DesiredState: MessageFns<DesiredState> = {
             message.destroy.push(DestroyOrder.decode(reader, reader.uint32()));
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.bootId = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.noStart = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1946,6 +1977,16 @@ export const DesiredState: MessageFns<DesiredState> = {
       destroy: globalThis.Array.isArray(object?.destroy)
         ? object.destroy.map((e: any) => DestroyOrder.fromJSON(e))
         : [],
+      bootId: isSet(object.bootId)
+        ? globalThis.String(object.bootId)
+        : isSet(object.boot_id)
+        ? globalThis.String(object.boot_id)
+        : "",
+      noStart: isSet(object.noStart)
+        ? globalThis.String(object.noStart)
+        : isSet(object.no_start)
+        ? globalThis.String(object.no_start)
+        : "",
     };
   },
 
@@ -1960,6 +2001,12 @@ export const DesiredState: MessageFns<DesiredState> = {
     if (message.destroy?.length) {
       obj.destroy = message.destroy.map((e) => DestroyOrder.toJSON(e));
     }
+    if (message.bootId !== "") {
+      obj.bootId = message.bootId;
+    }
+    if (message.noStart !== "") {
+      obj.noStart = message.noStart;
+    }
     return obj;
   },
 
@@ -1973,6 +2020,8 @@ export const DesiredState: MessageFns<DesiredState> = {
       : undefined;
     message.vms = object.vms?.map((e) => DesiredVm.fromPartial(e)) || [];
     message.destroy = object.destroy?.map((e) => DestroyOrder.fromPartial(e)) || [];
+    message.bootId = object.bootId ?? "";
+    message.noStart = object.noStart ?? "";
     return message;
   },
 };
@@ -1986,6 +2035,7 @@ function createBaseDesiredVm(): DesiredVm {
     shutdownTimeoutMs: 0,
     domain: undefined,
     isolationPolicy: IsolationPolicy.UNSPECIFIED,
+    bootId: "",
   };
 }
 
@@ -2014,6 +2064,9 @@ export const DesiredVm: MessageFns<DesiredVm> = {
     }
     if (message.isolationPolicy !== IsolationPolicy.UNSPECIFIED) {
       writer.uint32(56).int32(isolationPolicyToNumber(message.isolationPolicy));
+    }
+    if (message.bootId !== "") {
+      writer.uint32(66).string(message.bootId);
     }
     return writer;
   },
@@ -2087,6 +2140,14 @@ export const DesiredVm: MessageFns<DesiredVm> = {
             message.isolationPolicy = isolationPolicyFromJSON(reader.int32());
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.bootId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2120,6 +2181,11 @@ export const DesiredVm: MessageFns<DesiredVm> = {
         : isSet(object.isolation_policy)
         ? isolationPolicyFromJSON(object.isolation_policy)
         : IsolationPolicy.UNSPECIFIED,
+      bootId: isSet(object.bootId)
+        ? globalThis.String(object.bootId)
+        : isSet(object.boot_id)
+        ? globalThis.String(object.boot_id)
+        : "",
     };
   },
 
@@ -2146,6 +2212,9 @@ export const DesiredVm: MessageFns<DesiredVm> = {
     if (message.isolationPolicy !== IsolationPolicy.UNSPECIFIED) {
       obj.isolationPolicy = isolationPolicyToJSON(message.isolationPolicy);
     }
+    if (message.bootId !== "") {
+      obj.bootId = message.bootId;
+    }
     return obj;
   },
 
@@ -2163,6 +2232,7 @@ export const DesiredVm: MessageFns<DesiredVm> = {
       ? DomainSpec.fromPartial(object.domain)
       : undefined;
     message.isolationPolicy = object.isolationPolicy ?? IsolationPolicy.UNSPECIFIED;
+    message.bootId = object.bootId ?? "";
     return message;
   },
 };

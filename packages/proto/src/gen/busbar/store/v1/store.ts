@@ -131,6 +131,11 @@ export interface VmStatusRecord {
   placementDrift: string;
   /** Why it was decided, for people; bounded. */
   placementReason: string;
+  /**
+   * Boot id of the host that the epoch was given to, written in the transaction that began it; empty in records of older
+   * versions, until the host reports.
+   */
+  bootId: string;
 }
 
 /** volume/ID: written by the API at creation, then by the leader. */
@@ -812,6 +817,7 @@ function createBaseVmStatusRecord(): VmStatusRecord {
     observedPlacement: undefined,
     placementDrift: "",
     placementReason: "",
+    bootId: "",
   };
 }
 
@@ -867,6 +873,9 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
     }
     if (message.placementReason !== "") {
       writer.uint32(114).string(message.placementReason);
+    }
+    if (message.bootId !== "") {
+      writer.uint32(122).string(message.bootId);
     }
     return writer;
   },
@@ -996,6 +1005,14 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
             message.placementReason = reader.string();
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.bootId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1060,6 +1077,11 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
         : isSet(object.placement_reason)
         ? globalThis.String(object.placement_reason)
         : "",
+      bootId: isSet(object.bootId)
+        ? globalThis.String(object.bootId)
+        : isSet(object.boot_id)
+        ? globalThis.String(object.boot_id)
+        : "",
     };
   },
 
@@ -1107,6 +1129,9 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
     if (message.placementReason !== "") {
       obj.placementReason = message.placementReason;
     }
+    if (message.bootId !== "") {
+      obj.bootId = message.bootId;
+    }
     return obj;
   },
 
@@ -1137,6 +1162,7 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
       : undefined;
     message.placementDrift = object.placementDrift ?? "";
     message.placementReason = object.placementReason ?? "";
+    message.bootId = object.bootId ?? "";
     return message;
   },
 };
