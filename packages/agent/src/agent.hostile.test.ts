@@ -48,9 +48,19 @@ const domain = fc.record({
     }),
     { maxLength: 3 },
   ),
-  nics: fc.array(fc.record({ name: word, bridge: word, macAddress: word, vlanTag: int32, model: anyOf(NicModel) }), {
-    maxLength: 2,
-  }),
+  nics: fc.array(
+    fc.record({
+      name: word,
+      bridge: word,
+      macAddress: word,
+      vlanTag: int32,
+      trunkVlans: fc.array(int32, { maxLength: 3 }),
+      model: anyOf(NicModel),
+    }),
+    {
+      maxLength: 2,
+    },
+  ),
   cloudInit: maybe(fc.record({ instanceId: word, hostname: word, userData: word, networkConfig: word })),
 });
 const desired = fc.record({

@@ -56,12 +56,26 @@ export function below(directory: string, files: readonly NewFile[]): readonly Ne
   return files.map((file) => ({ ...file, path: join(directory, file.path) }));
 }
 
+/** Files of some KB are written and flushed in far less: what is older, its writer was killed. */
+const ABANDONED_MS = 10 * 60_000;
+
+/** What a `writeTree` that was killed has left beside the directory: keys that nobody uses and nobody would look for. */
+async function removeAbandoned(directory: string): Promise<void> {
+  const parent = dirname(directory);
+  for (const name of await readdir(parent).catch(() => [])) {
+    const path = join(parent, name);
+    if (!path.startsWith(`${directory}.`) || !/^[0-9a-f]{12}\.tmp$/.test(path.slice(directory.length + 1))) continue;
+    if (Date.now() - (await stat(path)).mtimeMs > ABANDONED_MS) await rm(path, { recursive: true, force: true });
+  }
+}
+
 /**
  * Makes `directory` with these files in it: everything is written and flushed beside it, then it gets its name in one
  * step. Refuses a directory that has anything in it; when it fails, nothing is left.
  */
 export async function writeTree(directory: string, files: readonly NewFile[]): Promise<void> {
   await assertUnused(directory);
+  await removeAbandoned(directory);
   const temporary = `${directory}.${randomBytes(6).toString('hex')}.tmp`;
   try {
     await mkdir(dirname(directory), { recursive: true });

@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import { X509Certificate } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -162,6 +171,21 @@ describe('files', () => {
       writeTree(join(top, 'y'), [...files, { path: 'pki/a.crt/b', content: '', secret: false }]),
     ).rejects.toThrow();
     expect(readdirSync(top)).toEqual([]);
+  });
+
+  it('of one that was killed are removed by the next, and those of one that is at work are not', async () => {
+    const left = (name: string, ageMs: number) => {
+      const path = join(top, name);
+      mkdirSync(path);
+      writeFileSync(join(path, 'a.key'), 'secret');
+      utimesSync(path, new Date(), new Date(Date.now() - ageMs));
+    };
+    left('x.0123456789ab.tmp', 3_600_000);
+    left('x.ab0123456789.tmp', 1_000);
+    left('x.mine.tmp', 3_600_000);
+    left('y.0123456789ab.tmp', 3_600_000);
+    await writeTree(join(top, 'x'), files);
+    expect(readdirSync(top).sort()).toEqual(['x', 'x.ab0123456789.tmp', 'x.mine.tmp', 'y.0123456789ab.tmp']);
   });
 
   it('of two that write at once, one wins', async () => {

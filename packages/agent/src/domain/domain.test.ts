@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Epoch } from '@busbar/core/ids';
+import type { DomainNic } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import { DiskBus, DiskCache, Firmware, MachineType, NicModel, WatchdogAction } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
@@ -144,6 +145,19 @@ describe('a domain', () => {
       /<vlan>\s*<tag id="5"\/>\s*<\/vlan>\s*<virtualport type="openvswitch"\/>\s*<model type="e1000e"\/>/,
     );
     expect(() => xml({ nics: [testNic({ vlanTag: 5 })] })).toThrow('VLAN 5 on the Linux bridge');
+    expect(() => xml({ nics: [testNic({ trunkVlans: [5, 6] })] })).toThrow('VLAN 5, 6 on the Linux bridge');
+    expect(xml({ nics: [testNic()] })).not.toContain('<vlan');
+  });
+
+  test('NICs: on Open vSwitch always an access port, unless a trunk is asked for', () => {
+    const vlan = (nic: Partial<DomainNic>) =>
+      /<vlan.*<\/vlan>/s
+        .exec(xml({ nics: [testNic({ bridgeKind: BridgeKind.OPEN_VSWITCH, ...nic })] }))?.[0]
+        .replace(/\s*\n\s*/g, '');
+    expect(vlan({})).toBe('<vlan><tag id="0"/></vlan>');
+    expect(vlan({ vlanTag: 4094 })).toBe('<vlan><tag id="4094"/></vlan>');
+    expect(vlan({ trunkVlans: [10, 20] })).toBe('<vlan trunk="yes"><tag id="10"/><tag id="20"/></vlan>');
+    expect(vlan({ trunkVlans: [7] })).toBe('<vlan trunk="yes"><tag id="7"/></vlan>');
   });
 
   test('firmware, watchdog, seed', () => {

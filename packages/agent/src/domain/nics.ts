@@ -7,12 +7,12 @@ import { childrenNamed, element, find, type XmlElement } from './xml.ts';
 
 export function nicElement(nic: DomainNic): XmlElement {
   const openVswitch = nic.bridgeKind === BridgeKind.OPEN_VSWITCH;
-  if (nic.vlanTag > 0 && !openVswitch) {
+  if ((nic.vlanTag > 0 || nic.trunkVlans.length > 0) && !openVswitch) {
     // libvirt tags on Linux bridges only from 11.0 on, and refuses in words that help nobody.
     throw new BusbarError({
       kind: 'invalid',
       reason: 'NIC_INVALID',
-      message: `NIC ${nic.name} wants VLAN ${nic.vlanTag} on the Linux bridge ${nic.bridge}`,
+      message: `NIC ${nic.name} wants VLAN ${[nic.vlanTag, ...nic.trunkVlans].filter((tag) => tag > 0).join(', ')} on the Linux bridge ${nic.bridge}`,
       hint: 'use an Open vSwitch bridge, or a Linux bridge that is on the VLAN already',
     });
   }
@@ -21,12 +21,22 @@ export function nicElement(nic: DomainNic): XmlElement {
     { type: 'bridge' },
     nic.macAddress === '' ? null : element('mac', { address: nic.macAddress }),
     element('source', { bridge: nic.bridge }),
-    nic.vlanTag > 0 ? element('vlan', {}, element('tag', { id: nic.vlanTag })) : null,
+    openVswitch ? vlanElement(nic) : null,
     openVswitch ? element('virtualport', { type: 'openvswitch' }) : null,
     element('model', { type: nic.model === NicModel.E1000E ? 'e1000e' : 'virtio' }),
     element('link', { state: 'up' }),
     nic.bootOrder > 0 ? element('boot', { order: nic.bootOrder }) : null,
   );
+}
+
+/**
+ * Of a switch port. Always said, because a port of Open vSwitch without a word about VLANs is a trunk of all of them: the
+ * guest would choose its VLAN by writing a tag. Tag 0 makes an access port for frames without a tag.
+ */
+function vlanElement(nic: DomainNic): XmlElement {
+  const isTrunk = nic.trunkVlans.length > 0;
+  const tags = isTrunk ? nic.trunkVlans : [nic.vlanTag];
+  return element('vlan', isTrunk ? { trunk: 'yes' } : {}, ...tags.map((id) => element('tag', { id })));
 }
 
 /**

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { execFile } from 'node:child_process';
-import { chmod, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { BusbarError } from '@busbar/core/errors';
@@ -39,15 +39,30 @@ export function yamlString(value: string): string {
   return `${quoted}"`;
 }
 
+/** A directory in which a seed disk is being made; what is in it is as secret as the disk. */
+const BUILD_PREFIX = '.build-';
+/** Of this process. One agent runs on a host at a time (agent.lock), so any other is what a killed one left. */
+const building = new Set<string>();
+
+/** Removes what agents that were killed in the middle of making a seed disk have left: it may hold passwords. */
+export async function sweepBuilds(seedDir: string): Promise<void> {
+  for (const name of await readdir(seedDir).catch(() => [])) {
+    const path = join(seedDir, name);
+    if (name.startsWith(BUILD_PREFIX) && !building.has(path)) await rm(path, { recursive: true, force: true });
+  }
+}
+
 /**
  * Makes the seed disk. User data often holds passwords: the files are in a directory that only we
  * can enter, gone before this returns, and the image is readable for us alone (libvirt gives it to
  * QEMU's user at start).
  */
-export async function buildSeed(data: NoCloudData, isoPath: string): Promise<void> {
+export async function buildSeed(data: NoCloudData, isoPath: string, program = 'xorrisofs'): Promise<void> {
   const parent = dirname(isoPath);
   await mkdir(parent, { recursive: true, mode: 0o711 });
-  const work = await mkdtemp(join(parent, '.build-'));
+  await sweepBuilds(parent);
+  const work = await mkdtemp(join(parent, BUILD_PREFIX));
+  building.add(work);
   try {
     const files = join(work, 'files');
     await mkdir(files, { mode: 0o700 });
@@ -57,7 +72,7 @@ export async function buildSeed(data: NoCloudData, isoPath: string): Promise<voi
     const made = join(work, 'seed.iso');
     // Joliet and Rock Ridge: the names are in lower case and longer than 8.3.
     const argv = ['-quiet', '-output', made, '-volid', 'cidata', '-joliet', '-rock', files];
-    await run('xorrisofs', argv, { timeout: BUILD_DEADLINE_MS });
+    await run(program, argv, { timeout: BUILD_DEADLINE_MS });
     await chmod(made, 0o600);
     await rename(made, isoPath);
   } catch (cause) {
@@ -72,6 +87,7 @@ export async function buildSeed(data: NoCloudData, isoPath: string): Promise<voi
     });
   } finally {
     await rm(work, { recursive: true, force: true });
+    building.delete(work);
   }
 }
 

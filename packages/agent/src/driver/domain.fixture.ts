@@ -67,6 +67,7 @@ export function testNic(nic: Partial<DomainNic> = {}): DomainNic {
     bridgeKind: BridgeKind.LINUX,
     bridge: 'br0',
     vlanTag: 0,
+    trunkVlans: [],
     bootOrder: 0,
     ...nic,
   };

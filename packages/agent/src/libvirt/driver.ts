@@ -121,6 +121,9 @@ export class LibvirtHostDriver implements HostDriver {
 
   start(): void {
     this.#link.start();
+    this.#files.sweep().catch((error: unknown) => {
+      this.#deps.logger.warn({ err: error }, 'what is left of making cloud-init disks cannot be removed');
+    });
   }
 
   /** Process id of the child that hosts libvirt; for tests. */

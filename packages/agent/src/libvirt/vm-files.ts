@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { BusbarError } from '@busbar/core/errors';
 import type { VmId } from '@busbar/core/ids';
 import type { DomainPaths } from '../domain/facts.ts';
+import { sweepBuilds } from '../domain/seed.ts';
 import type { HostDriverConfig } from '../driver/host-driver.ts';
 
 /** sun_path holds 108 bytes with the final NUL. */
@@ -46,6 +47,11 @@ export class VmFiles {
       // QEMU's user has to pass through, not to read.
       await mkdir(dir, { recursive: true, mode: 0o711 });
     }
+  }
+
+  /** At the start: what a killed agent was making. Does not need libvirt. */
+  async sweep(): Promise<void> {
+    await sweepBuilds(this.#seedDir);
   }
 
   async removeSeed(vmId: VmId): Promise<void> {

@@ -126,7 +126,7 @@ export const vmSpec: ObjectShape = object<VmSpec>(
 export const volumeSpec: ObjectShape = object<VolumeSpec>({ sizeBytes: bytes, image: string });
 
 export const networkSpec: ObjectShape = object<NetworkSpec>(
-  { kind: enumeration(BridgeKind), bridge: string, vlanTag: int(0, 4094) },
+  { kind: enumeration(BridgeKind), bridge: string, vlanTag: int(0, 4094), trunkVlans: list(int(1, 4094)) },
   ['kind', 'bridge'],
 );
 

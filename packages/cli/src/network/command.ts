@@ -19,6 +19,7 @@ interface CreateOptions extends ChangeOptions {
   readonly kind: 'linux' | 'ovs';
   readonly bridge: string;
   readonly vlan?: string;
+  readonly trunk?: string;
   readonly label?: readonly string[];
 }
 
@@ -36,10 +37,12 @@ export function define(noun: Command, session: Session): void {
     .description('Makes a bridge that the hosts have known as a network. Nothing is changed on the hosts.')
     .requiredOption('--bridge <bridge>', 'name of the bridge on the hosts')
     .addOption(new Option('--kind <kind>', 'kind of the bridge').choices(['linux', 'ovs']).default('linux'))
-    .option('--vlan <tag>', 'VLAN tag of the NICs, 1 to 4094; needs --kind ovs');
+    .addOption(new Option('--vlan <tag>', 'VLAN of the NICs, 1 to 4094; needs --kind ovs').conflicts('trunk'))
+    .option('--trunk <tags>', 'the NICs are trunks of these VLANs, such as 10,20; needs --kind ovs and role admin');
   examples(changeOptions(labelOption(create), { waits: false }), [
     'busbar network create plant --bridge br-vm',
     'busbar network create control --bridge ovs0 --kind ovs --vlan 20',
+    'busbar network create uplink --bridge ovs0 --kind ovs --trunk 10,20',
   ]).action((name: string, options: CreateOptions) => runCreate(session, name, options));
   const remove = noun.command('delete <network>').alias('rm').description('Deletes a network that no VM uses.');
   examples(changeOptions(remove, { revision: true, waits: false }), ['busbar network delete plant']).action(
@@ -55,6 +58,8 @@ function runCreate(session: Session, name: string, options: CreateOptions): Prom
       kind: options.kind === 'ovs' ? BridgeKind.OPEN_VSWITCH : BridgeKind.LINUX,
       bridge: options.bridge,
       vlanTag: options.vlan === undefined ? 0 : intFlag('--vlan', options.vlan, 4094),
+      trunkVlans:
+        options.trunk === undefined ? [] : options.trunk.split(',').map((tag) => intFlag('--trunk', tag, 4094)),
     },
     validateOnly: options.dryRun === true,
     requestId: session.requestId(options),

@@ -10,6 +10,13 @@ import { present } from '../operation/resource.ts';
 import { ageColumn, enumColumn, metaColumns, nameColumn } from '../resource/columns.ts';
 import { PAGE_SIZE, type Resource } from '../resource/resource.ts';
 
+/** "20", or "trunk 10,20"; empty for the VLAN without a tag. */
+function vlansOf({ spec }: Network): string {
+  if (spec === undefined) return '';
+  if (spec.trunkVlans.length > 0) return `trunk ${spec.trunkVlans.join(',')}`;
+  return spec.vlanTag === 0 ? '' : String(spec.vlanTag);
+}
+
 export const networks: Resource<Network> = {
   singular: 'network',
   plural: 'networks',
@@ -20,7 +27,7 @@ export const networks: Resource<Network> = {
     { header: 'BRIDGE', value: (network) => network.spec?.bridge ?? '' },
     {
       header: 'VLAN',
-      value: (network) => (network.spec?.vlanTag ? String(network.spec.vlanTag) : ''),
+      value: (network) => vlansOf(network),
       right: true,
       measure: { kind: 'number', of: (network) => network.spec?.vlanTag ?? 0 },
     },

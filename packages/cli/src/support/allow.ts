@@ -211,7 +211,7 @@ export const IMAGE: Allow<Image> = {
 
 export const NETWORK: Allow<Network> = {
   meta: META,
-  spec: { kind: true, bridge: true, vlanTag: true },
+  spec: { kind: true, bridge: true, vlanTag: true, trunkVlans: true },
   status: { hosts: true },
 };
 

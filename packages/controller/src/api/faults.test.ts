@@ -164,7 +164,7 @@ describe('a viewer', () => {
 describe('a request id', () => {
   const request = {
     name: 'once',
-    spec: { kind: BridgeKind.LINUX, bridge: 'br-vm', vlanTag: 0 },
+    spec: { kind: BridgeKind.LINUX, bridge: 'br-vm', vlanTag: 0, trunkVlans: [] },
     requestId: 'replay-1',
   };
 

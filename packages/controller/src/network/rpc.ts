@@ -30,6 +30,15 @@ import { hostsOnBridge } from './segments.ts';
 
 const flags = { validateOnly: z.boolean(), requestId };
 
+const VLAN_RULE = '1 to 4094';
+/** More tags than a guest has interfaces for. */
+const TRUNK_MAX = 64;
+const TRUNK_RULE = `at most ${TRUNK_MAX} different VLANs`;
+const trunkVlans = z
+  .array(z.number(VLAN_RULE).int(VLAN_RULE).min(1, VLAN_RULE).max(4094, VLAN_RULE), TRUNK_RULE)
+  .max(TRUNK_MAX, TRUNK_RULE)
+  .refine((list) => new Set(list).size === list.length, TRUNK_RULE);
+
 const spec = z
   .object(
     {
@@ -37,12 +46,21 @@ const spec = z
       // IFNAMSIZ - 1 in the kernel; the characters are those every tool takes without quoting.
       bridge: z.string().regex(/^[A-Za-z0-9][-A-Za-z0-9_.]{0,14}$/, "1 to 15 letters, digits, '-', '_', '.'"),
       vlanTag: z.number().int('0 to 4094').min(0, '0 to 4094').max(4094, '0 to 4094'),
+      trunkVlans,
     },
     'the network: {kind: …, bridge: …}',
   )
   .refine((value) => value.vlanTag === 0 || value.kind === BridgeKind.OPEN_VSWITCH, {
     path: ['vlanTag'],
     message: '0 on a Linux bridge (a VLAN tag needs kind OPEN_VSWITCH)',
+  })
+  .refine((value) => value.trunkVlans.length === 0 || value.kind === BridgeKind.OPEN_VSWITCH, {
+    path: ['trunkVlans'],
+    message: 'nothing on a Linux bridge (a trunk needs kind OPEN_VSWITCH)',
+  })
+  .refine((value) => value.trunkVlans.length === 0 || value.vlanTag === 0, {
+    path: ['vlanTag'],
+    message: '0 beside trunkVlans: a NIC is an access port or a trunk',
   });
 
 export function presentNetwork(id: string, view: ClusterView): Network | null {
@@ -167,10 +185,14 @@ export function networkService(api: Api): Service<typeof NetworkServiceDefinitio
 }
 
 function planCreate(api: Api, request: CreateNetworkRequest, caller: Caller): Plan<NetworkRecord> {
-  const { bridge = '' } = request.spec ?? {};
+  const { bridge = '', trunkVlans: trunk = [] } = request.spec ?? {};
   const hosts = hostsOnBridge(api.view, bridge);
   const segment = `bridge "${bridge}", over which ${hosts.slice(0, 5).join(', ')} ${hosts.length === 1 ? 'is' : 'are'} reached`;
-  assertAdministers(caller, 'CreateNetwork', hosts.length === 0 ? [] : [segment]);
+  const ofAdmin = [
+    ...(hosts.length === 0 ? [] : [segment]),
+    ...(trunk.length === 0 ? [] : [`a trunk of VLANs ${trunk.join(', ')}`]),
+  ];
+  assertAdministers(caller, 'CreateNetwork', ofAdmin);
   if (api.view.tables.network.find(request.name) !== undefined) throw nameTaken('network', request.name);
   const id = api.random.uuid();
   const now = api.clock.wallTime();

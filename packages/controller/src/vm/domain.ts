@@ -65,6 +65,7 @@ export function domainOf(
         bridgeKind: network?.kind ?? BridgeKind.LINUX,
         bridge: network?.bridge ?? '',
         vlanTag: network?.vlanTag ?? 0,
+        trunkVlans: network?.trunkVlans ?? [],
         bootOrder: nic.bootOrder,
       };
     }),

@@ -43,8 +43,16 @@ export interface NetworkSpec {
   kind: BridgeKind;
   /** Name of the bridge on the hosts: 1 to 15 characters (Linux interface name), letters, digits, '-', '_', '.'. */
   bridge: string;
-  /** VLAN tag of plugged NICs, 1 to 4094; 0 for none. Needs Open vSwitch. */
+  /**
+   * VLAN of plugged NICs, 1 to 4094; 0 for the one without a tag. Needs Open vSwitch, where a NIC is an access port in
+   * either case: it sends and gets frames of this VLAN only, without tags. A Linux bridge passes tags on as they are.
+   */
   vlanTag: number;
+  /**
+   * The NICs are trunks: the guest sends and gets frames with the tags of these VLANs, 1 to 4094 each, and no other frames.
+   * At most 64; not together with vlan_tag; needs Open vSwitch. Only an admin makes such a network.
+   */
+  trunkVlans: number[];
 }
 
 /** What is observed of a network. */
@@ -277,7 +285,7 @@ export const Network: MessageFns<Network> = {
 };
 
 function createBaseNetworkSpec(): NetworkSpec {
-  return { kind: BridgeKind.UNSPECIFIED, bridge: "", vlanTag: 0 };
+  return { kind: BridgeKind.UNSPECIFIED, bridge: "", vlanTag: 0, trunkVlans: [] };
 }
 
 export const NetworkSpec: MessageFns<NetworkSpec> = {
@@ -290,6 +298,13 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
     }
     if (message.vlanTag !== 0) {
       writer.uint32(24).int32(message.vlanTag);
+    }
+    if (message.trunkVlans.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.trunkVlans) {
+        writer.int32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -331,6 +346,24 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
             message.vlanTag = reader.int32();
             continue;
           }
+          case 4: {
+            if (tag === 32) {
+              message.trunkVlans.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 34) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.trunkVlans.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -352,6 +385,11 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
         : isSet(object.vlan_tag)
         ? globalThis.Number(object.vlan_tag)
         : 0,
+      trunkVlans: globalThis.Array.isArray(object?.trunkVlans)
+        ? object.trunkVlans.map((e: any) => globalThis.Number(e))
+        : globalThis.Array.isArray(object?.trunk_vlans)
+        ? object.trunk_vlans.map((e: any) => globalThis.Number(e))
+        : [],
     };
   },
 
@@ -366,6 +404,9 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
     if (message.vlanTag !== 0) {
       obj.vlanTag = Math.round(message.vlanTag);
     }
+    if (message.trunkVlans?.length) {
+      obj.trunkVlans = message.trunkVlans.map((e) => Math.round(e));
+    }
     return obj;
   },
 
@@ -377,6 +418,7 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
     message.kind = object.kind ?? BridgeKind.UNSPECIFIED;
     message.bridge = object.bridge ?? "";
     message.vlanTag = object.vlanTag ?? 0;
+    message.trunkVlans = object.trunkVlans?.map((e) => e) || [];
     return message;
   },
 };
@@ -1803,7 +1845,7 @@ export const NetworkServiceDefinition = {
   methods: {
     /**
      * Makes a network known. Hosts keep their bridges themselves; nothing is changed on them. On a bridge over which hosts
-     * themselves are reached, only an admin may.
+     * themselves are reached, and for a trunk, only an admin may.
      */
     createNetwork: {
       name: "CreateNetwork",
@@ -1864,7 +1906,7 @@ export const NetworkServiceDefinition = {
 export interface NetworkServiceImplementation<CallContextExt = {}> {
   /**
    * Makes a network known. Hosts keep their bridges themselves; nothing is changed on them. On a bridge over which hosts
-   * themselves are reached, only an admin may.
+   * themselves are reached, and for a trunk, only an admin may.
    */
   createNetwork(
     request: CreateNetworkRequest,
@@ -1900,7 +1942,7 @@ export interface NetworkServiceImplementation<CallContextExt = {}> {
 export interface NetworkServiceClient<CallOptionsExt = {}> {
   /**
    * Makes a network known. Hosts keep their bridges themselves; nothing is changed on them. On a bridge over which hosts
-   * themselves are reached, only an admin may.
+   * themselves are reached, and for a trunk, only an admin may.
    */
   createNetwork(
     request: DeepPartial<CreateNetworkRequest>,

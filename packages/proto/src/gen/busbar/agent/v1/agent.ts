@@ -671,10 +671,12 @@ export interface DomainNic {
   bridgeKind: BridgeKind;
   /** Bridge on the host. */
   bridge: string;
-  /** VLAN tag; 0 for none. */
+  /** VLAN of the access port; 0 for the one without a tag. */
   vlanTag: number;
   /** 0 means not booted from. */
   bootOrder: number;
+  /** Not empty: the port is a trunk of these VLANs. */
+  trunkVlans: number[];
 }
 
 /** cloud-init data. */
@@ -3169,6 +3171,7 @@ function createBaseDomainNic(): DomainNic {
     bridge: "",
     vlanTag: 0,
     bootOrder: 0,
+    trunkVlans: [],
   };
 }
 
@@ -3194,6 +3197,13 @@ export const DomainNic: MessageFns<DomainNic> = {
     }
     if (message.bootOrder !== 0) {
       writer.uint32(56).int32(message.bootOrder);
+    }
+    if (message.trunkVlans.length !== 0) {
+      writer.uint32(66).fork();
+      for (const v of message.trunkVlans) {
+        writer.int32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -3267,6 +3277,24 @@ export const DomainNic: MessageFns<DomainNic> = {
             message.bootOrder = reader.int32();
             continue;
           }
+          case 8: {
+            if (tag === 64) {
+              message.trunkVlans.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 66) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.trunkVlans.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3304,6 +3332,11 @@ export const DomainNic: MessageFns<DomainNic> = {
         : isSet(object.boot_order)
         ? globalThis.Number(object.boot_order)
         : 0,
+      trunkVlans: globalThis.Array.isArray(object?.trunkVlans)
+        ? object.trunkVlans.map((e: any) => globalThis.Number(e))
+        : globalThis.Array.isArray(object?.trunk_vlans)
+        ? object.trunk_vlans.map((e: any) => globalThis.Number(e))
+        : [],
     };
   },
 
@@ -3330,6 +3363,9 @@ export const DomainNic: MessageFns<DomainNic> = {
     if (message.bootOrder !== 0) {
       obj.bootOrder = Math.round(message.bootOrder);
     }
+    if (message.trunkVlans?.length) {
+      obj.trunkVlans = message.trunkVlans.map((e) => Math.round(e));
+    }
     return obj;
   },
 
@@ -3345,6 +3381,7 @@ export const DomainNic: MessageFns<DomainNic> = {
     message.bridge = object.bridge ?? "";
     message.vlanTag = object.vlanTag ?? 0;
     message.bootOrder = object.bootOrder ?? 0;
+    message.trunkVlans = object.trunkVlans?.map((e) => e) || [];
     return message;
   },
 };
