@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-import { join } from 'node:path';
 import { type Clock, sleep } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import type { VmId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
 import type { Metrics } from '@busbar/core/metrics';
-import { nativeCode } from '@busbar/native/errors';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 import { readLog } from '../console/log-file.ts';
 import { SerialLines } from '../console/serial-line.ts';
@@ -32,11 +30,12 @@ import {
 } from '../driver/refusals.ts';
 import { readShownInventory } from '../inventory/read.ts';
 import { Ends } from './ends.ts';
+import { inOurWords } from './errors.ts';
 import { readFacts } from './facts.ts';
 import type { ListedDomain } from './ffi/methods.ts';
 import { LibvirtLink, type LinkCall } from './link.ts';
 import { ObservedPlacements } from './observed.ts';
-import { readLogEnd, relevantLines } from './qemu-log.ts';
+import { whyFailed } from './qemu-log.ts';
 import { QemuProcesses } from './qemu-process.ts';
 import { cephSecretXml, readCephKey } from './secret.ts';
 import { startOrUndo } from './undo.ts';
@@ -182,7 +181,7 @@ export class LibvirtHostDriver implements HostDriver {
       await this.#link.call('shutdown', { uuid: vmId, acpiOnly: false }, SHORT);
     } catch (error) {
       // A guest agent that is connected and does not answer; the power button works without it.
-      if (!(error instanceof BusbarError) || error.reason !== 'HYPERVISOR_TIMEOUT') throw this.#inOurWords(error);
+      if (!(error instanceof BusbarError) || error.reason !== 'HYPERVISOR_TIMEOUT') throw inOurWords(error);
       await this.#link.call('shutdown', { uuid: vmId, acpiOnly: true }, SHORT);
     }
   }
@@ -220,7 +219,7 @@ export class LibvirtHostDriver implements HostDriver {
       if (devices.length === 0) return;
       if (!(await this.#link.call('updateDevices', { uuid: vmId, devices }, SHORT))) throw domainNotFound(vmId);
     } catch (error) {
-      throw this.#inOurWords(error);
+      throw inOurWords(error);
     }
   }
 
@@ -308,7 +307,7 @@ export class LibvirtHostDriver implements HostDriver {
         throw domainExists(vmId, name);
       }
       await this.#files.removeSeed(vmId);
-      throw domainStartFailed(name, await this.#whyFailed(name, error), error);
+      throw domainStartFailed(name, await whyFailed(this.#deps.qemuLogDir, name, error), error);
     }
   }
 
@@ -335,14 +334,6 @@ export class LibvirtHostDriver implements HostDriver {
     } finally {
       this.#undoing.delete(vmId);
     }
-  }
-
-  async #whyFailed(name: string, error: unknown): Promise<string> {
-    const said = error instanceof Error ? error.message : String(error);
-    const log = await readLogEnd(join(this.#deps.qemuLogDir ?? '/var/log/libvirt/qemu', `${name}.log`));
-    // Only when QEMU ran at all: else the log's end is of an earlier start.
-    const more = /monitor|qemu unexpectedly/i.test(said) ? relevantLines(log, said) : [];
-    return [said.trim(), ...more].join('; ');
   }
 
   async #exists(vmId: VmId): Promise<boolean> {
@@ -381,17 +372,6 @@ export class LibvirtHostDriver implements HostDriver {
       this.#deps.logger.warn({ err: error }, 'libvirt does not tell its capabilities');
     }
     return this.#cpuModel;
-  }
-
-  /** libvirt's own errors have no word of ours: the hypervisor did not do it. */
-  #inOurWords(error: unknown): unknown {
-    if (!(error instanceof BusbarError) || nativeCode(error) === null || error.reason !== 'NATIVE_FAILED') return error;
-    return new BusbarError({
-      kind: 'unavailable',
-      reason: 'HYPERVISOR_UNAVAILABLE',
-      message: `libvirt refused: ${error.message}`,
-      cause: error,
-    });
   }
 
   #hint(): void {

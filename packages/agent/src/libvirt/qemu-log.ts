@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { open } from 'node:fs/promises';
+import { join } from 'node:path';
 
 const READ_BYTES = 16 * 1024;
 const LINES = 5;
@@ -35,4 +36,15 @@ export async function readLogEnd(path: string): Promise<string> {
     // Best effort: libvirt's own message is there in any case.
     return '';
   }
+}
+
+const LOG_DIR = '/var/log/libvirt/qemu';
+
+/** Why a domain did not start: what libvirt said, and what QEMU wrote into its log. */
+export async function whyFailed(logDir: string | undefined, name: string, error: unknown): Promise<string> {
+  const said = error instanceof Error ? error.message : String(error);
+  const log = await readLogEnd(join(logDir ?? LOG_DIR, `${name}.log`));
+  // Only when QEMU ran at all: else the log's end is of an earlier start.
+  const more = /monitor|qemu unexpectedly/i.test(said) ? relevantLines(log, said) : [];
+  return [said.trim(), ...more].join('; ');
 }
