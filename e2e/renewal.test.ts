@@ -20,7 +20,7 @@ import { canonicalSerial } from '@busbar/pki/purpose';
 import { openSeal } from '@busbar/pki/seal';
 import { renewOnce } from '@busbar/pki/tls/renewal';
 import { openTlsSource } from '@busbar/pki/tls/source';
-import { CertificatePurpose } from '@busbar/proto/gen/busbar/v1/certificate';
+import { CertificatePurpose, RevocationScope, RevokeCertificateRequest } from '@busbar/proto/gen/busbar/v1/certificate';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 
 const DAY_MS = 86_400_000;
@@ -100,6 +100,9 @@ test('an agent renews its certificate at a controller, and the next connection s
   ends.push(() => void dialer.close());
   const renewer = {
     renew: (csr: string, signal: AbortSignal) => dialer.renewCertificate(CertificatePurpose.AGENT, csr, signal),
+    async prove(csr: string, signal: AbortSignal) {
+      await dialer.renewCertificate(CertificatePurpose.AGENT, csr, signal, { validateOnly: true });
+    },
   };
   const renew = () => renewOnce({ source, files: files.agent, renewer, logger: silentLogger }, limit());
   await renew();
@@ -108,14 +111,16 @@ test('an agent renews its certificate at a controller, and the next connection s
   expect(second?.serial).not.toBe(former?.serial);
   expect(second?.notAfter?.getTime()).toBeGreaterThan(former?.notAfter?.getTime() ?? 0);
 
-  // Whoever holds the former one only cannot go on once that is revoked; who renewed does.
-  const revoke = (serial: string | undefined) => ({
-    serial,
-    reason: '',
-    unrecorded: false,
-    validateOnly: false,
-    requestId: '',
+  // It is used at once, so that nobody else can renew the former one, which ends soon.
+  await expect.poll(() => recorded('agent')?.firstUseTime).toBeDefined();
+  expect(rig.view.tables.certificate.get(former?.serial ?? '')?.record.certificate).toMatchObject({
+    successorSerial: second?.serial,
+    replaceTime: expect.any(Date) as Date,
   });
+
+  // Whoever holds the former one only cannot go on once that is revoked; who renewed does.
+  const revoke = (serial: string | undefined) =>
+    RevokeCertificateRequest.fromPartial({ serial: serial ?? '', scope: RevocationScope.CERTIFICATE });
   await rig.call('CertificateService', 'revokeCertificate', revoke(former?.serial));
   await new Promise((resolve) => setTimeout(resolve, 1_100)); // certificates end at whole seconds
   await renew();

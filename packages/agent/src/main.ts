@@ -62,6 +62,9 @@ async function run(file: AgentFile, logger: Logger): Promise<void> {
   const dialer = new GrpcDialer({ cluster, controllers, loadTls: () => source.current() });
   const renewer = {
     renew: (csrPem: string, signal: AbortSignal) => dialer.renewCertificate(CertificatePurpose.AGENT, csrPem, signal),
+    async prove(csrPem: string, signal: AbortSignal) {
+      await dialer.renewCertificate(CertificatePurpose.AGENT, csrPem, signal, { validateOnly: true });
+    },
   };
   void renewInPlace({ source, files: tls, renewer, clock: systemClock, logger }, ending.signal);
   const metrics = metricsRegistry();

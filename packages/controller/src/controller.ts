@@ -18,6 +18,7 @@ import { RequestLeases } from './api/request-leases.ts';
 import { type BoundService, publicServices } from './api/services.ts';
 import { AuditTrail } from './audit/trail.ts';
 import { type Admission, admission } from './certificate/admission.ts';
+import { FirstUses } from './certificate/first-use.ts';
 import { takeOverAuthorities } from './certificate/take-over.ts';
 import { type EventBus, NO_BUS } from './event/bus.ts';
 import { leaderFor } from './leader/leader.ts';
@@ -97,6 +98,7 @@ export function createController(deps: ControllerDeps): Controller {
   const leadership = new Leadership({ store, clock, random, log: logger, host: deps.host, address: deps.address });
   const trail = new AuditTrail({ host: deps.host, store, view, clock, random, logger });
   const alarms = createAlarms({ cluster: deps.cluster, host: deps.host, view, sessions, clock }, ALARM_SOURCES);
+  const firstUses = new FirstUses({ store, view, clock, logger });
   const policy = deps.policy ?? DEFAULT_POLICY;
   const api: Api = {
     clusterName: deps.cluster,
@@ -128,7 +130,7 @@ export function createController(deps: ControllerDeps): Controller {
     leadership,
     trail,
     view,
-    admission: admission(view, clock),
+    admission: admission(view, clock, (serial) => firstUses.note(serial)),
     lines,
     health: controllerHealth({ view, leadership, rounds, clock }),
     async run(signal) {
@@ -171,7 +173,7 @@ export function createController(deps: ControllerDeps): Controller {
       const { authorities } = deps;
       const takeOver =
         authorities === undefined ? null : takeOverAuthorities({ store, clock, logger }, authorities, signal);
-      await Promise.all([view.run(signal), leadership.run(signal), trail.run(signal), takeOver]);
+      await Promise.all([view.run(signal), leadership.run(signal), trail.run(signal), firstUses.run(signal), takeOver]);
       await leading;
       lines[Symbol.dispose]();
     },

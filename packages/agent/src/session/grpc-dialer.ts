@@ -78,6 +78,7 @@ export class GrpcDialer implements ControllerDialer {
     purpose: CertificatePurpose,
     csrPem: string,
     signal: AbortSignal,
+    { validateOnly = false } = {},
   ): Promise<{ readonly certificatePem: string }> {
     // One id for all tries: a controller that answered too late has recorded what the next one then hands out.
     const requestId = randomUUID();
@@ -87,7 +88,10 @@ export class GrpcDialer implements ControllerDialer {
       const limit = AbortSignal.any([signal, AbortSignal.timeout(RENEWAL_DEADLINE_MS)]);
       try {
         const client = createClient(CertificateServiceDefinition, channel);
-        const { certificate } = await client.renewCertificate({ purpose, csrPem, requestId }, { signal: limit });
+        const { certificate } = await client.renewCertificate(
+          { purpose, csrPem, requestId, validateOnly },
+          { signal: limit },
+        );
         return { certificatePem: certificate?.certificatePem ?? '' };
       } catch (error) {
         signal.throwIfAborted();

@@ -4,6 +4,7 @@ import {
   CertificatePurpose,
   CertificateServiceDefinition,
   ClientRole,
+  RevocationScope,
   RevokeCertificateResponse,
 } from '@busbar/proto/gen/busbar/v1/certificate';
 import { type Command, Option } from 'commander';
@@ -18,7 +19,14 @@ import type { IssueOptions } from './issue.ts';
 interface RevokeOptions extends ChangeOptions {
   readonly reason: string;
   readonly unrecorded?: boolean;
+  readonly scope: keyof typeof SCOPES;
 }
+
+const SCOPES = {
+  holder: RevocationScope.HOLDER,
+  line: RevocationScope.LINE,
+  certificate: RevocationScope.CERTIFICATE,
+} as const;
 
 export function define(noun: Command, session: Session): void {
   examples(noun, [
@@ -52,12 +60,23 @@ export function define(noun: Command, session: Session): void {
     (await import('./issue.ts')).issue(session, client, options),
   );
   examples(
-    changeOptions(noun.command('revoke <serial>').description('Ends a certificate at once, on every controller.'), {
-      waits: false,
-    })
+    changeOptions(
+      noun
+        .command('revoke <serial>')
+        .description('Ends a certificate and all others of its holder at once, on every controller.'),
+      { waits: false },
+    )
       .requiredOption('--reason <text>', 'why, for the list')
+      .addOption(
+        new Option('--scope <scope>', 'what ends: all of its holder, its line of renewals, or it alone')
+          .choices(Object.keys(SCOPES))
+          .default('holder'),
+      )
       .option('--unrecorded', 'also when the cluster does not know it (after a restore)'),
-    ['busbar certificate revoke 5b3f0c77aa1e42d19a0d8c3f5e6b7a90 --reason "laptop lost"'],
+    [
+      'busbar certificate revoke 5b3f0c77aa1e42d19a0d8c3f5e6b7a90 --reason "laptop lost"',
+      'busbar certificate revoke 5b3f0c77aa1e42d19a0d8c3f5e6b7a90 --reason "in a log" --scope line',
+    ],
   ).action((serial: string, options: RevokeOptions) => revoke(session, serial, options));
   examples(noun.command('renew').description('Replaces certificate and key of the context by new ones, in place.'), [
     'busbar certificate renew',
@@ -81,16 +100,26 @@ const certificates: Shown<Certificate> = {
       of: (each) => each.purpose,
     }),
     enumColumn({ header: 'ROLE', generated: ClientRole, prefix: 'CLIENT_ROLE', of: (each) => each.role }),
-    { header: 'ENDS', value: (each) => each.notAfter?.toISOString().slice(0, 10) ?? '-' },
+    // What connects the certificates of a line; eight digits of it tell.
+    { header: 'PARENT', value: (each) => each.parentSerial.slice(0, SERIAL_SHOWN) || '-' },
+    { header: 'ENDS', value: (each) => endOf(each)?.toISOString().slice(0, 10) ?? '-' },
+    { header: 'REPLACED', value: (each) => each.replaceTime?.toISOString() ?? '-', wide: true },
     {
       header: 'REVOKED',
       value: (each) => (each.revokeTime === undefined ? '-' : each.revokeReason || 'yes'),
       colour: (each) => (each.revokeTime === undefined ? undefined : 'red'),
       shrinks: true,
     },
-    { header: 'BY', value: (each) => each.issuedBy || '-', shrinks: true },
+    { header: 'BY', value: (each) => each.issuedBy || '-', wide: true },
   ],
 };
+
+/** 4 billion values: enough to tell those of one holder apart. */
+const SERIAL_SHOWN = 8;
+
+function endOf({ notAfter, replaceTime }: Certificate): Date | undefined {
+  return replaceTime !== undefined && notAfter !== undefined && replaceTime < notAfter ? replaceTime : notAfter;
+}
 
 async function list(session: Session, options: ListOptions & { readonly subject?: string }): Promise<void> {
   session.doing = 'list certificates';
@@ -112,6 +141,7 @@ function revoke(session: Session, serial: string, options: RevokeOptions): Promi
     serial,
     reason: options.reason,
     unrecorded: options.unrecorded === true,
+    scope: SCOPES[options.scope],
     validateOnly: options.dryRun === true,
     requestId: session.requestId(options),
   };
@@ -120,6 +150,19 @@ function revoke(session: Session, serial: string, options: RevokeOptions): Promi
     target: `certificate/${serial}`,
     done: 'revoked',
     message: RevokeCertificateResponse,
+    preview: (response) => others(response, 'would be revoked with it'),
+    also: (response) => others(response, 'revoked with it'),
     send: (api) => api.call(CertificateServiceDefinition, (client, call) => client.revokeCertificate(request, call)),
   });
+}
+
+/** What goes with it must not be found out afterwards. */
+function others({ alsoRevoked }: RevokeCertificateResponse, what: string): string {
+  return alsoRevoked
+    .map(({ serial, subject, purpose, parentSerial }) => {
+      const kind = purpose.replace('CERTIFICATE_PURPOSE_', '').toLowerCase();
+      const line = parentSerial === '' ? '' : `, renewed from ${parentSerial}`;
+      return `certificate/${serial} of ${subject} (${kind}${line}) ${what}\n`;
+    })
+    .join('');
 }

@@ -2,6 +2,7 @@
 /** Certificates whose keys are made here: for somebody else, and the successor of one's own. */
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { errorChain } from '@busbar/core/errors';
 import { createRequest, matches } from '@busbar/pki/csr';
 import { assertUnused, replacePair, writeTree } from '@busbar/pki/files';
 import { isIdentityName } from '@busbar/pki/identity';
@@ -17,7 +18,7 @@ import type { ChangeOptions, Session } from '../cli/session.ts';
 import { intFlag } from '../cli/values.ts';
 import { type ChosenContext, chooseContext, readConfig } from '../config/file.ts';
 import { notOurs } from '../host/renew.ts';
-import { print } from '../output/print.ts';
+import { note, print } from '../output/print.ts';
 
 export interface IssueOptions extends ChangeOptions {
   readonly role: string;
@@ -88,11 +89,23 @@ export async function renew(session: Session): Promise<void> {
   if (certificate === undefined || !matches(certificate.certificatePem, keyPem))
     throw notOurs(`context ${context.name}`);
   await replacePair(own, { certificatePem: certificate.certificatePem, keyPem });
+  await prove(session, csrPem);
   const until = certificate.notAfter?.toISOString() ?? '?';
   await print(session, {
     json: () => ({ certificate: Certificate.toJSON(certificate) }),
     table: () => `certificate of context ${context.name} renewed until ${until}: ${own.certificate}\n`,
   });
+}
+
+/** Uses the new certificate, which is in the files by now, so that it counts as arrived and the former one ends soon. */
+async function prove(session: Session, csrPem: string): Promise<void> {
+  const { openApi } = await import('../api/open.ts');
+  const request = RenewCertificateRequest.create({ csrPem, validateOnly: true });
+  await openApi(session)
+    .call(CertificateServiceDefinition, (client, call) => client.renewCertificate(request, call))
+    .catch((error: unknown) =>
+      note(session.io, `The new certificate is in place, but was not used yet: ${errorChain(error)}`),
+    );
 }
 
 function ownContext(session: Session): ChosenContext {

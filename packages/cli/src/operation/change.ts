@@ -18,6 +18,8 @@ export interface ChangeSpec<R extends object> {
   send(api: Api): Promise<R>;
   /** More to say about a dry run, e.g. the placement. */
   preview?(response: R): string;
+  /** More to say once it is done, a line each. */
+  also?(response: R): string;
   /** Reads again what the response holds, once the operation has ended. */
   refresh?(api: Api, response: R): Promise<R>;
 }
@@ -52,7 +54,7 @@ export async function runChange<R extends object>(
     const ended = await waitForOperation(session, api, operation);
     response = { ...((await spec.refresh?.(api, response)) ?? response), operation: ended };
   }
-  await print(session, { json, names, table: () => `${spec.target} ${spec.done}\n` });
+  await print(session, { json, names, table: () => `${spec.target} ${spec.done}\n${spec.also?.(response) ?? ''}` });
 }
 
 /** Changes that are done at once answer without one. */

@@ -103,9 +103,57 @@ describe('an expired certificate', () => {
   it('is refused on a connection that outlives it', async () => {
     const vms = createClient(VmServiceDefinition, await wire.channelFor(wire.ours, client()));
     await vms.listVms({}, { signal: patience() });
-    await wire.rig.clock.advance(86_400_000);
+    wire.rig.clock.jumpWall(86_400_000 + 1_000);
     const error = await failure(vms.listVms({}, { signal: patience() }));
     expect([error.code, error.details.split(':')[0]]).toEqual([Status.UNAUTHENTICATED, 'CERTIFICATE_EXPIRED']);
+  });
+});
+
+describe('a certificate that ends while it is in use', () => {
+  const watching = (own: KeyPairPem) => {
+    const networks = createClient(NetworkServiceDefinition, wire.channelWith(own));
+    let seen = 0;
+    const over = failure(
+      (async () => {
+        for await (const _ of networks.watchNetworks({}, { signal: AbortSignal.timeout(20_000) })) seen++;
+      })(),
+    );
+    return { over, seen: () => seen };
+  };
+
+  it('ends the watch that it has open', async () => {
+    const { over, seen } = watching(await certificate(wire.ours, client('anna')));
+    await expect.poll(seen).toBeGreaterThan(0);
+    wire.rig.clock.jumpWall(86_400_000 - 60_000);
+    const before = seen();
+    const networks = createClient(NetworkServiceDefinition, await wire.channelFor(wire.ours, client()));
+    await networks.createNetwork({ name: 'plant', spec: { kind: BridgeKind.LINUX, bridge: 'br-vm' } });
+    await expect.poll(seen).toBeGreaterThan(before);
+    wire.rig.clock.jumpWall(60_000 + 1_000);
+    const error = await over;
+    expect([error.code, error.details.split(':')[0]]).toEqual([Status.UNAUTHENTICATED, 'CERTIFICATE_EXPIRED']);
+  });
+
+  it('lets its agent keep the session that it has, and begin no other', async () => {
+    const own = await certificate(wire.ours, host('host2'));
+    const agents = createClient(AgentServiceDefinition, wire.channelWith(own));
+    async function* hello() {
+      yield SessionRequest.fromPartial({ message: { $case: 'hello', value: { host: 'host2' } } });
+      await new Promise<void>((resolve) => setTimeout(resolve, 10_000).unref());
+    }
+    const stop = new AbortController();
+    const session = async () => {
+      for await (const _ of agents.session(hello(), { signal: stop.signal })) void _;
+    };
+    const first = session().catch(() => {});
+    await expect.poll(() => wire.rig.api.sessions.observed('host2')?.connected).toBe(true);
+    wire.rig.clock.jumpWall(86_400_000 + 60_000);
+    expect(wire.rig.api.sessions.observed('host2')?.connected).toBe(true);
+    const second = await failure(session());
+    expect([second.code, second.details.split(':')[0]]).toEqual([Status.UNAUTHENTICATED, 'CERTIFICATE_EXPIRED']);
+    expect(wire.rig.api.sessions.observed('host2')?.connected).toBe(true);
+    stop.abort();
+    await first;
   });
 });
 

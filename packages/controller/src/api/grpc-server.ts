@@ -28,7 +28,7 @@ import type { BoundService } from './services.ts';
 import { encodingOnce } from './shared-messages.ts';
 import { sideServices } from './side-services.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
-import { untilRevoked } from './until-revoked.ts';
+import { untilEnded } from './until-ended.ts';
 
 /**
  * The gRPC transport: TLS with client certificates, identities from their URI names, and the pipeline in
@@ -172,7 +172,10 @@ function addressOf(peer: string): string {
     .replace(/^::ffff:/, '');
 }
 
-/** A stream of an agent, for as long as its certificate counts. */
+/**
+ * A stream of an agent: its certificate counts when it begins, and is not revoked while it lasts. Time does not end it (ADR
+ * 0048): a lease hangs on it, and neither a wall clock nor a renewal that fails may end the leases of a plant.
+ */
 async function* agentStream<T>(
   context: CallContext,
   deps: { readonly cluster: string; readonly admission: Admission; readonly recognise: Recognise },
@@ -189,7 +192,11 @@ async function* agentStream<T>(
       });
     }
     deps.admission.checkAgent(certificate);
-    yield* untilRevoked(deps.admission, certificate, context.signal, (signal) => open(host, signal));
+    yield* untilEnded(
+      (told) => deps.admission.onRevoked(certificate, told),
+      context.signal,
+      (signal) => open(host, signal),
+    );
   } catch (error) {
     throw toServerError(error, context);
   }

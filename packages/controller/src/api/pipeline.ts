@@ -12,7 +12,7 @@ import type { Admission } from '../certificate/admission.ts';
 import { type Arrival, INSIDE } from './arrival.ts';
 import { type Call, type CallAudit, type Caller, NOBODY } from './call.ts';
 import type { Access, MethodDefinition } from './service.ts';
-import { untilRevoked } from './until-revoked.ts';
+import { untilEnded } from './until-ended.ts';
 import { parse } from './validation.ts';
 
 /**
@@ -196,9 +196,10 @@ export function pipeline({ logger, trail, admission, clock, lines = boundedLog({
           } else parse(method.schema, request);
           const open = (until: AbortSignal) =>
             method.handle(input as never, { ...call, signal: until }) as AsyncIterable<unknown>;
-          yield* call.caller.certificate === null
+          const { certificate } = call.caller;
+          yield* certificate === null
             ? open(signal)
-            : untilRevoked(admission, call.caller.certificate, signal, open);
+            : untilEnded((told) => admission.onEnd(certificate, told), signal, open);
           outcome = null;
         } catch (error) {
           outcome = error;

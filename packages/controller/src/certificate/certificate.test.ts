@@ -9,6 +9,7 @@ import {
   ClientRole,
   IssueCertificateRequest,
   RenewCertificateRequest,
+  RevocationScope,
   RevokeCertificateRequest,
 } from '@busbar/proto/gen/busbar/v1/certificate';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -283,7 +284,7 @@ describe('renewing', () => {
   it('does not renew another certificate of the host that was revoked', async () => {
     const host1 = callerWith(founded.host1.certificates.agent?.certificatePem ?? '');
     for (const each of await list('host/host1'))
-      if (each.purpose === CertificatePurpose.NATS) await revoke(each.serial);
+      if (each.purpose === CertificatePurpose.NATS) await revoke(each.serial, { scope: RevocationScope.CERTIFICATE });
     await expect(renew(host1, { purpose: CertificatePurpose.NATS })).rejects.toMatchObject({
       reason: 'NOTHING_TO_RENEW',
     });

@@ -2,7 +2,7 @@
 import { X509Certificate } from 'node:crypto';
 import { silentLogger } from '@busbar/core/log';
 import { serialsOf } from '@busbar/pki/revocation-list.fixture';
-import { RevokeCertificateRequest } from '@busbar/proto/gen/busbar/v1/certificate';
+import { RevocationScope, RevokeCertificateRequest } from '@busbar/proto/gen/busbar/v1/certificate';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { type FoundedRig, foundedRig } from '../testing/founded-rig.ts';
 import { keepEtcdRevocations } from './etcd-revocations.ts';
@@ -13,13 +13,13 @@ beforeEach(async () => {
 });
 afterEach(() => founded.rig.stop());
 
-const own = (purpose: 'agent' | 'etcd-client') =>
+const own = (purpose: 'agent' | 'controller' | 'etcd' | 'etcd-client') =>
   new X509Certificate(founded.host1.certificates[purpose]?.certificatePem ?? '').serialNumber.toLowerCase();
-const revoke = (serial: string, unrecorded = false) =>
+const revoke = (serial: string, unrecorded = false, scope: RevocationScope = RevocationScope.CERTIFICATE) =>
   founded.rig.call(
     'CertificateService',
     'revokeCertificate',
-    RevokeCertificateRequest.fromPartial({ serial, reason: 'stolen', unrecorded }),
+    RevokeCertificateRequest.fromPartial({ serial, reason: 'stolen', unrecorded, scope }),
     founded.admin,
   );
 
@@ -69,13 +69,25 @@ it('writes a list at once, and another when somebody whom etcd would admit is re
   await kept.end();
 });
 
+it('lists what ends together with a certificate of the API: a stolen voter is shut out by one command', async () => {
+  const kept = keeping();
+  await revoke(own('controller'), false, RevocationScope.UNSPECIFIED);
+  await kept.passes(2_000);
+  expect(kept.lists.at(-1)).toEqual([own('etcd'), own('etcd-client')].sort());
+  await kept.end();
+});
+
 it('tries again when the file cannot be written', async () => {
   let full = true;
   const kept = keeping(() => full);
   await kept.passes(6_000);
   expect(kept.lists).toEqual([]);
   full = false;
-  await kept.passes(6_000);
-  expect(kept.lists).toEqual([[]]);
+  await expect
+    .poll(async () => {
+      await kept.passes(1_000);
+      return kept.lists;
+    })
+    .toEqual([[]]);
   await kept.end();
 });

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { IssuedCertificate, Purpose } from '@busbar/pki/purpose';
 import type { Role } from '@busbar/pki/role';
-import { type Certificate, CertificatePurpose, ClientRole } from '@busbar/proto/gen/busbar/v1/certificate';
+import { Certificate, CertificatePurpose, ClientRole } from '@busbar/proto/gen/busbar/v1/certificate';
+import type { PresentedCertificate } from '../api/authenticate.ts';
 
 const ROLE_WORDS: Readonly<Record<Role, ClientRole>> = {
   viewer: ClientRole.VIEWER,
@@ -49,5 +50,30 @@ export function newCertificate(
     revokeReason: '',
     revokedBy: '',
     certificatePem: issued.certificatePem,
+    parentSerial: '',
+    successorSerial: '',
+    firstUseTime: undefined,
+    replaceTime: undefined,
+    revokedWith: '',
   };
 }
+
+/** Of a certificate of which the cluster has no record: what TLS has shown of it. */
+export function shownCertificate(shown: PresentedCertificate, subject: string, role: Role | null): Certificate {
+  return Certificate.create({
+    serial: shown.serial,
+    purpose: OWN_PURPOSE[subject.slice(0, subject.indexOf('/')) as keyof typeof OWN_PURPOSE],
+    subject,
+    role: role === null ? ClientRole.UNSPECIFIED : ROLE_WORDS[role],
+    ipAddresses: [...shown.ips],
+    notBefore: shown.notBefore,
+    notAfter: shown.notAfter,
+  });
+}
+
+/** The purpose of the certificate by which a holder of each kind is known. */
+const OWN_PURPOSE = {
+  client: CertificatePurpose.CLIENT,
+  host: CertificatePurpose.AGENT,
+  controller: CertificatePurpose.CONTROLLER,
+} as const;

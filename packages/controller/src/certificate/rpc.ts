@@ -11,17 +11,19 @@ import {
   ClientRole,
   IssueCertificateRequest,
   RenewCertificateRequest,
+  RevocationScope,
   RevokeCertificateRequest,
 } from '@busbar/proto/gen/busbar/v1/certificate';
 import { z } from 'zod';
 import type { Api, Call, Caller } from '../api/call.ts';
-import { contentOf, mutate } from '../api/mutate.ts';
+import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import type { Service } from '../api/service.ts';
 import { requestId } from '../api/validation.ts';
 import { sign } from './authority.ts';
-import { certificateOf, planIssue, planRevoke, validOf } from './plan.ts';
-import { newCertificate, presentPurpose, purposeOf, roleOf } from './present.ts';
+import { planRenew } from './line.ts';
+import { certificateOf, planIssue, planRevoke, REVOKED_AT_ONCE, type Revoked, revokedWith, validOf } from './plan.ts';
+import { newCertificate, presentPurpose, purposeOf, roleOf, shownCertificate } from './present.ts';
 
 const CLIENT_NAME = 'a lower-case DNS label: up to 63 letters, digits and hyphens';
 export const csrPem = z
@@ -30,6 +32,12 @@ export const csrPem = z
 const { UNRECOGNIZED: _, ...KNOWN_PURPOSES } = CertificatePurpose;
 /** libvirt's stay readable in the records and are never made again (ADR 0053). An agent from before still asks for them. */
 const PURPOSE_WORDS = Object.values(KNOWN_PURPOSES).filter((word) => word !== CertificatePurpose.LIBVIRT);
+const SCOPES = [
+  RevocationScope.UNSPECIFIED,
+  RevocationScope.HOLDER,
+  RevocationScope.LINE,
+  RevocationScope.CERTIFICATE,
+] as const;
 const ROLES = [ClientRole.VIEWER, ClientRole.OPERATOR, ClientRole.ADMIN] as const;
 
 export function certificateService(api: Api): Service<typeof CertificateServiceDefinition> {
@@ -69,27 +77,11 @@ export function certificateService(api: Api): Service<typeof CertificateServiceD
         serial: z.string().regex(/^[0-9a-fA-F:]{1,128}$/, 'a serial number, hexadecimal'),
         reason: z.string().max(200, 'at most 200 characters'),
         unrecorded: z.boolean(),
+        scope: z.enum(SCOPES, SCOPES.join(', ')),
         validateOnly: z.boolean(),
         requestId,
       }),
-      handle: (request, call) => {
-        const revocation = {
-          serial: canonicalSerial(request.serial),
-          reason: request.reason,
-          unrecorded: request.unrecorded,
-          by: call.caller.name,
-          ownSerial: call.caller.certificate?.serial ?? '',
-        };
-        return mutate(api, call, {
-          method: 'RevokeCertificate',
-          content: contentOf(RevokeCertificateRequest, request),
-          requestId: request.requestId,
-          validateOnly: request.validateOnly,
-          plan: () => planRevoke(api.view, revocation, api.clock.wallTime()),
-          preview: (plan) => ({ certificate: plan.extra }),
-          respond: (ids) => ({ certificate: certificateOf(api.view, ids.resourceId) }),
-        });
-      },
+      handle: (request, call) => revokeCertificate(api, request, call),
     },
     renewCertificate: {
       access: 'renew',
@@ -117,12 +109,48 @@ async function issueCertificate(api: Api, request: IssueCertificateRequest, call
     },
     { field: 'csrPem', pem: request.csrPem },
   );
+  const certificate = newCertificate(issued, { name: call.caller.name, time: api.clock.wallTime() });
   return record(api, call, {
     method: 'IssueCertificate',
     content: contentOf(IssueCertificateRequest, request),
     request,
-    certificate: newCertificate(issued, { name: call.caller.name, time: api.clock.wallTime() }),
+    plan: () => planIssue(api.view, certificate, api.clock.wallTime()),
   });
+}
+
+async function revokeCertificate(api: Api, request: RevokeCertificateRequest, call: Call) {
+  const revocation = {
+    serial: canonicalSerial(request.serial),
+    reason: request.reason,
+    unrecorded: request.unrecorded,
+    scope: request.scope,
+    by: call.caller.name,
+    ownSerial: call.caller.certificate?.serial ?? '',
+  };
+  const plan = () => planRevoke(api.view, revocation, api.clock.wallTime());
+  if (!request.validateOnly) await revokeMost(api, plan);
+  return mutate(api, call, {
+    method: 'RevokeCertificate',
+    content: contentOf(RevokeCertificateRequest, request),
+    requestId: request.requestId,
+    validateOnly: request.validateOnly,
+    plan,
+    preview: ({ extra }) => ({ certificate: extra.certificate, alsoRevoked: [...extra.also] }),
+    respond: ({ resourceId }) => ({
+      certificate: certificateOf(api.view, resourceId),
+      alsoRevoked: revokedWith(api.view, resourceId),
+    }),
+  });
+}
+
+/** Of more than fit into one transaction, all but the last: that one is told, and has the audit record. */
+async function revokeMost(api: Api, plan: () => Plan<Revoked>): Promise<void> {
+  await api.view.fresh();
+  for (;;) {
+    const { compare, writes, extra } = plan();
+    if (extra.also.length < REVOKED_AT_ONCE) return;
+    await api.view.waitFor((await api.commit({ compare, writes })).revision);
+  }
 }
 
 async function renewCertificate(api: Api, request: RenewCertificateRequest, call: Call) {
@@ -133,11 +161,15 @@ async function renewCertificate(api: Api, request: RenewCertificateRequest, call
     { purpose, holder, validDays: lifetimeDays(call.caller) },
     { field: 'csrPem', pem: request.csrPem },
   );
+  const { name, role, certificate: shown } = call.caller;
+  if (shown === null) throw new TypeError('the pipeline lets nobody renew without a certificate');
+  const parent = certificateOf(api.view, shown.serial) ?? shownCertificate(shown, name, role);
+  const certificate = newCertificate(issued, { name, time: api.clock.wallTime() });
   return record(api, call, {
     method: 'RenewCertificate',
     content: contentOf(RenewCertificateRequest, request),
     request,
-    certificate: newCertificate(issued, { name: call.caller.name, time: api.clock.wallTime() }),
+    plan: () => planRenew(api.view, parent, certificate, api.clock.wallTime()),
   });
 }
 
@@ -183,7 +215,7 @@ function record(
     readonly method: string;
     readonly content: Uint8Array;
     readonly request: { readonly requestId: string; readonly validateOnly: boolean };
-    readonly certificate: Certificate;
+    readonly plan: () => Plan<Certificate>;
   },
 ): Promise<{ certificate: Certificate | undefined }> {
   return mutate(api, call, {
@@ -191,7 +223,7 @@ function record(
     content: what.content,
     requestId: what.request.requestId,
     validateOnly: what.request.validateOnly,
-    plan: () => planIssue(api.view, what.certificate, api.clock.wallTime()),
+    plan: what.plan,
     // A dry run must not hand out a certificate that nobody has recorded.
     preview: (plan) => ({ certificate: { ...plan.extra, certificatePem: '' } }),
     respond: (ids) => ({ certificate: certificateOf(api.view, ids.resourceId) }),

@@ -14,5 +14,6 @@ export function testCaller(role: Role = 'admin', name = 'client/test'): Caller {
 export const ADMIT_ALL: Admission = {
   check() {},
   checkAgent() {},
+  onEnd: () => ({ [Symbol.dispose]() {} }),
   onRevoked: () => ({ [Symbol.dispose]() {} }),
 };

@@ -19,6 +19,7 @@ import { RequestLeases } from '../api/request-leases.ts';
 import { type BoundService, publicServices } from '../api/services.ts';
 import { AuditTrail } from '../audit/trail.ts';
 import { type Admission, admission } from '../certificate/admission.ts';
+import { FirstUses } from '../certificate/first-use.ts';
 import { withEvents } from '../event/outbox.ts';
 import { NEW_HOST_SPEC } from '../host/spec.ts';
 import type { Leader } from '../leader/leader.ts';
@@ -53,6 +54,7 @@ export class Rig {
   readonly services: readonly BoundService[];
   readonly trail: AuditTrail;
   readonly admission: Admission;
+  readonly #firstUses: FirstUses;
   readonly #stop = new AbortController();
   readonly #leader: Leader;
   #runner: SagaRunner;
@@ -109,7 +111,8 @@ export class Rig {
     };
     this.services = publicServices(this.api);
     this.trail = new AuditTrail({ ...this.api });
-    this.admission = admission(this.view, clock);
+    this.#firstUses = new FirstUses({ store, view: this.view, clock, logger });
+    this.admission = admission(this.view, clock, (serial) => this.#firstUses.note(serial));
     this.#leader = {
       term: 1n,
       signal: this.#stop.signal,
@@ -126,6 +129,7 @@ export class Rig {
   async start(): Promise<void> {
     void this.view.run(this.#stop.signal);
     void this.trail.run(this.#stop.signal);
+    void this.#firstUses.run(this.#stop.signal);
     const inventory = {
       managementAddress: '10.0.0.1',
       storageAddress: '10.0.1.1',

@@ -4,7 +4,7 @@ import { assert } from '@busbar/core/assert';
 import type { Renewer } from '@busbar/pki/tls/renewal';
 import type { TlsSource } from '@busbar/pki/tls/source';
 import {
-  type CertificatePurpose,
+  CertificatePurpose,
   RenewCertificateRequest,
   type RenewCertificateResponse,
 } from '@busbar/proto/gen/busbar/v1/certificate';
@@ -29,18 +29,25 @@ export function ownRenewer(
   const [definition, method] = [bound?.definition.methods.renewCertificate, bound?.methods.renewCertificate];
   assert(bound !== undefined && definition !== undefined && method !== undefined, 'the API renews certificates');
   const call = deps.gate.unary(bound.definition.fullName, definition, method);
+  const ask = async (csrPem: string, validateOnly: boolean, signal: AbortSignal) => {
+    const { serialNumber, names, notBefore, notAfter } = deps.identity.current();
+    const peer = presented({
+      serialNumber,
+      subjectaltname: names,
+      valid_from: notBefore.toISOString(),
+      valid_to: notAfter.toISOString(),
+    });
+    const requestId = randomUUID();
+    const request = RenewCertificateRequest.fromPartial({ csrPem, purpose, validateOnly, requestId });
+    return (await call(request, callerOf(peer, deps.cluster), signal)) as RenewCertificateResponse;
+  };
   return {
-    async renew(csrPem, signal) {
-      const { serialNumber, names, notBefore, notAfter } = deps.identity.current();
-      const peer = presented({
-        serialNumber,
-        subjectaltname: names,
-        valid_from: notBefore.toISOString(),
-        valid_to: notAfter.toISOString(),
-      });
-      const request = RenewCertificateRequest.fromPartial({ csrPem, purpose, requestId: randomUUID() });
-      const response = (await call(request, callerOf(peer, deps.cluster), signal)) as RenewCertificateResponse;
-      return { certificatePem: response.certificate?.certificatePem ?? '' };
-    },
+    renew: async (csrPem, signal) => ({
+      certificatePem: (await ask(csrPem, false, signal)).certificate?.certificatePem ?? '',
+    }),
+    // The others are shown to servers that are not ours.
+    ...(purpose === CertificatePurpose.CONTROLLER
+      ? { prove: async (csrPem: string, signal: AbortSignal) => void (await ask(csrPem, true, signal)) }
+      : {}),
   };
 }

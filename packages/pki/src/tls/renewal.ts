@@ -9,6 +9,11 @@ import type { TlsSource } from './source.ts';
 /** Who issues certificates: the cluster, through its API. Proven by the connection, the caller gets one for itself. */
 export interface Renewer {
   renew(csrPem: string, signal: AbortSignal): Promise<{ readonly certificatePem: string }>;
+  /**
+   * Shows the new certificate, by then in place, to the cluster: from its first use on it cannot be renewed away by a thief of
+   * the former one, which ends soon (ADR 0047). Only where it is what the caller is known by.
+   */
+  prove?(csrPem: string, signal: AbortSignal): Promise<void>;
 }
 
 export interface RenewalDeps {
@@ -104,6 +109,13 @@ export async function renewOnce(deps: RenewalDeps, signal: AbortSignal): Promise
     'the certificate was renewed',
   );
   await source.refresh();
+  // In place is what counts: the next connection proves it as well.
+  await renewer.prove?.(csrPem, signal).catch((error: unknown) => {
+    logger.warn(
+      { certificate: files.certificate, err: errorChain(error) },
+      'the new certificate could not be shown yet',
+    );
+  });
 }
 
 /** Who it speaks for is exactly the same, and it can be reached under every name that it had. */

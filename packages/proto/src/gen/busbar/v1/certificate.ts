@@ -207,6 +207,85 @@ export function certificatePurposeToNumber(object: CertificatePurpose): number {
   }
 }
 
+/** What is revoked together with a certificate. */
+export const RevocationScope = {
+  /** UNSPECIFIED - As REVOCATION_SCOPE_HOLDER. */
+  UNSPECIFIED: "REVOCATION_SCOPE_UNSPECIFIED",
+  /** HOLDER - Every certificate of its holder that has not ended: whoever took one key of a person or machine may have the others. */
+  HOLDER: "REVOCATION_SCOPE_HOLDER",
+  /**
+   * LINE - Its line: the one it was renewed from, and so on, and all that was got by any of these. Its holder, while that has one
+   * which was renewed before lines were recorded.
+   */
+  LINE: "REVOCATION_SCOPE_LINE",
+  /** CERTIFICATE - Nothing else. What its holder got with it stays valid. */
+  CERTIFICATE: "REVOCATION_SCOPE_CERTIFICATE",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type RevocationScope = typeof RevocationScope[keyof typeof RevocationScope];
+
+export namespace RevocationScope {
+  export type UNSPECIFIED = typeof RevocationScope.UNSPECIFIED;
+  export type HOLDER = typeof RevocationScope.HOLDER;
+  export type LINE = typeof RevocationScope.LINE;
+  export type CERTIFICATE = typeof RevocationScope.CERTIFICATE;
+  export type UNRECOGNIZED = typeof RevocationScope.UNRECOGNIZED;
+}
+
+export function revocationScopeFromJSON(object: any): RevocationScope {
+  switch (object) {
+    case 0:
+    case "REVOCATION_SCOPE_UNSPECIFIED":
+      return RevocationScope.UNSPECIFIED;
+    case 1:
+    case "REVOCATION_SCOPE_HOLDER":
+      return RevocationScope.HOLDER;
+    case 2:
+    case "REVOCATION_SCOPE_LINE":
+      return RevocationScope.LINE;
+    case 3:
+    case "REVOCATION_SCOPE_CERTIFICATE":
+      return RevocationScope.CERTIFICATE;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return RevocationScope.UNRECOGNIZED;
+  }
+}
+
+export function revocationScopeToJSON(object: RevocationScope): string {
+  switch (object) {
+    case RevocationScope.UNSPECIFIED:
+      return "REVOCATION_SCOPE_UNSPECIFIED";
+    case RevocationScope.HOLDER:
+      return "REVOCATION_SCOPE_HOLDER";
+    case RevocationScope.LINE:
+      return "REVOCATION_SCOPE_LINE";
+    case RevocationScope.CERTIFICATE:
+      return "REVOCATION_SCOPE_CERTIFICATE";
+    case RevocationScope.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+export function revocationScopeToNumber(object: RevocationScope): number {
+  switch (object) {
+    case RevocationScope.UNSPECIFIED:
+      return 0;
+    case RevocationScope.HOLDER:
+      return 1;
+    case RevocationScope.LINE:
+      return 2;
+    case RevocationScope.CERTIFICATE:
+      return 3;
+    case RevocationScope.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
 /** One issued certificate. */
 export interface Certificate {
   /** Serial number, lower-case hexadecimal; the id for RevokeCertificate. */
@@ -245,6 +324,20 @@ export interface Certificate {
   revokedBy: string;
   /** The certificate itself, PEM. Public. Empty in a dry run and when only a serial number was revoked. */
   certificatePem: string;
+  /** Serial number of the certificate by which it was got, at a renewal; else empty. Those that are connected by it are a line. */
+  parentSerial: string;
+  /** Serial number of the one that replaces it; empty while it was not renewed. */
+  successorSerial: string;
+  /** When one that was got by a renewal was first used; unset while it was not. */
+  firstUseTime:
+    | Date
+    | undefined;
+  /** When it ends because its successor is in use; unset while that is not known. */
+  replaceTime:
+    | Date
+    | undefined;
+  /** Serial number of the one with which it was revoked; empty when it was revoked by its own. */
+  revokedWith: string;
 }
 
 /** Asks for a client certificate. */
@@ -295,23 +388,29 @@ export interface RevokeCertificateRequest {
   serial: string;
   /** Why, for the list; at most 200 characters. */
   reason: string;
-  /** Also when the cluster has no record of it (issued before a backup that was restored). */
+  /** Also when the cluster has no record of it (issued before a backup that was restored). Nothing is known of its holder. */
   unrecorded: boolean;
   /** Check everything, change nothing. */
   validateOnly: boolean;
   /** Chosen by the caller; a repeat with the same id within an hour returns the first answer. */
   requestId: string;
+  /** What is revoked with it. */
+  scope: RevocationScope;
 }
 
-/** The certificate after it. Revoking a revoked one changes nothing. */
+/** The certificate after it. Revoking a revoked one changes nothing, but takes those that were forgotten. */
 export interface RevokeCertificateResponse {
   /** As recorded. */
-  certificate: Certificate | undefined;
+  certificate:
+    | Certificate
+    | undefined;
+  /** The others that were revoked with it, by serial number. */
+  alsoRevoked: Certificate[];
 }
 
 /** Asks for a successor. */
 export interface RenewCertificateRequest {
-  /** Certificate request with a new key, as for IssueCertificate. */
+  /** Certificate request with a new key, as for IssueCertificate. The one of the present successor gets that once more. */
   csrPem: string;
   /**
    * Unset: a successor of the certificate that is used for the call. Else another one of the same host, which must have a
@@ -346,6 +445,11 @@ function createBaseCertificate(): Certificate {
     revokeReason: "",
     revokedBy: "",
     certificatePem: "",
+    parentSerial: "",
+    successorSerial: "",
+    firstUseTime: undefined,
+    replaceTime: undefined,
+    revokedWith: "",
   };
 }
 
@@ -392,6 +496,21 @@ export const Certificate: MessageFns<Certificate> = {
     }
     if (message.certificatePem !== "") {
       writer.uint32(114).string(message.certificatePem);
+    }
+    if (message.parentSerial !== "") {
+      writer.uint32(122).string(message.parentSerial);
+    }
+    if (message.successorSerial !== "") {
+      writer.uint32(130).string(message.successorSerial);
+    }
+    if (message.firstUseTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.firstUseTime), writer.uint32(138).fork()).join();
+    }
+    if (message.replaceTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.replaceTime), writer.uint32(146).fork()).join();
+    }
+    if (message.revokedWith !== "") {
+      writer.uint32(154).string(message.revokedWith);
     }
     return writer;
   },
@@ -521,6 +640,46 @@ export const Certificate: MessageFns<Certificate> = {
             message.certificatePem = reader.string();
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.parentSerial = reader.string();
+            continue;
+          }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.successorSerial = reader.string();
+            continue;
+          }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.firstUseTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.replaceTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.revokedWith = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -589,6 +748,31 @@ export const Certificate: MessageFns<Certificate> = {
         : isSet(object.certificate_pem)
         ? globalThis.String(object.certificate_pem)
         : "",
+      parentSerial: isSet(object.parentSerial)
+        ? globalThis.String(object.parentSerial)
+        : isSet(object.parent_serial)
+        ? globalThis.String(object.parent_serial)
+        : "",
+      successorSerial: isSet(object.successorSerial)
+        ? globalThis.String(object.successorSerial)
+        : isSet(object.successor_serial)
+        ? globalThis.String(object.successor_serial)
+        : "",
+      firstUseTime: isSet(object.firstUseTime)
+        ? fromJsonTimestamp(object.firstUseTime)
+        : isSet(object.first_use_time)
+        ? fromJsonTimestamp(object.first_use_time)
+        : undefined,
+      replaceTime: isSet(object.replaceTime)
+        ? fromJsonTimestamp(object.replaceTime)
+        : isSet(object.replace_time)
+        ? fromJsonTimestamp(object.replace_time)
+        : undefined,
+      revokedWith: isSet(object.revokedWith)
+        ? globalThis.String(object.revokedWith)
+        : isSet(object.revoked_with)
+        ? globalThis.String(object.revoked_with)
+        : "",
     };
   },
 
@@ -636,6 +820,21 @@ export const Certificate: MessageFns<Certificate> = {
     if (message.certificatePem !== "") {
       obj.certificatePem = message.certificatePem;
     }
+    if (message.parentSerial !== "") {
+      obj.parentSerial = message.parentSerial;
+    }
+    if (message.successorSerial !== "") {
+      obj.successorSerial = message.successorSerial;
+    }
+    if (message.firstUseTime !== undefined) {
+      obj.firstUseTime = message.firstUseTime.toISOString();
+    }
+    if (message.replaceTime !== undefined) {
+      obj.replaceTime = message.replaceTime.toISOString();
+    }
+    if (message.revokedWith !== "") {
+      obj.revokedWith = message.revokedWith;
+    }
     return obj;
   },
 
@@ -658,6 +857,11 @@ export const Certificate: MessageFns<Certificate> = {
     message.revokeReason = object.revokeReason ?? "";
     message.revokedBy = object.revokedBy ?? "";
     message.certificatePem = object.certificatePem ?? "";
+    message.parentSerial = object.parentSerial ?? "";
+    message.successorSerial = object.successorSerial ?? "";
+    message.firstUseTime = object.firstUseTime ?? undefined;
+    message.replaceTime = object.replaceTime ?? undefined;
+    message.revokedWith = object.revokedWith ?? "";
     return message;
   },
 };
@@ -1116,7 +1320,14 @@ export const ListCertificatesResponse: MessageFns<ListCertificatesResponse> = {
 };
 
 function createBaseRevokeCertificateRequest(): RevokeCertificateRequest {
-  return { serial: "", reason: "", unrecorded: false, validateOnly: false, requestId: "" };
+  return {
+    serial: "",
+    reason: "",
+    unrecorded: false,
+    validateOnly: false,
+    requestId: "",
+    scope: RevocationScope.UNSPECIFIED,
+  };
 }
 
 export const RevokeCertificateRequest: MessageFns<RevokeCertificateRequest> = {
@@ -1135,6 +1346,9 @@ export const RevokeCertificateRequest: MessageFns<RevokeCertificateRequest> = {
     }
     if (message.requestId !== "") {
       writer.uint32(42).string(message.requestId);
+    }
+    if (message.scope !== RevocationScope.UNSPECIFIED) {
+      writer.uint32(48).int32(revocationScopeToNumber(message.scope));
     }
     return writer;
   },
@@ -1192,6 +1406,14 @@ export const RevokeCertificateRequest: MessageFns<RevokeCertificateRequest> = {
             message.requestId = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.scope = revocationScopeFromJSON(reader.int32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1219,6 +1441,7 @@ export const RevokeCertificateRequest: MessageFns<RevokeCertificateRequest> = {
         : isSet(object.request_id)
         ? globalThis.String(object.request_id)
         : "",
+      scope: isSet(object.scope) ? revocationScopeFromJSON(object.scope) : RevocationScope.UNSPECIFIED,
     };
   },
 
@@ -1239,6 +1462,9 @@ export const RevokeCertificateRequest: MessageFns<RevokeCertificateRequest> = {
     if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
+    if (message.scope !== RevocationScope.UNSPECIFIED) {
+      obj.scope = revocationScopeToJSON(message.scope);
+    }
     return obj;
   },
 
@@ -1252,18 +1478,22 @@ export const RevokeCertificateRequest: MessageFns<RevokeCertificateRequest> = {
     message.unrecorded = object.unrecorded ?? false;
     message.validateOnly = object.validateOnly ?? false;
     message.requestId = object.requestId ?? "";
+    message.scope = object.scope ?? RevocationScope.UNSPECIFIED;
     return message;
   },
 };
 
 function createBaseRevokeCertificateResponse(): RevokeCertificateResponse {
-  return { certificate: undefined };
+  return { certificate: undefined, alsoRevoked: [] };
 }
 
 export const RevokeCertificateResponse: MessageFns<RevokeCertificateResponse> = {
   encode(message: RevokeCertificateResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.certificate !== undefined) {
       Certificate.encode(message.certificate, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.alsoRevoked) {
+      Certificate.encode(v!, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -1289,6 +1519,14 @@ export const RevokeCertificateResponse: MessageFns<RevokeCertificateResponse> = 
             message.certificate = Certificate.decode(reader, reader.uint32());
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.alsoRevoked.push(Certificate.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1302,13 +1540,23 @@ export const RevokeCertificateResponse: MessageFns<RevokeCertificateResponse> = 
   },
 
   fromJSON(object: any): RevokeCertificateResponse {
-    return { certificate: isSet(object.certificate) ? Certificate.fromJSON(object.certificate) : undefined };
+    return {
+      certificate: isSet(object.certificate) ? Certificate.fromJSON(object.certificate) : undefined,
+      alsoRevoked: globalThis.Array.isArray(object?.alsoRevoked)
+        ? object.alsoRevoked.map((e: any) => Certificate.fromJSON(e))
+        : globalThis.Array.isArray(object?.also_revoked)
+        ? object.also_revoked.map((e: any) => Certificate.fromJSON(e))
+        : [],
+    };
   },
 
   toJSON(message: RevokeCertificateResponse): unknown {
     const obj: any = {};
     if (message.certificate !== undefined) {
       obj.certificate = Certificate.toJSON(message.certificate);
+    }
+    if (message.alsoRevoked?.length) {
+      obj.alsoRevoked = message.alsoRevoked.map((e) => Certificate.toJSON(e));
     }
     return obj;
   },
@@ -1321,6 +1569,7 @@ export const RevokeCertificateResponse: MessageFns<RevokeCertificateResponse> = 
     message.certificate = (object.certificate !== undefined && object.certificate !== null)
       ? Certificate.fromPartial(object.certificate)
       : undefined;
+    message.alsoRevoked = object.alsoRevoked?.map((e) => Certificate.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1534,7 +1783,7 @@ export const CertificateServiceDefinition = {
   methods: {
     /**
      * Issues a certificate for a person or program (role admin). Fails with CSR_INVALID, CERTIFICATE_TOO_MANY (16 valid
-     * ones for this client already) or AUTHORITY_MISSING.
+     * ones for this client already, not counting renewed ones) or AUTHORITY_MISSING.
      */
     issueCertificate: {
       name: "IssueCertificate",
@@ -1554,8 +1803,9 @@ export const CertificateServiceDefinition = {
       options: {},
     },
     /**
-     * Ends a certificate of the API at once, on every controller within about a second (role admin). The one that is used
-     * for the call is refused with CERTIFICATE_IN_USE. etcd and NATS do not ask the cluster, see docs/security.
+     * Ends a certificate of the API at once, on every controller within about a second, and by default all others of its
+     * holder (role admin). When the one that is used for the call is among them, it is refused with CERTIFICATE_IN_USE. etcd
+     * learns of it from a list, NATS does not ask the cluster: see docs/security.
      */
     revokeCertificate: {
       name: "RevokeCertificate",
@@ -1566,8 +1816,10 @@ export const CertificateServiceDefinition = {
       options: {},
     },
     /**
-     * Issues a new certificate for the identity, role and addresses of the one that is used for the call, and for as long;
-     * the old one stays valid until its end. For every certificate of the cluster: clients, agents and controllers.
+     * Issues a new certificate for the identity, role and addresses of the one that is used for the call, and for as long.
+     * The old one ends ten minutes after the new one was first used. For every certificate of the cluster: clients, agents
+     * and controllers. A certificate has one successor: until that is used, a repeat replaces it; afterwards it fails with
+     * CERTIFICATE_RENEWED. Fails with RENEWED_TOO_OFTEN after 50 renewals of one line within a day.
      */
     renewCertificate: {
       name: "RenewCertificate",
@@ -1583,7 +1835,7 @@ export const CertificateServiceDefinition = {
 export interface CertificateServiceImplementation<CallContextExt = {}> {
   /**
    * Issues a certificate for a person or program (role admin). Fails with CSR_INVALID, CERTIFICATE_TOO_MANY (16 valid
-   * ones for this client already) or AUTHORITY_MISSING.
+   * ones for this client already, not counting renewed ones) or AUTHORITY_MISSING.
    */
   issueCertificate(
     request: IssueCertificateRequest,
@@ -1595,16 +1847,19 @@ export interface CertificateServiceImplementation<CallContextExt = {}> {
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<ListCertificatesResponse>>;
   /**
-   * Ends a certificate of the API at once, on every controller within about a second (role admin). The one that is used
-   * for the call is refused with CERTIFICATE_IN_USE. etcd and NATS do not ask the cluster, see docs/security.
+   * Ends a certificate of the API at once, on every controller within about a second, and by default all others of its
+   * holder (role admin). When the one that is used for the call is among them, it is refused with CERTIFICATE_IN_USE. etcd
+   * learns of it from a list, NATS does not ask the cluster: see docs/security.
    */
   revokeCertificate(
     request: RevokeCertificateRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<RevokeCertificateResponse>>;
   /**
-   * Issues a new certificate for the identity, role and addresses of the one that is used for the call, and for as long;
-   * the old one stays valid until its end. For every certificate of the cluster: clients, agents and controllers.
+   * Issues a new certificate for the identity, role and addresses of the one that is used for the call, and for as long.
+   * The old one ends ten minutes after the new one was first used. For every certificate of the cluster: clients, agents
+   * and controllers. A certificate has one successor: until that is used, a repeat replaces it; afterwards it fails with
+   * CERTIFICATE_RENEWED. Fails with RENEWED_TOO_OFTEN after 50 renewals of one line within a day.
    */
   renewCertificate(
     request: RenewCertificateRequest,
@@ -1615,7 +1870,7 @@ export interface CertificateServiceImplementation<CallContextExt = {}> {
 export interface CertificateServiceClient<CallOptionsExt = {}> {
   /**
    * Issues a certificate for a person or program (role admin). Fails with CSR_INVALID, CERTIFICATE_TOO_MANY (16 valid
-   * ones for this client already) or AUTHORITY_MISSING.
+   * ones for this client already, not counting renewed ones) or AUTHORITY_MISSING.
    */
   issueCertificate(
     request: DeepPartial<IssueCertificateRequest>,
@@ -1627,16 +1882,19 @@ export interface CertificateServiceClient<CallOptionsExt = {}> {
     options?: CallOptions & CallOptionsExt,
   ): Promise<ListCertificatesResponse>;
   /**
-   * Ends a certificate of the API at once, on every controller within about a second (role admin). The one that is used
-   * for the call is refused with CERTIFICATE_IN_USE. etcd and NATS do not ask the cluster, see docs/security.
+   * Ends a certificate of the API at once, on every controller within about a second, and by default all others of its
+   * holder (role admin). When the one that is used for the call is among them, it is refused with CERTIFICATE_IN_USE. etcd
+   * learns of it from a list, NATS does not ask the cluster: see docs/security.
    */
   revokeCertificate(
     request: DeepPartial<RevokeCertificateRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<RevokeCertificateResponse>;
   /**
-   * Issues a new certificate for the identity, role and addresses of the one that is used for the call, and for as long;
-   * the old one stays valid until its end. For every certificate of the cluster: clients, agents and controllers.
+   * Issues a new certificate for the identity, role and addresses of the one that is used for the call, and for as long.
+   * The old one ends ten minutes after the new one was first used. For every certificate of the cluster: clients, agents
+   * and controllers. A certificate has one successor: until that is used, a repeat replaces it; afterwards it fails with
+   * CERTIFICATE_RENEWED. Fails with RENEWED_TOO_OFTEN after 50 renewals of one line within a day.
    */
   renewCertificate(
     request: DeepPartial<RenewCertificateRequest>,

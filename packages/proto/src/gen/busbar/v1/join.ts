@@ -36,7 +36,7 @@ export interface JoinRequest {
   tokenId: string;
   /** Its secret: 32 bytes, base64url without padding. Never logged. */
   secret: string;
-  /** IP addresses of the host's servers: 1 to 8, the management address first. None may be another host's. */
+  /** Not needed: the host's addresses are those of the token. At most 8; each must be one of them. */
   addresses: string[];
   /** One for each purpose that a host can have; those that the token does not cover are not signed. At most 8. */
   csrs: JoinCsr[];
@@ -82,6 +82,8 @@ export interface JoinResponse {
   etcdEndpoints: string[];
   /** The cluster's seal key, 32 bytes; for a voter. */
   sealKey: Buffer;
+  /** Addresses of this host, as the token has them: they are in its certificates. */
+  addresses: string[];
 }
 
 /** A token without its secret. */
@@ -105,7 +107,11 @@ export interface JoinTokenInfo {
     | Date
     | undefined;
   /** When it was used; unset while it was not. */
-  useTime: Date | undefined;
+  useTime:
+    | Date
+    | undefined;
+  /** IP addresses of the host, the management address first: what its certificates will say. */
+  addresses: string[];
 }
 
 /** Makes a token. */
@@ -122,6 +128,11 @@ export interface CreateJoinTokenRequest {
   validateOnly: boolean;
   /** Chosen by the caller; a repeat with the same id within an hour returns the first answer. */
   requestId: string;
+  /**
+   * IP addresses at which the host's servers are reached: 1 to 8, the management address first. None may be another
+   * host's: neither a controller's, nor one in a valid certificate or another token.
+   */
+  addresses: string[];
 }
 
 /** The token. */
@@ -567,6 +578,7 @@ function createBaseJoinResponse(): JoinResponse {
     controllers: [],
     etcdEndpoints: [],
     sealKey: Buffer.alloc(0),
+    addresses: [],
   };
 }
 
@@ -604,6 +616,9 @@ export const JoinResponse: MessageFns<JoinResponse> = {
     }
     if (message.sealKey.length !== 0) {
       writer.uint32(90).bytes(message.sealKey);
+    }
+    for (const v of message.addresses) {
+      writer.uint32(98).string(v!);
     }
     return writer;
   },
@@ -709,6 +724,14 @@ export const JoinResponse: MessageFns<JoinResponse> = {
             message.sealKey = Buffer.from(reader.bytes());
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.addresses.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -758,6 +781,9 @@ export const JoinResponse: MessageFns<JoinResponse> = {
         : isSet(object.seal_key)
         ? Buffer.from(bytesFromBase64(object.seal_key))
         : Buffer.alloc(0),
+      addresses: globalThis.Array.isArray(object?.addresses)
+        ? object.addresses.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -796,6 +822,9 @@ export const JoinResponse: MessageFns<JoinResponse> = {
     if (message.sealKey.length !== 0) {
       obj.sealKey = base64FromBytes(message.sealKey);
     }
+    if (message.addresses?.length) {
+      obj.addresses = message.addresses;
+    }
     return obj;
   },
 
@@ -815,6 +844,7 @@ export const JoinResponse: MessageFns<JoinResponse> = {
     message.controllers = object.controllers?.map((e) => JoinController.fromPartial(e)) || [];
     message.etcdEndpoints = object.etcdEndpoints?.map((e) => e) || [];
     message.sealKey = object.sealKey ?? Buffer.alloc(0);
+    message.addresses = object.addresses?.map((e) => e) || [];
     return message;
   },
 };
@@ -829,6 +859,7 @@ function createBaseJoinTokenInfo(): JoinTokenInfo {
     createTime: undefined,
     expireTime: undefined,
     useTime: undefined,
+    addresses: [],
   };
 }
 
@@ -857,6 +888,9 @@ export const JoinTokenInfo: MessageFns<JoinTokenInfo> = {
     }
     if (message.useTime !== undefined) {
       Timestamp.encode(toTimestamp(message.useTime), writer.uint32(66).fork()).join();
+    }
+    for (const v of message.addresses) {
+      writer.uint32(74).string(v!);
     }
     return writer;
   },
@@ -938,6 +972,14 @@ export const JoinTokenInfo: MessageFns<JoinTokenInfo> = {
             message.useTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.addresses.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -976,6 +1018,9 @@ export const JoinTokenInfo: MessageFns<JoinTokenInfo> = {
         : isSet(object.use_time)
         ? fromJsonTimestamp(object.use_time)
         : undefined,
+      addresses: globalThis.Array.isArray(object?.addresses)
+        ? object.addresses.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -1005,6 +1050,9 @@ export const JoinTokenInfo: MessageFns<JoinTokenInfo> = {
     if (message.useTime !== undefined) {
       obj.useTime = message.useTime.toISOString();
     }
+    if (message.addresses?.length) {
+      obj.addresses = message.addresses;
+    }
     return obj;
   },
 
@@ -1021,12 +1069,21 @@ export const JoinTokenInfo: MessageFns<JoinTokenInfo> = {
     message.createTime = object.createTime ?? undefined;
     message.expireTime = object.expireTime ?? undefined;
     message.useTime = object.useTime ?? undefined;
+    message.addresses = object.addresses?.map((e) => e) || [];
     return message;
   },
 };
 
 function createBaseCreateJoinTokenRequest(): CreateJoinTokenRequest {
-  return { host: "", role: HostRole.UNSPECIFIED, voter: false, ttlSeconds: 0, validateOnly: false, requestId: "" };
+  return {
+    host: "",
+    role: HostRole.UNSPECIFIED,
+    voter: false,
+    ttlSeconds: 0,
+    validateOnly: false,
+    requestId: "",
+    addresses: [],
+  };
 }
 
 export const CreateJoinTokenRequest: MessageFns<CreateJoinTokenRequest> = {
@@ -1048,6 +1105,9 @@ export const CreateJoinTokenRequest: MessageFns<CreateJoinTokenRequest> = {
     }
     if (message.requestId !== "") {
       writer.uint32(50).string(message.requestId);
+    }
+    for (const v of message.addresses) {
+      writer.uint32(58).string(v!);
     }
     return writer;
   },
@@ -1113,6 +1173,14 @@ export const CreateJoinTokenRequest: MessageFns<CreateJoinTokenRequest> = {
             message.requestId = reader.string();
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.addresses.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1145,6 +1213,9 @@ export const CreateJoinTokenRequest: MessageFns<CreateJoinTokenRequest> = {
         : isSet(object.request_id)
         ? globalThis.String(object.request_id)
         : "",
+      addresses: globalThis.Array.isArray(object?.addresses)
+        ? object.addresses.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -1168,6 +1239,9 @@ export const CreateJoinTokenRequest: MessageFns<CreateJoinTokenRequest> = {
     if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
+    if (message.addresses?.length) {
+      obj.addresses = message.addresses;
+    }
     return obj;
   },
 
@@ -1182,6 +1256,7 @@ export const CreateJoinTokenRequest: MessageFns<CreateJoinTokenRequest> = {
     message.ttlSeconds = object.ttlSeconds ?? 0;
     message.validateOnly = object.validateOnly ?? false;
     message.requestId = object.requestId ?? "";
+    message.addresses = object.addresses?.map((e) => e) || [];
     return message;
   },
 };
@@ -1661,8 +1736,8 @@ export const JoinServiceDefinition = {
   methods: {
     /**
      * Redeems a join token. It works once; the same request again, while the token lasts, gets the same answer. Fails with
-     * JOIN_TOKEN_INVALID (unknown, or wrong secret), JOIN_TOKEN_EXPIRED, JOIN_TOKEN_USED, CSR_INVALID, ADDRESS_IN_USE,
-     * JOIN_BUSY (too many at once) or AUTHORITY_MISSING.
+     * JOIN_TOKEN_INVALID (unknown, or wrong secret), JOIN_TOKEN_EXPIRED, JOIN_TOKEN_USED, JOIN_TOKEN_REVOKED, CSR_INVALID,
+     * ADDRESS_NOT_IN_TOKEN, ADDRESS_IN_USE, JOIN_BUSY (too many at once) or AUTHORITY_MISSING.
      */
     join: {
       name: "Join",
@@ -1678,8 +1753,8 @@ export const JoinServiceDefinition = {
 export interface JoinServiceImplementation<CallContextExt = {}> {
   /**
    * Redeems a join token. It works once; the same request again, while the token lasts, gets the same answer. Fails with
-   * JOIN_TOKEN_INVALID (unknown, or wrong secret), JOIN_TOKEN_EXPIRED, JOIN_TOKEN_USED, CSR_INVALID, ADDRESS_IN_USE,
-   * JOIN_BUSY (too many at once) or AUTHORITY_MISSING.
+   * JOIN_TOKEN_INVALID (unknown, or wrong secret), JOIN_TOKEN_EXPIRED, JOIN_TOKEN_USED, JOIN_TOKEN_REVOKED, CSR_INVALID,
+   * ADDRESS_NOT_IN_TOKEN, ADDRESS_IN_USE, JOIN_BUSY (too many at once) or AUTHORITY_MISSING.
    */
   join(request: JoinRequest, context: CallContext & CallContextExt): Promise<DeepPartial<JoinResponse>>;
 }
@@ -1687,8 +1762,8 @@ export interface JoinServiceImplementation<CallContextExt = {}> {
 export interface JoinServiceClient<CallOptionsExt = {}> {
   /**
    * Redeems a join token. It works once; the same request again, while the token lasts, gets the same answer. Fails with
-   * JOIN_TOKEN_INVALID (unknown, or wrong secret), JOIN_TOKEN_EXPIRED, JOIN_TOKEN_USED, CSR_INVALID, ADDRESS_IN_USE,
-   * JOIN_BUSY (too many at once) or AUTHORITY_MISSING.
+   * JOIN_TOKEN_INVALID (unknown, or wrong secret), JOIN_TOKEN_EXPIRED, JOIN_TOKEN_USED, JOIN_TOKEN_REVOKED, CSR_INVALID,
+   * ADDRESS_NOT_IN_TOKEN, ADDRESS_IN_USE, JOIN_BUSY (too many at once) or AUTHORITY_MISSING.
    */
   join(request: DeepPartial<JoinRequest>, options?: CallOptions & CallOptionsExt): Promise<JoinResponse>;
 }
@@ -1701,7 +1776,7 @@ export const JoinTokenServiceDefinition = {
   methods: {
     /**
      * Makes a token for one host (role admin). The only answer with the token in it; the cluster keeps a digest.
-     * Fails with JOIN_TOKEN_TOO_MANY when 64 are there already.
+     * Fails with JOIN_TOKEN_TOO_MANY when 64 are there already, or ADDRESS_IN_USE when another host has one of the addresses.
      */
     createJoinToken: {
       name: "CreateJoinToken",
@@ -1735,7 +1810,7 @@ export const JoinTokenServiceDefinition = {
 export interface JoinTokenServiceImplementation<CallContextExt = {}> {
   /**
    * Makes a token for one host (role admin). The only answer with the token in it; the cluster keeps a digest.
-   * Fails with JOIN_TOKEN_TOO_MANY when 64 are there already.
+   * Fails with JOIN_TOKEN_TOO_MANY when 64 are there already, or ADDRESS_IN_USE when another host has one of the addresses.
    */
   createJoinToken(
     request: CreateJoinTokenRequest,
@@ -1756,7 +1831,7 @@ export interface JoinTokenServiceImplementation<CallContextExt = {}> {
 export interface JoinTokenServiceClient<CallOptionsExt = {}> {
   /**
    * Makes a token for one host (role admin). The only answer with the token in it; the cluster keeps a digest.
-   * Fails with JOIN_TOKEN_TOO_MANY when 64 are there already.
+   * Fails with JOIN_TOKEN_TOO_MANY when 64 are there already, or ADDRESS_IN_USE when another host has one of the addresses.
    */
   createJoinToken(
     request: DeepPartial<CreateJoinTokenRequest>,

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Admission, certificateRevoked } from '../certificate/admission.ts';
-import type { PresentedCertificate } from './authenticate.ts';
+import type { BusbarError } from '@busbar/core/errors';
+
+/** Tells once why a certificate does not count any more: `onEnd` or `onRevoked` of an Admission. */
+export type Ending = (callback: (why: BusbarError) => void) => Disposable;
 
 /**
- * A stream that ends as soon as the certificate it was opened with is revoked, whatever its source waits for; the signal
- * tells the source. Nobody else would: the connection stays as it is.
+ * A stream that ends as soon as the certificate it was opened with does, whatever its source waits for; the signal tells the
+ * source. Nobody else would: the stream itself asks no more who is calling.
  */
-export async function* untilRevoked<T>(
-  admission: Admission,
-  certificate: PresentedCertificate,
+export async function* untilEnded<T>(
+  ending: Ending,
   signal: AbortSignal,
   open: (signal: AbortSignal) => AsyncIterable<T>,
 ): AsyncIterable<T> {
@@ -17,11 +18,11 @@ export async function* untilRevoked<T>(
   const hungUp = () => end.abort(signal.reason);
   if (signal.aborted) hungUp();
   else signal.addEventListener('abort', hungUp, { once: true });
-  let isRevoked = false;
+  let reason = null as BusbarError | null;
   let wake = () => {};
-  using _revoked = admission.onRevoked(certificate, () => {
-    isRevoked = true;
-    end.abort();
+  using _ending = ending((why) => {
+    reason = why;
+    end.abort(why);
     wake();
   });
   const iterator = open(end.signal)[Symbol.asyncIterator]();
@@ -30,18 +31,19 @@ export async function* untilRevoked<T>(
       // Not Promise.race with one promise for the whole stream: that would keep a reaction for each message.
       const next = await new Promise<IteratorResult<T> | null>((resolve, reject) => {
         wake = () => resolve(null);
-        if (isRevoked) wake();
+        if (reason !== null) wake();
         else iterator.next().then(resolve, reject);
       });
-      if (next === null || isRevoked) throw certificateRevoked(certificate);
+      if (reason !== null) throw reason;
+      if (next === null) return;
       if (next.done) return;
       yield next.value;
     }
   } finally {
     signal.removeEventListener('abort', hungUp);
     const returned = iterator.return?.();
-    // Not awaited when revoked: a source that waits for its caller would not let go.
-    if (isRevoked) returned?.catch(() => {});
+    // Not awaited when the certificate has ended: a source that waits for its caller would not let go.
+    if (reason !== null) returned?.catch(() => {});
     else await returned;
   }
 }
