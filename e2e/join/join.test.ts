@@ -48,25 +48,12 @@ afterAll(() => {
 /** As the admin that init made, at the controller of this test. */
 const admin = (...args: string[]) => cli(top, ['--endpoint', plant.grpc, ...args]);
 /** A token as it is printed, with the port at which this test listens. */
-async function token(host: string, ...more: string[]): Promise<string> {
-  const { code, stdout, stderr } = await admin('host', 'token', 'create', host, ...more);
+async function token(host: string, address: string, ...more: string[]): Promise<string> {
+  const { code, stdout, stderr } = await admin('host', 'token', 'create', host, '--address', address, ...more);
   expect(code, stderr).toBe(0);
   return encodeJoinToken({ ...parseJoinToken(stdout), endpoints: ['127.0.0.1:1', plant.edge] });
 }
-const joinArgs = (address: string, dir: string) => [
-  ...[
-    'host',
-    'join',
-    '--token-file',
-    '-',
-    '--management-address',
-    address,
-    '--storage-address',
-    '10.0.1.200',
-    '--dir',
-    dir,
-  ],
-];
+const joinArgs = (dir: string, ...more: string[]) => ['host', 'join', '--token-file', '-', '--dir', dir, ...more];
 
 describe('cluster init', () => {
   it('writes configuration that the daemons take once the storage is filled in', () => {
@@ -142,7 +129,7 @@ describe('client certificates', () => {
     const anna = (...args: string[]) => cli(join(top, 'home'), args);
 
     expect((await anna('host', 'list')).code).toBe(0);
-    const refused = await anna('host', 'token', 'create', 'host9');
+    const refused = await anna('host', 'token', 'create', 'host9', '--address', '10.0.0.9');
     expect([refused.code, refused.stdout]).toEqual([1, '']);
     expect(refused.stderr).toContain('"client/anna" has role viewer, CreateJoinToken needs admin (ROLE_TOO_LOW)');
 
@@ -157,13 +144,16 @@ describe('client certificates', () => {
 
     const revoked = await admin('certificate', 'revoke', after.serialNumber, '--reason', 'laptop lost');
     expect(revoked).toMatchObject({ code: 0, stderr: '' });
+    const former = before.serialNumber.toLowerCase();
+    expect(revoked.stdout).toContain(`certificate/${former} of client/anna (client) revoked with it\n`);
     const gone = await anna('host', 'list');
     expect([gone.code, gone.stdout]).toEqual([1, '']);
     expect(gone.stderr).toContain('was revoked (CERTIFICATE_REVOKED)');
     const listed = await admin('certificate', 'list', '--subject', 'client/anna');
-    expect(listed.stdout).toMatch(/^SERIAL +SUBJECT +PURPOSE +ROLE +ENDS +REVOKED +BY\n/);
-    expect(listed.stdout).toMatch(/client\/anna +client +viewer +\S+ +laptop \S+ +client\/anna/);
-    expect(listed.stdout).toMatch(/client\/anna +client +viewer +\S+ +- +client\/admin/);
+    expect(listed.stdout).toMatch(/^SERIAL +SUBJECT +PURPOSE +ROLE +PARENT +ENDS +REVOKED\n/);
+    const short = former.slice(0, 8);
+    expect(listed.stdout).toMatch(new RegExp(`client/anna +client +viewer +${short} +\\S+ +laptop lost\n`));
+    expect(listed.stdout).toMatch(new RegExp(`${former} +client/anna +client +viewer +- +\\S+ +laptop lost\n`));
   });
 
   it('are not issued over what is there, or to nobody', async () => {
@@ -179,8 +169,8 @@ describe('client certificates', () => {
 
 describe('a host', () => {
   it('joins with a token, once', async () => {
-    const text = await token('host2');
-    const joined = await cli(join(top, 'b'), joinArgs('10.0.0.2', join(top, 'host2')), `${text}\n`);
+    const text = await token('host2', '10.0.0.2,10.0.1.200');
+    const joined = await cli(join(top, 'b'), joinArgs(join(top, 'host2')), `${text}\n`);
     expect(joined.code, joined.stderr).toBe(0);
     expect(joined.stdout).toBe(`host/host2 has its certificates of cluster test in ${join(top, 'host2')}\n`);
     expect(readdirSync(join(top, 'host2')).sort()).toEqual(['agent.yaml', 'pki']);
@@ -198,7 +188,7 @@ describe('a host', () => {
     const file = parseAgentFile(`${read('host2/agent.yaml')}\nstorage: {driver: dir, path: /srv}\n`, 'agent.yaml');
     expect(file).toMatchObject({ cluster: 'test', host: 'host2', storageAddress: '10.0.1.200' });
 
-    const replayed = await cli(join(top, 'b'), joinArgs('10.0.0.2', join(top, 'again')), text);
+    const replayed = await cli(join(top, 'b'), joinArgs(join(top, 'again')), text);
     expect([replayed.code, replayed.stdout]).toEqual([1, '']);
     expect(replayed.stderr).toContain('(JOIN_TOKEN_USED)');
     expect(readdirSync(top)).not.toContain('again');
@@ -206,9 +196,18 @@ describe('a host', () => {
     expect(listed.stdout).toMatch(/[0-9a-f-]{36} +host2 +hypervisor +no +20\S+Z +used/);
   });
 
+  it('gets no token with another host’s address', async () => {
+    const taken = await admin('host', 'token', 'create', 'host5', '--address', '10.0.0.1');
+    expect([taken.code, taken.stderr.includes('10.0.0.1 is an address of host "host1"')]).toEqual([4, true]);
+    const none = await admin('host', 'token', 'create', 'host5');
+    expect([none.code, none.stderr.includes('--address')]).toEqual([2, true]);
+    const wrong = await admin('host', 'token', 'create', 'host5', '--address', '10.0.0.5,host5');
+    expect([wrong.code, wrong.stderr.split('\n')[0]]).toEqual([2, 'error: --address host5 is not allowed']);
+  });
+
   it('joins as a voting witness, with what its controller needs', async () => {
-    const text = await token('w1', '--role', 'witness', '--voter', '--ttl', '10min');
-    const joined = await cli(join(top, 'b'), joinArgs('10.0.0.3', join(top, 'w1')), text);
+    const text = await token('w1', '10.0.0.3', '--role', 'witness', '--voter', '--ttl', '10min');
+    const joined = await cli(join(top, 'b'), joinArgs(join(top, 'w1')), text);
     expect(joined.code, joined.stderr).toBe(0);
     expect(readFileSync(join(top, 'w1/pki/seal.key'))).toEqual(readFileSync(etc('pki/seal.key')));
     const file = parseControllerFile(`${read('w1/controller.yaml')}\nstorage: {driver: dir, path: /srv}\n`, 'c.yaml');
@@ -219,36 +218,39 @@ describe('a host', () => {
   });
 
   it('does not use its token up when it could not keep what it gets', async () => {
-    const text = await token('host5');
-    const refused = await cli(join(top, 'b'), joinArgs('10.0.0.5', etc()), text);
+    const text = await token('host5', '10.0.0.5');
+    const refused = await cli(join(top, 'b'), joinArgs(etc()), text);
     expect([refused.code, refused.stderr.includes('DIRECTORY_IN_USE')]).toEqual([4, true]);
-    const taken = await cli(join(top, 'b'), joinArgs('10.0.0.1', join(top, 'host5')), text);
-    expect([taken.code, taken.stderr.includes('10.0.0.1 is an address of host "host1"')]).toEqual([4, true]);
-    expect((await cli(join(top, 'b'), joinArgs('10.0.0.5', join(top, 'host5')), text)).code).toBe(0);
+    const other = await cli(join(top, 'b'), joinArgs(join(top, 'host5'), '--management-address', '10.0.0.1'), text);
+    expect([other.code, other.stderr.includes('wants to join with 10.0.0.1, but its token is for 10.0.0.5')]).toEqual([
+      4,
+      true,
+    ]);
+    expect((await cli(join(top, 'b'), joinArgs(join(top, 'host5')), text)).code).toBe(0);
   });
 
   it('believes no other cluster', async () => {
-    const text = await token('host6');
+    const text = await token('host6', '10.0.0.6');
     const wrong = { ...parseJoinToken(text), pin: Buffer.alloc(32).toString('base64url') };
-    const refused = await cli(join(top, 'b'), joinArgs('10.0.0.6', join(top, 'host6')), encodeJoinToken(wrong));
+    const refused = await cli(join(top, 'b'), joinArgs(join(top, 'host6')), encodeJoinToken(wrong));
     expect([refused.code, refused.stdout]).toEqual([1, '']);
     expect(refused.stderr).toContain('shows no certificate of the authority that the token names');
     expect(refused.stderr).toContain('the secret was not sent there');
-    expect((await cli(join(top, 'b'), joinArgs('10.0.0.6', join(top, 'host6')), text)).code).toBe(0);
+    expect((await cli(join(top, 'b'), joinArgs(join(top, 'host6')), text)).code).toBe(0);
   });
 
   it.each([
     ['', 'it is no join token'],
     ['busbar-join-1.AAAA', 'it is no join token'],
   ])('with %j for a token is told so', async (text, why) => {
-    const { code, stderr } = await cli(join(top, 'b'), joinArgs('10.0.0.7', join(top, 'host7')), text);
+    const { code, stderr } = await cli(join(top, 'b'), joinArgs(join(top, 'host7')), text);
     expect([code, stderr.includes(why)]).toEqual([2, true]);
   });
 
   it('is let in by no token that was withdrawn', async () => {
-    const text = await token('host8');
+    const text = await token('host8', '10.0.0.8');
     expect((await admin('host', 'token', 'delete', parseJoinToken(text).id)).code).toBe(0);
-    const refused = await cli(join(top, 'b'), joinArgs('10.0.0.8', join(top, 'host8')), text);
+    const refused = await cli(join(top, 'b'), joinArgs(join(top, 'host8')), text);
     expect([refused.code, refused.stderr.includes('JOIN_TOKEN_INVALID')]).toEqual([1, true]);
   });
 

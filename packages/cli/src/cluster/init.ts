@@ -11,7 +11,7 @@ import { usageError } from '../cli/exit.ts';
 import type { Session } from '../cli/session.ts';
 import { addContext } from '../config/edit.ts';
 import { configPath, readConfig } from '../config/file.ts';
-import { ipFlag } from '../host/join.ts';
+import { ipFlag } from '../host/addresses.ts';
 import { API_PORT, bracketed, type HostSetup, hostTree } from '../join/skeleton.ts';
 import { note, print } from '../output/print.ts';
 

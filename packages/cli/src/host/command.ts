@@ -29,12 +29,12 @@ export function define(noun: Command, session: Session): void {
     .command('join')
     .description('Makes this host one of a cluster: redeems a token for its certificates.')
     .requiredOption('--token-file <file>', 'file with the token; - is stdin')
-    .requiredOption('--management-address <ip>', 'address of this host on the management network')
-    .option('--storage-address <ip>', 'address on the storage network (default: the management address)')
+    .option('--management-address <ip>', "address on the management network (default: the token's first)")
+    .option('--storage-address <ip>', "address on the storage network (default: the token's second, if it has one)")
     .requiredOption('--dir <directory>', 'where to write; must be new or empty');
-  examples(join, [
-    'busbar host join --token-file - --management-address 10.0.0.4 --dir /etc/busbar < host4.token',
-  ]).action(async (options: JoinOptions) => (await import('./join.ts')).join(session, options));
+  examples(join, ['busbar host join --token-file - --dir /etc/busbar < host4.token']).action(
+    async (options: JoinOptions) => (await import('./join.ts')).join(session, options),
+  );
   const renew = noun
     .command('renew')
     .description('Renews certificates of this host of which less than a third is left.')

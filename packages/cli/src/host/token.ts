@@ -8,7 +8,7 @@ import {
   JoinTokenServiceDefinition,
 } from '@busbar/proto/gen/busbar/v1/join';
 import { type Command, Option } from 'commander';
-import { changeOptions, examples, rowOptions } from '../cli/options.ts';
+import { appendText, changeOptions, examples, rowOptions } from '../cli/options.ts';
 import { isTable } from '../cli/output.ts';
 import type { ChangeOptions, Session } from '../cli/session.ts';
 import { msFlag } from '../cli/values.ts';
@@ -17,17 +17,19 @@ import { note, print } from '../output/print.ts';
 import { enumColumn, flagColumn } from '../resource/columns.ts';
 import { type ListOptions, makeListing } from '../resource/listing.ts';
 import { PAGE_SIZE, printList, type Shown } from '../resource/resource.ts';
+import { ipFlag } from './addresses.ts';
 
 export interface CreateOptions extends ChangeOptions {
   readonly role: string;
   readonly voter?: boolean;
   readonly ttl: string;
+  readonly address: readonly string[];
 }
 
 export function defineToken(noun: Command, session: Session): void {
   const token = examples(
     noun.command('token').description('Tokens with which hosts join, each good for one host, once.'),
-    ['busbar host token create host4 > host4.token', 'busbar host token list'],
+    ['busbar host token create host4 --address 10.0.0.4 > host4.token', 'busbar host token list'],
   );
   const create = changeOptions(token.command('create <host>').description('Prints a new token: the one secret line.'), {
     waits: false,
@@ -35,11 +37,16 @@ export function defineToken(noun: Command, session: Session): void {
     .addOption(
       new Option('--role <role>', 'what the host is for').choices(['hypervisor', 'witness']).default('hypervisor'),
     )
+    .requiredOption(
+      '--address <ip>',
+      'its addresses, the management address first; no other is certified (repeatable, or with commas)',
+      appendText,
+    )
     .option('--voter', 'it shall run a controller and an etcd member, too')
     .option('--ttl <duration>', 'how long the token is good', '1h');
   examples(create, [
-    'busbar host token create host4 > host4.token',
-    'busbar host token create witness1 --role witness --voter --ttl 15min > w.token',
+    'busbar host token create host4 --address 10.0.0.4,10.1.0.4 > host4.token',
+    'busbar host token create witness1 --address 10.0.0.9 --role witness --voter --ttl 15min > w.token',
   ]).action((host: string, options: CreateOptions) => createToken(session, host, options));
   const list = token
     .command('list')
@@ -60,6 +67,7 @@ async function createToken(session: Session, host: string, options: CreateOption
     host,
     role: options.role === 'witness' ? HostRole.WITNESS : HostRole.HYPERVISOR,
     voter: options.voter === true,
+    addresses: addressesOf(options.address),
     ttlSeconds: Math.ceil(msFlag('--ttl', options.ttl) / 1000),
     validateOnly: options.dryRun === true,
     requestId: session.requestId(options),
@@ -80,6 +88,10 @@ async function createToken(session: Session, host: string, options: CreateOption
     );
 }
 
+function addressesOf(words: readonly string[]): string[] {
+  return words.flatMap((word) => word.split(',')).map((word) => ipFlag('--address', word.trim()));
+}
+
 const tokens: Shown<JoinTokenInfo> = {
   singular: 'token',
   plural: 'tokens',
@@ -90,6 +102,7 @@ const tokens: Shown<JoinTokenInfo> = {
     { header: 'ID', value: (token) => token.id },
     { header: 'HOST', value: (token) => token.host },
     enumColumn({ header: 'ROLE', generated: HostRole, prefix: 'HOST_ROLE', of: (token) => token.role }),
+    { header: 'ADDRESSES', value: (token) => token.addresses.join(',') || '-', wide: true },
     flagColumn('VOTER', (token) => token.voter),
     { header: 'BY', value: (token) => token.createdBy, wide: true },
     // To the minute: the id, which deletion takes, needs the room.

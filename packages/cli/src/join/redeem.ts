@@ -50,6 +50,7 @@ export async function redeem(
     if (!matches(certificatePem, keyPem)) throw badAnswer(`the certificate for ${word} is not for the key made here`);
     certificates[purpose] = { certificatePem, keyPem };
   }
+  if (response.addresses.length === 0) throw badAnswer('it names no address of this host');
   if (certificates.agent === undefined) throw badAnswer('the certificate of the agent is missing');
   if (response.voter && (certificates.controller === undefined || response.sealKey.length === 0))
     throw badAnswer('what a controller needs is missing');

@@ -181,12 +181,20 @@ export function mutations(at: { founded: FoundedRig }): Readonly<Record<string, 
     },
     'JoinTokenService/CreateJoinToken': {
       call: () =>
-        rig().call('JoinTokenService', 'createJoinToken', CreateJoinTokenRequest.fromPartial({ host: 'host2' })),
+        rig().call(
+          'JoinTokenService',
+          'createJoinToken',
+          CreateJoinTokenRequest.fromPartial({ host: 'host2', addresses: ['10.0.0.2'] }),
+        ),
       target: { kind: 'join-token' },
     },
     'JoinTokenService/DeleteJoinToken': {
       before: () =>
-        rig().call('JoinTokenService', 'createJoinToken', CreateJoinTokenRequest.fromPartial({ host: 'host2' })),
+        rig().call(
+          'JoinTokenService',
+          'createJoinToken',
+          CreateJoinTokenRequest.fromPartial({ host: 'host2', addresses: ['10.0.0.2'] }),
+        ),
       call: () => {
         const [entry] = rig().view.tables['join-token'].sorted();
         return rig().call(
@@ -199,7 +207,7 @@ export function mutations(at: { founded: FoundedRig }): Readonly<Record<string, 
     },
     'JoinService/Join': {
       before: async () => {
-        const request = CreateJoinTokenRequest.fromPartial({ host: 'host2' });
+        const request = CreateJoinTokenRequest.fromPartial({ host: 'host2', addresses: ['10.0.0.2'] });
         token = (await rig().call<{ text: string }>('JoinTokenService', 'createJoinToken', request)).text;
       },
       call: async () => {

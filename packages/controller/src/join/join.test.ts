@@ -2,8 +2,10 @@
 import { createHash, X509Certificate } from 'node:crypto';
 import { createRequest, matches, spkiPin } from '@busbar/pki/csr';
 import { parseJoinToken } from '@busbar/pki/join-token';
-import { CertificatePurpose } from '@busbar/proto/gen/busbar/v1/certificate';
-import { HostRole } from '@busbar/proto/gen/busbar/v1/host';
+import type { JoinTokenRecord } from '@busbar/proto/gen/busbar/store/v1/pki';
+import type { HostStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import { CertificatePurpose, RevokeCertificateRequest } from '@busbar/proto/gen/busbar/v1/certificate';
+import { type HostInventory, HostRole } from '@busbar/proto/gen/busbar/v1/host';
 import {
   CreateJoinTokenRequest,
   type CreateJoinTokenResponse,
@@ -13,6 +15,8 @@ import {
   type JoinTokenInfo,
 } from '@busbar/proto/gen/busbar/v1/join';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { putRecord } from '../records/kinds.ts';
+import type { LeaseId } from '../store/cluster-store.ts';
 import { callerWith, type FoundedRig, foundedRig } from '../testing/founded-rig.ts';
 import type { Rig } from '../testing/rig.ts';
 import { joinGuard } from './guard.ts';
@@ -44,12 +48,12 @@ const create = (more: Partial<CreateJoinTokenRequest> = {}) =>
   rig.call<CreateJoinTokenResponse>(
     'JoinTokenService',
     'createJoinToken',
-    CreateJoinTokenRequest.fromPartial({ host: 'host2', ...more }),
+    CreateJoinTokenRequest.fromPartial({ host: 'host2', addresses: ['10.0.0.2'], ...more }),
     founded.admin,
   );
 /** Nobody calls: no certificate at all. */
 const join = (request: Partial<JoinRequest>) =>
-  rig.call<JoinResponse>('JoinService', 'join', { addresses: ['10.0.0.2'], csrs, ...request }, null);
+  rig.call<JoinResponse>('JoinService', 'join', { addresses: [], csrs, ...request }, null);
 async function redeem(text: string, more: Partial<JoinRequest> = {}) {
   const { id, secret } = parseJoinToken(text);
   return join({ tokenId: id, secret, ...more });
@@ -110,6 +114,13 @@ describe('a join token', () => {
     ['59 seconds', { ttlSeconds: 59 }, 'ttlSeconds is 59, expected 60 to 604800'],
     ['more than a week', { ttlSeconds: 604_801 }, 'ttlSeconds is 604801'],
     ['a negative time', { ttlSeconds: -5 }, 'ttlSeconds is -5'],
+    ['no address', { addresses: [] }, 'addresses is [], expected 1 to 8 IP addresses'],
+    ['nine addresses', { addresses: Array.from({ length: 9 }, (_, i) => `10.0.0.${i + 2}`) }, 'addresses is'],
+    ['a name for an address', { addresses: ['host2'] }, 'addresses[0] is "host2", expected an IP address of the host'],
+    ['loopback', { addresses: ['127.0.0.1'] }, 'addresses[0] is "127.0.0.1"'],
+    ['loopback as IPv6', { addresses: ['::ffff:127.0.0.1'] }, 'addresses[0] is "::ffff:127.0.0.1"'],
+    ['an address of a link', { addresses: ['fe80::1%eth0'] }, 'addresses[0] is "fe80::1%eth0"'],
+    ['one address twice', { addresses: ['fd00::2', 'fd00:0::2'] }, 'addresses is'],
   ])('with %s is refused', async (_name, more, why) => {
     await expect(create(more)).rejects.toMatchObject({
       kind: 'invalid',
@@ -117,8 +128,38 @@ describe('a join token', () => {
     });
   });
 
+  it.each([
+    ['a controller’s', '10.0.0.7', 'host7', 'its controller is configured with it'],
+    ['in a valid certificate', '10.0.0.1', 'host1', 'certificate '],
+    ['in another token', '10.0.0.4', 'host4', 'join token '],
+    ['in another token, spelt otherwise', '::ffff:10.0.0.4', 'host4', 'join token '],
+  ])('with an address that is another host’s is refused: %s', async (_name, address, owner, by) => {
+    Object.assign(rig.api, { controllers: [...rig.api.controllers, { host: 'host7', address: '10.0.0.7:7800' }] });
+    await create({ host: 'host4', addresses: ['10.0.0.4'] });
+    await expect(create({ addresses: ['10.0.0.2', address] })).rejects.toMatchObject({
+      kind: 'precondition',
+      reason: 'ADDRESS_IN_USE',
+      message: expect.stringContaining(`is an address of host "${owner}" (${by}`) as string,
+    });
+    // Its own host may have another token.
+    await create({ host: owner, addresses: [address] });
+  });
+
+  it('may have the address of a host whose certificates are revoked, or whose token has ended', async () => {
+    await redeem((await create({ host: 'host4', addresses: ['10.0.0.4'] })).text);
+    await create({ host: 'host5', addresses: ['10.0.0.5'], ttlSeconds: 60 });
+    const [old] = rig.view.tables.certificate
+      .sorted()
+      .filter(({ record }) => record.certificate?.subject === 'host/host4');
+    const revocation = RevokeCertificateRequest.fromPartial({ serial: old?.id ?? '', reason: 'scrapped' });
+    await expect(create({ addresses: ['10.0.0.4'] })).rejects.toMatchObject({ reason: 'ADDRESS_IN_USE' });
+    await rig.call('CertificateService', 'revokeCertificate', revocation, founded.admin);
+    await rig.clock.advance(3_600_000);
+    await create({ addresses: ['10.0.0.4', '10.0.0.5'] });
+  });
+
   it('is one of 64 at most', async () => {
-    for (let i = 0; i < 64; i++) await create({ host: `h${i}` });
+    for (let i = 0; i < 64; i++) await create({ host: `h${i}`, addresses: [`10.0.9.${i + 1}`] });
     await expect(create()).rejects.toMatchObject({ kind: 'exhausted', reason: 'JOIN_TOKEN_TOO_MANY' });
   }, 20_000);
 });
@@ -171,7 +212,7 @@ describe('joining', () => {
     expect(await redeem(text)).toEqual(first);
     const used = { kind: 'forbidden', reason: 'JOIN_TOKEN_USED' };
     await expect(redeem(text, { csrs: await otherCsrs() })).rejects.toMatchObject(used);
-    await expect(redeem(text, { addresses: ['10.0.0.3'] })).rejects.toMatchObject(used);
+    await expect(redeem(text, { addresses: ['10.0.0.2'] })).rejects.toMatchObject(used);
     expect(await redeem(text)).toEqual(first);
   });
 
@@ -240,14 +281,61 @@ describe('joining', () => {
     });
   });
 
-  it('with another host’s address is refused, and the token stays good', async () => {
-    const { text } = await create();
-    await expect(redeem(text, { addresses: ['10.0.0.2', '10.0.1.1'] })).rejects.toMatchObject({
+  it('has the addresses of its token, whatever the host says', async () => {
+    const { text, token } = await create({ addresses: ['10.0.0.2', '10.1.0.2'] });
+    expect(token?.addresses).toEqual(['10.0.0.2', '10.1.0.2']);
+    await expect(redeem(text, { addresses: ['10.0.0.2', '10.0.0.9'] })).rejects.toMatchObject({
       kind: 'precondition',
-      reason: 'ADDRESS_IN_USE',
-      message: '10.0.1.1 is an address of host "host1", so "host2" cannot have it',
+      reason: 'ADDRESS_NOT_IN_TOKEN',
+      message: 'host "host2" wants to join with 10.0.0.2, 10.0.0.9, but its token is for 10.0.0.2, 10.1.0.2',
     });
-    await redeem(text);
+    const answer = await redeem(text, { addresses: ['10.1.0.2'] });
+    expect(answer.addresses).toEqual(['10.0.0.2', '10.1.0.2']);
+    for (const { certificatePem } of answer.certificates)
+      expect(new X509Certificate(certificatePem).subjectAltName?.match(/IP Address:[0-9.]+/g)).toEqual([
+        'IP Address:10.0.0.2',
+        'IP Address:10.1.0.2',
+        'IP Address:127.0.0.1',
+      ]);
+  });
+
+  it('gets no address by a lie in the inventory, neither its own nor another’s', async () => {
+    // host2 reports the address of host3's machine, and host1 (the rig's) what its certificate does not have.
+    const status = rig.view.tables['host-status'].get('host1')?.record;
+    const inventory = {
+      ...(status?.inventory as HostInventory),
+      managementAddress: '10.0.0.3',
+      storageAddress: '10.0.0.1',
+    };
+    const lie = putRecord('host-status', 'host2', { ...(status as HostStatusRecord), inventory });
+    await rig.run(rig.api.store.txn({ compare: [], writes: [lie] }));
+    await rig.run(rig.view.fresh());
+    // The lie takes nothing from host3,
+    await redeem((await create({ host: 'host3', addresses: ['10.0.0.3'] })).text);
+    // and gives nothing to host2.
+    await expect(create({ addresses: ['10.0.0.1'] })).rejects.toMatchObject({ reason: 'ADDRESS_IN_USE' });
+    await expect(redeem((await create()).text, { addresses: ['10.0.0.3'] })).rejects.toMatchObject({
+      reason: 'ADDRESS_NOT_IN_TOKEN',
+    });
+  });
+
+  it('with a token of an older version, which has no addresses, is refused', async () => {
+    const { text, token } = await create();
+    const entry = rig.view.tables['join-token'].get(token?.id ?? '');
+    const record = { ...(entry?.record as JoinTokenRecord), token: { ...(token as JoinTokenInfo), addresses: [] } };
+    const put = putRecord('join-token', token?.id ?? '', record, record.lease as LeaseId);
+    await rig.run(rig.api.store.txn({ compare: [], writes: [put] }));
+    await rig.run(rig.view.fresh());
+    await expect(redeem(text)).rejects.toMatchObject({ kind: 'precondition', reason: 'ADDRESS_NOT_IN_TOKEN' });
+  });
+
+  it('is not answered again once what it got is revoked: the seal key is in the answer', async () => {
+    const { text } = await create({ host: 'w1', role: HostRole.WITNESS, voter: true });
+    const answer = await redeem(text);
+    const { serialNumber } = new X509Certificate(answer.certificates[0]?.certificatePem ?? '');
+    const revocation = RevokeCertificateRequest.fromPartial({ serial: serialNumber, reason: 'stolen' });
+    await rig.call('CertificateService', 'revokeCertificate', revocation, founded.admin);
+    await expect(redeem(text)).rejects.toMatchObject({ kind: 'forbidden', reason: 'JOIN_TOKEN_REVOKED' });
   });
 
   it.each<[string, () => Partial<JoinRequest>, string]>([
@@ -258,8 +346,11 @@ describe('joining', () => {
       () => ({ csrs: [...csrs.slice(0, 1), { purpose: CertificatePurpose.NATS, csrPem: 'x' }] }),
       'csrs[1].csrPem cannot be used',
     ],
-    ['no address', () => ({ addresses: [] }), 'addresses is []'],
-    ['a name for an address', () => ({ addresses: ['host2'] }), 'addresses[0] is "host2", expected an IP address'],
+    [
+      'a name for an address',
+      () => ({ addresses: ['host2'] }),
+      'addresses[0] is "host2", expected an IP address of the host',
+    ],
     ['a path for an id', () => ({ tokenId: '../vm/x' }), 'tokenId is'],
   ])('with %s is refused as wrong', async (_name, more, why) => {
     const { text } = await create();

@@ -6,18 +6,26 @@ import type { Certificate } from '@busbar/proto/gen/busbar/v1/certificate';
 import type { JoinTokenInfo } from '@busbar/proto/gen/busbar/v1/join';
 import type { Plan } from '../api/mutate.ts';
 import { notFound } from '../api/refusals.ts';
-import { planIssue } from '../certificate/plan.ts';
+import { certificateOf, planIssue } from '../certificate/plan.ts';
 import { deleteRecord, putRecord, recordKey } from '../records/kinds.ts';
 import type { LeaseId } from '../store/cluster-store.ts';
 import { absent, type Entry, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
+import { addressInUse, takenAddress } from './addresses.ts';
 
 type Tables = Pick<ClusterView, 'tables'>;
 
 /** A token is used within the hour; more than this many is a script that has gone wrong. */
 const TOKENS_MAX = 64;
 
-export function planCreate(view: Tables, record: JoinTokenRecord): Plan<JoinTokenInfo> {
+type Controllers = readonly { readonly host: string; readonly address: string }[];
+
+export function planCreate(
+  view: Tables,
+  controllers: Controllers,
+  record: JoinTokenRecord,
+  now: Date,
+): Plan<JoinTokenInfo> {
   if (view.tables['join-token'].size >= TOKENS_MAX) {
     throw new BusbarError({
       kind: 'exhausted',
@@ -27,6 +35,8 @@ export function planCreate(view: Tables, record: JoinTokenRecord): Plan<JoinToke
     });
   }
   const token = tokenOf(record);
+  const taken = takenAddress(view, controllers, token.host, token.addresses, now);
+  if (taken !== null) throw addressInUse(token.host, taken);
   return {
     compare: [absent(recordKey('join-token', token.id))],
     writes: [putRecord('join-token', token.id, record, record.lease as LeaseId)],
@@ -53,7 +63,12 @@ export function planDelete(view: Tables, id: string): Plan<null> {
  * Whether a token whose secret is right may be used for this request: null when it may, the serial numbers of what was
  * issued when this very request has used it before. Else it throws.
  */
-export function formerUse(record: JoinTokenRecord, requestDigest: string, now: Date): readonly string[] | null {
+export function formerUse(
+  view: Tables,
+  record: JoinTokenRecord,
+  requestDigest: string,
+  now: Date,
+): readonly string[] | null {
   const { expireTime, useTime, host } = tokenOf(record);
   if (expireTime === undefined || expireTime <= now) {
     throw new BusbarError({
@@ -64,7 +79,17 @@ export function formerUse(record: JoinTokenRecord, requestDigest: string, now: D
     });
   }
   if (record.requestDigest === '') return null;
-  if (record.requestDigest === requestDigest) return record.serials;
+  if (record.requestDigest === requestDigest) {
+    // Nor is the seal key in the answer for whoever was shut out since.
+    const revoked = record.serials.find((serial) => certificateOf(view, serial)?.revokeTime !== undefined);
+    if (revoked === undefined) return record.serials;
+    throw new BusbarError({
+      kind: 'forbidden',
+      reason: 'JOIN_TOKEN_REVOKED',
+      message: `the certificate ${revoked}, which host "${host}" got for this join token, was revoked`,
+      hint: NEW_TOKEN,
+    });
+  }
   throw new BusbarError({
     kind: 'forbidden',
     reason: 'JOIN_TOKEN_USED',
@@ -84,7 +109,7 @@ export function planRedeem(
   const entry = view.tables['join-token'].get(id);
   if (entry === undefined) throw unknownToken();
   const ids = { operationId: '', resourceId: id };
-  if (formerUse(entry.record, use.requestDigest, use.now) !== null)
+  if (formerUse(view, entry.record, use.requestDigest, use.now) !== null)
     return { compare: [], writes: [], ids, extra: null };
   const issued = use.certificates.map((certificate) => planIssue(view, certificate, use.now));
   return {
@@ -122,26 +147,4 @@ export function unknownToken(): BusbarError {
       'the cluster does not know this join token: it was withdrawn, ended more than a day ago, or is not of this cluster',
     hint: NEW_TOKEN,
   });
-}
-
-/** The address that already belongs to another host, if one does. */
-export function foreignAddress(
-  view: Tables,
-  controllers: readonly { readonly host: string; readonly address: string }[],
-  host: string,
-  addresses: readonly string[],
-): { readonly address: string; readonly owner: string } | null {
-  const owners = new Map<string, string>();
-  for (const member of controllers) {
-    owners.set(member.address.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1'), member.host);
-  }
-  for (const entry of view.tables['host-status'].sorted()) {
-    const { managementAddress = '', storageAddress = '' } = entry.record.inventory ?? {};
-    for (const address of [managementAddress, storageAddress]) owners.set(address, entry.id);
-  }
-  for (const address of addresses) {
-    const owner = owners.get(address);
-    if (owner !== undefined && owner !== host) return { address, owner };
-  }
-  return null;
 }

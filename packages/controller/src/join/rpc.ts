@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash } from 'node:crypto';
-import { isIP } from 'node:net';
 import { BusbarError } from '@busbar/core/errors';
 import { spkiPin } from '@busbar/pki/csr';
 import { CERTIFICATE_DAYS } from '@busbar/pki/found';
@@ -28,8 +27,16 @@ import { authorityPem, sign } from '../certificate/authority.ts';
 import { certificateOf } from '../certificate/plan.ts';
 import { newCertificate, presentPurpose } from '../certificate/present.ts';
 import { csrPem } from '../certificate/rpc.ts';
+import {
+  ADDRESS_RULE,
+  ADDRESSES_MAX,
+  addressesDiffer,
+  addressInUse,
+  canonicalAddress,
+  takenAddress,
+} from './addresses.ts';
 import { joinGuard } from './guard.ts';
-import { foreignAddress, formerUse, planCreate, planDelete, planRedeem, tokenOf, unknownToken } from './plan.ts';
+import { formerUse, NEW_TOKEN, planCreate, planDelete, planRedeem, tokenOf, unknownToken } from './plan.ts';
 
 const TTL_DEFAULT_S = 3_600;
 const TTL_RULE = '60 to 604800 seconds (a week)';
@@ -40,6 +47,9 @@ export const EDGE_PORT = 7801;
 const HOST_NAME = 'a host name: lower-case letters, digits and hyphens (DNS label)';
 const ROLES = [HostRole.UNSPECIFIED, HostRole.HYPERVISOR, HostRole.WITNESS] as const;
 
+const ADDRESSES_RULE = `1 to ${ADDRESSES_MAX} IP addresses, the management address first`;
+const address = z.string().refine((text) => canonicalAddress(text) !== null, ADDRESS_RULE);
+
 export function joinTokenService(api: Api): Service<typeof JoinTokenServiceDefinition> {
   return {
     createJoinToken: {
@@ -48,6 +58,11 @@ export function joinTokenService(api: Api): Service<typeof JoinTokenServiceDefin
         host: z.string(HOST_NAME).refine(isIdentityName, HOST_NAME),
         role: z.enum(ROLES, ROLES.join(', ')),
         voter: z.boolean(),
+        addresses: z
+          .array(address)
+          .min(1, ADDRESSES_RULE)
+          .max(ADDRESSES_MAX, ADDRESSES_RULE)
+          .refine((all) => new Set(all.map(canonicalAddress)).size === all.length, 'each address once'),
         ttlSeconds: z
           .number(TTL_RULE)
           .int(TTL_RULE)
@@ -102,6 +117,7 @@ async function createToken(api: Api, request: CreateJoinTokenRequest, call: Call
       createTime,
       expireTime: new Date(createTime.getTime() + ttlMs),
       useTime: undefined,
+      addresses: request.addresses.flatMap((each) => canonicalAddress(each) ?? []),
     },
     secretDigest: secretDigest(secretOf(api, id)),
     lease,
@@ -114,7 +130,7 @@ async function createToken(api: Api, request: CreateJoinTokenRequest, call: Call
     content: contentOf(CreateJoinTokenRequest, request),
     requestId: request.requestId,
     validateOnly: request.validateOnly,
-    plan: () => planCreate(api.view, record),
+    plan: () => planCreate(api.view, api.controllers, record, api.clock.wallTime()),
     preview: (plan) => ({ token: plan.extra, text: '' }),
     respond: ({ resourceId }) => ({
       token: api.view.tables['join-token'].get(resourceId)?.record.token,
@@ -143,10 +159,7 @@ export function joinService(api: Api): Service<typeof JoinServiceDefinition> {
         tokenId: z.uuid('the id in the token'),
         // No rule that a secret could break: the refusal would show it.
         secret: z.string('text'),
-        addresses: z
-          .array(z.string().refine((text) => isIP(text) !== 0, 'an IP address'))
-          .min(1, '1 to 8 IP addresses')
-          .max(8, '1 to 8 IP addresses'),
+        addresses: z.array(address).max(ADDRESSES_MAX, ADDRESSES_RULE),
         csrs: z
           .array(z.object({ purpose: z.enum(PURPOSE_WORDS, PURPOSE_WORDS.join(', ')), csrPem }))
           .min(1, '1 to 8 certificate requests')
@@ -169,7 +182,7 @@ async function join(api: Api, request: JoinRequest, call: Call): Promise<JoinRes
     .digest('hex');
   const caller: Caller = { ...call.caller, name: `join-token/${request.tokenId}` };
   const now = api.clock.wallTime();
-  const former = formerUse(record, requestDigest, now);
+  const former = formerUse(api.view, record, requestDigest, now);
   const certificates = former === null ? await signAll(api, record, request, caller, now) : [];
   return mutate(
     api,
@@ -188,16 +201,13 @@ async function join(api: Api, request: JoinRequest, call: Call): Promise<JoinRes
 }
 
 async function signAll(api: Api, record: JoinTokenRecord, request: JoinRequest, caller: Caller, now: Date) {
-  const { host, voter } = tokenOf(record);
-  const foreign = foreignAddress(api.view, api.controllers, host, request.addresses);
-  if (foreign !== null) {
-    throw new BusbarError({
-      kind: 'precondition',
-      reason: 'ADDRESS_IN_USE',
-      message: `${foreign.address} is an address of host "${foreign.owner}", so "${host}" cannot have it`,
-      hint: 'give this host an address of its own; the token can still be used',
-    });
-  }
+  const { host, voter, addresses } = tokenOf(record);
+  if (addresses.length === 0) throw withoutAddresses(host);
+  const sent = request.addresses.map((each) => canonicalAddress(each) ?? each);
+  if (sent.some((each) => !addresses.includes(each))) throw addressesDiffer(host, sent, addresses);
+  // A controller may have been configured since.
+  const taken = takenAddress(api.view, api.controllers, host, addresses, now);
+  if (taken !== null) throw addressInUse(host, taken);
   const purposes = purposesOf({ voter });
   return await Promise.all(
     purposes.map(async (purpose) => {
@@ -210,7 +220,7 @@ async function signAll(api: Api, record: JoinTokenRecord, request: JoinRequest, 
       }
       const issued = await sign(
         api,
-        { purpose, holder: { kind: 'host', name: host, addresses: request.addresses }, validDays: CERTIFICATE_DAYS },
+        { purpose, holder: { kind: 'host', name: host, addresses }, validDays: CERTIFICATE_DAYS },
         { field: `csrs[${index}].csrPem`, pem: csr.csrPem },
       );
       return newCertificate(issued, { name: caller.name, time: now });
@@ -218,11 +228,21 @@ async function signAll(api: Api, record: JoinTokenRecord, request: JoinRequest, 
   );
 }
 
+/** Made by an older version, whose hosts brought their addresses themselves. */
+function withoutAddresses(host: string): BusbarError {
+  return new BusbarError({
+    kind: 'precondition',
+    reason: 'ADDRESS_NOT_IN_TOKEN',
+    message: `the join token for host "${host}" names no address of it`,
+    hint: `${NEW_TOKEN} ${host} --address IP`,
+  });
+}
+
 /** From the records, so that it is the same whenever it is asked for. */
 function respond(api: Api, id: string): JoinResponse {
   const record = api.view.tables['join-token'].get(id)?.record;
   if (record === undefined) throw unknownToken();
-  const { host, role, voter } = tokenOf(record);
+  const { host, role, voter, addresses } = tokenOf(record);
   return {
     cluster: api.clusterName,
     host,
@@ -239,6 +259,7 @@ function respond(api: Api, id: string): JoinResponse {
     }),
     controllers: api.controllers.map((member) => ({ ...member })),
     etcdEndpoints: voter ? [...api.forVoters.etcdEndpoints] : [],
+    addresses,
     sealKey: voter ? Buffer.from(api.forVoters.sealKey) : Buffer.alloc(0),
   };
 }
