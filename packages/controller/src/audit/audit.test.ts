@@ -175,7 +175,7 @@ describe('a call that changes nothing', () => {
         yield Buffer.from('login:');
         await closed;
       })();
-    const ended = stream(rig, 'VmService', 'openConsole', [{ vm: 'relay', input: Buffer.from('hunter2') }]);
+    const ended = stream(rig, 'VmService', 'openConsole', [{ vm: 'relay', input: Buffer.from('hunter2') }], 7_200_000);
     const made = async () => (await records()).slice(before);
     expect((await made()).map(({ record }) => record)).toMatchObject([
       {

@@ -30,7 +30,13 @@ export const volume = (name: string) => CreateVolumeRequest.fromPartial({ name, 
 export const vm = (name: string, runPolicy: RunPolicy = RunPolicy.STOPPED) =>
   CreateVmRequest.fromPartial({ name, spec: { runPolicy, cpu: { vcpus: 1 }, memoryBytes: 64n * MIB } });
 
-export async function stream(rig: Rig, service: string, method: string, requests: readonly unknown[]): Promise<void> {
+export async function stream(
+  rig: Rig,
+  service: string,
+  method: string,
+  requests: readonly unknown[],
+  limitMs = 200_000,
+): Promise<void> {
   const bound = rig.services.find((each) => each.definition.name === service);
   const [rpc, handler] = [bound?.definition.methods[method], bound?.methods[method]];
   if (bound === undefined || rpc === undefined || handler === undefined) throw new Error(`no ${method}`);
@@ -42,7 +48,7 @@ export async function stream(rig: Rig, service: string, method: string, requests
   const drain = async () => {
     for await (const _ of answers);
   };
-  await rig.run(drain(), 200_000);
+  await rig.run(drain(), limitMs);
 }
 
 export const importing = (name: string, more: object = {}) => [
