@@ -10,6 +10,7 @@ import { pipeline } from '@busbar/controller/api/pipeline';
 import { type Controller, createController } from '@busbar/controller/controller';
 import { memoryBus } from '@busbar/controller/event/bus';
 import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/memory';
+import type { MemorySnapshot } from '@busbar/controller/store/memory-truth';
 import { testCaller } from '@busbar/controller/testing/callers';
 import { VirtualClock } from '@busbar/core/clock/virtual';
 import { errorChain } from '@busbar/core/errors';
@@ -134,6 +135,23 @@ export class World {
   freezeStore(name: string, frozen: boolean): void {
     this.note(`${frozen ? 'freeze' : 'thaw'} the store beside ${name}`);
     this.#live(name).store.setFrozen(frozen);
+  }
+
+  /** A backup of etcd, as `etcdctl snapshot save` makes it. */
+  saveStore(): MemorySnapshot {
+    return this.truth.snapshot();
+  }
+
+  /**
+   * All controllers and etcd members are stopped, the backup is restored on all members, and all of it is started: as
+   * docs/operations.md says. The agents run on. The same token as before gives the same cluster id.
+   */
+  async restoreStore(backup: MemorySnapshot, clusterId?: string): Promise<void> {
+    this.note('restore the store');
+    for (const name of this.liveControllers()) this.killController(name);
+    await this.clock.advance(500);
+    this.truth.restore(backup, clusterId);
+    for (const name of this.#names) this.bootController(name);
   }
 
   leaderName(): string | null {

@@ -248,3 +248,29 @@ describe('agent: stopping', () => {
     expect(rig.machine.domains.map((domain) => domain.state)).toEqual(['running']);
   });
 });
+
+describe('agent: how far the cluster store was', () => {
+  const known = (rig: Rig) => rig.cluster.leader.report?.storeRevision;
+  const mark = (rig: Rig, revision: bigint) =>
+    rig.cluster.leader.send({ message: { $case: 'storeMark', value: { revision } } });
+
+  it('is remembered over its life, from marks and from orders, and never falls', async () => {
+    const rig = await running();
+    mark(rig, 40n);
+    await rig.clock.advance(6_000);
+    expect(known(rig)).toBe(40n);
+    mark(rig, 7n);
+    // A leader of a restored store: its term is newer, its revision is not.
+    rig.desireAt({ term: 30n, generation: 31n }, [desiredVm(1, 1n)]);
+    await rig.clock.advance(6_000);
+    expect(rig.cluster.leader.report?.accepted).toEqual({ term: 30n, generation: 31n });
+    expect(known(rig)).toBe(40n);
+    rig.killAgent();
+    rig.startAgent();
+    await rig.clock.advance(6_000);
+    expect(known(rig)).toBe(40n);
+    rig.desireAt({ term: 50n, generation: 51n }, [desiredVm(1, 1n)]);
+    await rig.clock.advance(6_000);
+    expect(known(rig)).toBe(51n);
+  });
+});

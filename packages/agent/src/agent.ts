@@ -139,6 +139,7 @@ export function createAgent(deps: AgentDeps): Agent {
         metrics,
         onAcknowledged: () => leaseWatch.check(),
         onDesired: (state) => reconciler?.accept(state),
+        onStoreMark: (revision) => reconciler?.remember(revision),
         onAttach: (order) => attach.open(controller.address, order),
       }),
   );
@@ -167,6 +168,7 @@ export function createAgent(deps: AgentDeps): Agent {
       sequence,
       bootId,
       accepted: picture.accepted,
+      storeRevision: picture.storeRevision,
       domains: [...picture.domains],
       leaseRemainingMs: Math.floor(remainingMs),
       hypervisorHealthy: picture.healthy,
@@ -220,7 +222,7 @@ export function createAgent(deps: AgentDeps): Agent {
 
 const NO_LEASE = 'this host has no lease: a majority of controllers does not acknowledge its heartbeats';
 
-const WITNESS: Picture = { accepted: NO_POSITION, domains: [], healthy: true, notes: [] };
+const WITNESS: Picture = { accepted: NO_POSITION, storeRevision: 0n, domains: [], healthy: true, notes: [] };
 
 function withAgentVersion(inventory: HostInventory, agent: string): HostInventory {
   const { versions } = inventory;

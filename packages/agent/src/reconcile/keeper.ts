@@ -38,7 +38,7 @@ export class MemoryKeeper {
 
   constructor(options: KeeperOptions) {
     this.#options = options;
-    this.#memory = { bootId: options.bootId, accepted: NO_POSITION, vms: new Map() };
+    this.#memory = { bootId: options.bootId, accepted: NO_POSITION, storeRevision: 0n, vms: new Map() };
   }
 
   get memory(): Memory {
@@ -69,7 +69,7 @@ export class MemoryKeeper {
   }
 
   /** Takes over new content; it reaches the disk soon, or at once through `flush`. */
-  update(change: Partial<Pick<Memory, 'accepted' | 'vms'>>): void {
+  update(change: Partial<Pick<Memory, 'accepted' | 'storeRevision' | 'vms'>>): void {
     this.#memory = { ...this.#memory, ...change };
     this.#dirty = true;
   }

@@ -18,6 +18,7 @@ afterEach(() => rm(folder, { recursive: true }));
 const memory: Memory = {
   bootId: 'boot-1' as BootId,
   accepted: { term: 9_007_199_254_740_993n, generation: 2n },
+  storeRevision: 9_007_199_254_740_994n,
   vms: new Map([
     ['v1' as VmId, { highestEpoch: 3n, startedEpoch: 3n, endedEpoch: 2n, end: undefined }],
     [
@@ -35,6 +36,12 @@ describe('memory file', () => {
     await file.save(memory);
     expect(await file.load()).toEqual(memory);
     expect(await readdir(join(folder, 'state'))).toEqual(['memory.json']);
+  });
+
+  it('reads the file of a version that did not remember how far the store was', () => {
+    const former = encode(memory).replace(/ "storeRevision": "\d+",\n/, '');
+    expect(former).not.toBe(encode(memory));
+    expect(decode(former)).toEqual({ ...memory, storeRevision: 0n });
   });
 
   it('survives an interrupted write', async () => {
@@ -61,7 +68,8 @@ describe('memory file', () => {
     fc.assert(
       fc.property(fc.dictionary(fc.uuid(), vm, { noNullPrototype: true }), epoch, (vms, term) => {
         const entries = Object.entries(vms) as [VmId, VmMemory][];
-        const all: Memory = { bootId: 'b' as BootId, accepted: { term, generation: 0n }, vms: new Map(entries) };
+        const accepted = { term, generation: 0n };
+        const all: Memory = { bootId: 'b' as BootId, accepted, storeRevision: term, vms: new Map(entries) };
         expect(decode(encode(all))).toEqual(all);
       }),
     );

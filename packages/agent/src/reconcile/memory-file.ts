@@ -13,6 +13,8 @@ const schema = z.object({
   version: z.literal(1),
   bootId: z.string(),
   accepted: z.object({ term: epoch, generation: epoch }),
+  /** Not in the files of former versions. */
+  storeRevision: epoch.default(0n),
   vms: z.array(
     z.object({
       vmId: z.string(),
@@ -84,15 +86,22 @@ export class MemoryFile implements MemoryStore {
 
 export function encode(memory: Memory): string {
   const vms = [...memory.vms].map(([vmId, vm]) => ({ vmId, ...vm }));
-  const plain = { version: 1, bootId: memory.bootId, accepted: memory.accepted, vms };
+  const plain = {
+    version: 1,
+    bootId: memory.bootId,
+    accepted: memory.accepted,
+    storeRevision: memory.storeRevision,
+    vms,
+  };
   return `${JSON.stringify(plain, (_key, value: unknown) => (typeof value === 'bigint' ? value.toString() : value), 1)}\n`;
 }
 
 export function decode(text: string): Memory {
-  const { bootId, accepted, vms } = schema.parse(JSON.parse(text));
+  const { bootId, accepted, storeRevision, vms } = schema.parse(JSON.parse(text));
   return {
     bootId: bootId as BootId,
     accepted,
+    storeRevision,
     vms: new Map(
       vms.map(({ vmId, end, ...epochs }): [VmId, VmMemory] => [
         vmId as VmId,

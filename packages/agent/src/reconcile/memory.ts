@@ -31,6 +31,8 @@ export interface Memory {
   readonly bootId: BootId;
   /** So that a restarted agent does not accept the state of a deposed leader. */
   readonly accepted: StatePosition;
+  /** The furthest that the cluster store was ever known to be. A leader whose store is less far has a restored one. */
+  readonly storeRevision: bigint;
   readonly vms: ReadonlyMap<VmId, VmMemory>;
 }
 

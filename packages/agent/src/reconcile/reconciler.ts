@@ -17,7 +17,7 @@ import { AGENT_METRICS } from '../telemetry/metrics.ts';
 import { acceptDesired, type Desired } from './desired.ts';
 import { execute } from './execute.ts';
 import { MemoryKeeper } from './keeper.ts';
-import { afterAccepting, isOver, type MemoryStore, pruned } from './memory.ts';
+import { afterAccepting, isOver, type MemoryStore, max, pruned } from './memory.ts';
 import { isOfBoot, type Plan, plan } from './plan.ts';
 import { strayDomain, suspects } from './strays.ts';
 import { NO_TRACK, type Observation, type VmTrack } from './track.ts';
@@ -50,6 +50,7 @@ export interface ReconcilerOptions {
 /** What the controllers are told, apart from the lease. */
 export interface Picture {
   readonly accepted: StatePosition;
+  readonly storeRevision: bigint;
   readonly domains: readonly DomainReport[];
   readonly healthy: boolean;
   readonly notes: readonly string[];
@@ -126,7 +127,18 @@ export class Reconciler {
     this.#desired = verdict.value;
     const raised = afterAccepting(this.#keeper.memory.vms, verdict.value);
     const kept = (vmId: VmId) => verdict.value.vms.has(vmId) || this.#tracks.has(vmId);
-    this.#keeper.update({ accepted: verdict.value.position, vms: pruned(raised, kept) });
+    const { term, generation } = verdict.value.position;
+    const storeRevision = max(this.#keeper.memory.storeRevision, max(term, generation));
+    this.#keeper.update({ accepted: verdict.value.position, storeRevision, vms: pruned(raised, kept) });
+    this.#keeper.save();
+    this.wake();
+  }
+
+  /** The cluster store is known to be as far as this; it may only be believed from a verified controller. */
+  remember(storeRevision: bigint): void {
+    // The next one, ten seconds later, finds the memory read.
+    if (!this.#loaded || storeRevision <= this.#keeper.memory.storeRevision) return;
+    this.#keeper.update({ storeRevision });
     this.#keeper.save();
     this.wake();
   }
@@ -143,6 +155,7 @@ export class Reconciler {
     const notes = [this.hypervisorProblem, this.#keeper.problem, this.#refused, ...this.#report.notes];
     return {
       accepted: this.#keeper.memory.accepted,
+      storeRevision: this.#keeper.memory.storeRevision,
       domains: this.#report.domains,
       healthy: this.hypervisorProblem === '',
       notes: notes.filter((note) => note !== ''),

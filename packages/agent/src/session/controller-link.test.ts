@@ -42,6 +42,7 @@ function open(pipe: AsyncIterable<SessionResponse>) {
       welcomed: () => {},
       acknowledged: () => {},
       suspect: () => {},
+      marked: () => {},
       desired: () => seen.desired++,
       attach: () => {},
       ended: (_link, why) => seen.ended.push(why),

@@ -31,6 +31,8 @@ export interface LinkEvents {
   /** It was alive and fell silent. Told with every heartbeat until it ends or is alive again. */
   suspect(link: ControllerLink): void;
   desired(state: DesiredState): void;
+  /** The cluster store is as far as this. */
+  marked(storeRevision: bigint): void;
   attach(order: AttachOrder): void;
   /** Once, at the end, whatever the reason. */
   ended(link: ControllerLink, why: string): void;
@@ -157,6 +159,9 @@ export class ControllerLink {
       }
       case 'desired':
         events.desired(message.value);
+        break;
+      case 'storeMark':
+        events.marked(message.value.revision);
         break;
       case 'attach':
         events.attach(message.value);

@@ -38,6 +38,7 @@ beforeEach(() => {
     },
     onAcknowledged: () => {},
     onDesired: (state) => desired.push(state.position?.generation ?? 0n),
+    onStoreMark: () => {},
     onAttach: () => {},
   });
 });

@@ -31,6 +31,7 @@ export interface SessionOptions {
   readonly metrics: Metrics;
   onAcknowledged(): void;
   onDesired(state: DesiredState): void;
+  onStoreMark(revision: bigint): void;
   onAttach(order: AttachOrder): void;
 }
 
@@ -99,6 +100,7 @@ export class ControllerSession {
         },
         suspect: (suspect) => this.#suspect(suspect),
         desired: (state) => this.#options.onDesired(state),
+        marked: (revision) => this.#options.onStoreMark(revision),
         attach: (order) => this.#options.onAttach(order),
         ended: (ended, why) => this.#ended(ended, why),
       },

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Cluster, ClusterServiceDefinition } from '@busbar/proto/gen/busbar/v1/cluster';
 import type { Command } from 'commander';
-import { examples } from '../cli/options.ts';
+import { appendText, examples } from '../cli/options.ts';
 import type { Session } from '../cli/session.ts';
 import { present } from '../operation/resource.ts';
 import { hasColours, print, tableStyle } from '../output/print.ts';
 import { type Column, renderTable } from '../output/table.ts';
+import type { AdoptOptions } from './adopt.ts';
 import type { InitOptions } from './init.ts';
 import { counts, renderStatus } from './status.ts';
 
@@ -24,6 +25,7 @@ const columns: readonly Column<Cluster>[] = [
 ];
 
 export function define(noun: Command, session: Session): void {
+  defineAdopt(noun, session);
   examples(noun, ['busbar cluster status', 'busbar cluster get -o json']);
   const init = noun
     .command('init')
@@ -53,6 +55,24 @@ export function define(noun: Command, session: Session): void {
       table: () => renderTable(columns, [cluster], tableStyle(session)),
     });
   });
+}
+
+/** Repeatable words, e.g. --without host3 --without host4. */
+function defineAdopt(noun: Command, session: Session): void {
+  const adopt = noun
+    .command('adopt')
+    .description('After etcd was restored (alarm STORE_BEHIND): records what really runs, and lets VMs start again.')
+    .option('--plan', 'show what would be recorded; change nothing')
+    .option('--run', 'do it')
+    .option('--without <host>', 'this silent host is off, or never reaches the storage again (repeatable)', appendText)
+    .option('--keep <vm=host>', 'where a VM stays that runs on two hosts; ended elsewhere (repeatable)', appendText)
+    .option('--no-wait', 'do not wait for the end; print the id of the operation')
+    .option('--request-id <id>', 'the same id twice within an hour is done once');
+  examples(adopt, [
+    'busbar cluster adopt --plan',
+    'busbar cluster adopt --run',
+    'busbar cluster adopt --run --without host3 --keep scada-1=host2',
+  ]).action(async (options: AdoptOptions) => (await import('./adopt.ts')).adopt(session, options));
 }
 
 async function get(session: Session): Promise<Cluster> {

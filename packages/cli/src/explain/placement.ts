@@ -40,7 +40,11 @@ export async function explainPlacement(
   });
 }
 
-function render({ preview, current, advice }: ExplainPlacementResponse, vm: Vm | undefined, width: number): string {
+function render(
+  { preview, current, advice, held }: ExplainPlacementResponse,
+  vm: Vm | undefined,
+  width: number,
+): string {
   const lines: string[] = [];
   const say = (text: string, indent = 0) => lines.push(...wrap(text, width, indent, indent + 2));
   if (current !== undefined) {
@@ -50,6 +54,7 @@ function render({ preview, current, advice }: ExplainPlacementResponse, vm: Vm |
     const drift = vm?.status?.placementDrift ?? '';
     if (drift !== '') say(`not placed as decided: ${drift}`, 2);
   }
+  if (held !== '') say(held);
   const chosen = preview?.host ?? '';
   if (chosen === '') say('no host fits now');
   else if (chosen !== current?.host) say(`would go to ${chosen} now${exactly(preview?.placement)}`);

@@ -20,6 +20,8 @@ export interface ChangeSpec<R extends object> {
   preview?(response: R): string;
   /** More to say once it is done, a line each. */
   also?(response: R): string;
+  /** What is said instead, where "TARGET DONE" is not what happened. */
+  text?(response: R): string | undefined;
   /** Reads again what the response holds, once the operation has ended. */
   refresh?(api: Api, response: R): Promise<R>;
 }
@@ -43,6 +45,7 @@ export async function runChange<R extends object>(
   const names = () => [spec.target];
   if (options.dryRun === true) {
     const table = () =>
+      spec.text?.(response) ??
       `${spec.target} would be ${spec.done} (dry run: nothing was changed)\n${spec.preview?.(response) ?? ''}`;
     return print(session, { json, names, table });
   }
@@ -54,7 +57,8 @@ export async function runChange<R extends object>(
     const ended = await waitForOperation(session, api, operation);
     response = { ...((await spec.refresh?.(api, response)) ?? response), operation: ended };
   }
-  await print(session, { json, names, table: () => `${spec.target} ${spec.done}\n${spec.also?.(response) ?? ''}` });
+  const done = () => `${spec.target} ${spec.done}\n${spec.also?.(response) ?? ''}`;
+  await print(session, { json, names, table: () => spec.text?.(response) ?? done() });
 }
 
 /** Changes that are done at once answer without one. */

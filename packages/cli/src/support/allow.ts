@@ -48,7 +48,7 @@ export const CLUSTER: Allow<Cluster> = {
   leaderTerm: true,
   answeredBy: true,
   controllers: { host: true, address: true, leader: true },
-  store: { healthy: true, message: true, revision: true },
+  store: { healthy: true, message: true, revision: true, behind: true },
   storage: {
     healthy: true,
     driver: true,

@@ -4,6 +4,7 @@
  * ids and operations as the API promises them. What the real controller does is tested against the real one.
  */
 import { EventEmitter } from 'node:events';
+import { type AdoptClusterRequest, AdoptionPlan } from '@busbar/proto/gen/busbar/v1/cluster';
 import { ErrorInfo, type ResourceMeta } from '@busbar/proto/gen/busbar/v1/common';
 import { Host, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import type { Image } from '@busbar/proto/gen/busbar/v1/image';
@@ -43,6 +44,9 @@ export class FakeCluster {
   staleOnce = false;
   /** Imports arrive damaged. */
   corrupt = false;
+  /** What an adoption would do, and the calls for one. */
+  adoption: AdoptionPlan = AdoptionPlan.fromPartial({});
+  readonly adoptions: AdoptClusterRequest[] = [];
   pageSize = 1000;
   /** Operations stay where they are. */
   hold = false;

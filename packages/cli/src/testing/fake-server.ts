@@ -102,6 +102,10 @@ function clusterService(controller: FakeController): ClusterServiceImplementatio
         },
       };
     },
+    async adoptCluster(request) {
+      controller.cluster.adoptions.push(request);
+      return { plan: controller.cluster.adoption };
+    },
   };
 }
 

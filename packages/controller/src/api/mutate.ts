@@ -3,6 +3,7 @@ import { BusbarError } from '@busbar/core/errors';
 import type { Revision } from '@busbar/core/ids';
 import type { RequestRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { audited } from '../audit/change.ts';
+import { assertNotBehind } from '../cluster/behind.ts';
 import { decodeRequest, encodeRequest, requestKey } from '../records/kinds.ts';
 import type { Compare, KeyValue, LeaseId, Transaction, TransactionResult, Write } from '../store/cluster-store.ts';
 import { absent } from '../view/table.ts';
@@ -20,6 +21,8 @@ export interface Mutation<Ids, Response> {
   readonly content: Uint8Array;
   readonly requestId: string;
   readonly validateOnly: boolean;
+  /** It may be done while the store is known to have gone back in time: it neither starts, moves nor removes anything. */
+  readonly whileBehind?: boolean;
   /** Throws a BusbarError when the request cannot be done. */
   readonly plan: () => Plan<Ids>;
   readonly preview: (plan: Plan<Ids>) => Response;
@@ -62,6 +65,7 @@ export async function mutate<Ids, Response>(
     }
     let plan: Plan<Ids>;
     try {
+      if (!mutation.whileBehind) assertNotBehind(api.view);
       plan = mutation.plan();
     } catch (error) {
       if (hopeful && error instanceof BusbarError) continue;

@@ -59,6 +59,7 @@ async function invoke(entry: (typeof rpcs)[number], by: Role | Caller | null, re
 
 /** What is not to be told from the method's name. */
 const ACCESS: Readonly<Record<string, Access>> = {
+  'ClusterService/adoptCluster': 'administer',
   'CertificateService/issueCertificate': 'administer',
   'CertificateService/revokeCertificate': 'administer',
   'CertificateService/renewCertificate': 'renew',

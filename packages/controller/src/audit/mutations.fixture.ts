@@ -3,6 +3,7 @@
 
 import { createRequest } from '@busbar/pki/csr';
 import { parseJoinToken } from '@busbar/pki/join-token';
+import { StoreRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import {
   CertificatePurpose,
   ClientRole,
@@ -10,13 +11,16 @@ import {
   RenewCertificateRequest,
   RevokeCertificateRequest,
 } from '@busbar/proto/gen/busbar/v1/certificate';
+import { AdoptClusterRequest } from '@busbar/proto/gen/busbar/v1/cluster';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import { ImageFormat, ImportImageRequest } from '@busbar/proto/gen/busbar/v1/image';
 import { CreateJoinTokenRequest, DeleteJoinTokenRequest } from '@busbar/proto/gen/busbar/v1/join';
 import { CreateNetworkRequest } from '@busbar/proto/gen/busbar/v1/network';
 import { CreateVmRequest, RunPolicy, UpdateVmRequest } from '@busbar/proto/gen/busbar/v1/vm';
 import { CreateVolumeRequest } from '@busbar/proto/gen/busbar/v1/volume';
+import { HISTORY_ID } from '../cluster/behind.ts';
 import { NEW_HOST_SPEC } from '../host/spec.ts';
+import { putRecord } from '../records/kinds.ts';
 import { testCaller } from '../testing/callers.ts';
 import type { FoundedRig } from '../testing/founded-rig.ts';
 import type { Rig } from '../testing/rig.ts';
@@ -99,6 +103,19 @@ export function mutations(at: { founded: FoundedRig }): Readonly<Record<string, 
           ...flags,
         }),
       target: { kind: 'host', id: 'host1' },
+    },
+    'ClusterService/AdoptCluster': {
+      before: async () => {
+        const record = StoreRecord.fromPartial({ behindSince: new Date(0), signs: ['a test says so'] });
+        const writes = [putRecord('store', HISTORY_ID, record)];
+        await rig().run(rig().api.store.txn({ compare: [], writes }));
+      },
+      call: () => {
+        const withoutHosts = rig().view.tables.host.ids();
+        const request = AdoptClusterRequest.fromPartial({ withoutHosts: [...withoutHosts] });
+        return rig().call('ClusterService', 'adoptCluster', request);
+      },
+      target: { kind: 'store', id: HISTORY_ID, name: 'cluster' },
     },
     'VmService/CreateVm': { call: () => rig().call('VmService', 'createVm', vm('relay')), target: relay },
     'VmService/UpdateVm': {

@@ -131,6 +131,7 @@ async function revokeCertificate(api: Api, request: RevokeCertificateRequest, ca
   if (!request.validateOnly) await revokeMost(api, plan);
   return mutate(api, call, {
     method: 'RevokeCertificate',
+    whileBehind: true,
     content: contentOf(RevokeCertificateRequest, request),
     requestId: request.requestId,
     validateOnly: request.validateOnly,
@@ -220,6 +221,7 @@ function record(
 ): Promise<{ certificate: Certificate | undefined }> {
   return mutate(api, call, {
     method: what.method,
+    whileBehind: true,
     content: what.content,
     requestId: what.request.requestId,
     validateOnly: what.request.validateOnly,

@@ -13,6 +13,8 @@ import type { Api } from '../api/call.ts';
 import type { Service } from '../api/service.ts';
 import { LEADER_KEY } from '../leadership/leadership.ts';
 import { phaseWord } from '../vm/state.ts';
+import { adoptCluster, adoptSchema } from './adopt/rpc.ts';
+import { historyRecord } from './behind.ts';
 
 /** What a person waits for without wondering. */
 const CHECK_DEADLINE_MS = 2_000;
@@ -26,6 +28,11 @@ export function clusterService(api: Api): Service<typeof ClusterServiceDefinitio
         const [store, storage] = await Promise.all([checkStore(api), checkStorage(api)]);
         return { cluster: present(api, store, storage) };
       },
+    },
+    adoptCluster: {
+      access: 'administer',
+      schema: adoptSchema,
+      handle: (request, call) => adoptCluster(api, request, call),
     },
   };
 }
@@ -41,12 +48,25 @@ async function checkStore(api: Api): Promise<StoreCheck> {
       api.store.get(LEADER_KEY),
     );
     return {
-      health: { healthy: true, message: '', revision: read.revision },
+      health: { healthy: true, message: '', revision: read.revision, behind: behindSigns(api) },
       leaderTerm: read.value?.createRevision ?? 0n,
     };
   } catch (error) {
-    return { health: { healthy: false, message: errorChain(error), revision: api.view.revision }, leaderTerm: 0n };
+    return {
+      health: {
+        healthy: false,
+        message: errorChain(error),
+        revision: api.view.revision,
+        behind: behindSigns(api),
+      },
+      leaderTerm: 0n,
+    };
   }
+}
+
+function behindSigns(api: Api): string[] {
+  const record = historyRecord(api.view)?.record;
+  return record?.behindSince === undefined ? [] : [...record.signs];
 }
 
 async function checkStorage(api: Api): Promise<StorageHealth> {

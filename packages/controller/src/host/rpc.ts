@@ -67,6 +67,7 @@ export function hostService(api: Api): Service<typeof HostServiceDefinition> {
       handle: (request, call) =>
         mutate(api, call, {
           method: 'UpdateHost',
+          whileBehind: true,
           content: contentOf(UpdateHostRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,

@@ -18,6 +18,7 @@ import { contentOf, withRequestLease } from '../api/mutate.ts';
 import { nameTaken } from '../api/refusals.ts';
 import { invalid, parse } from '../api/validation.ts';
 import { auditWrite } from '../audit/change.ts';
+import { assertNotBehind } from '../cluster/behind.ts';
 import { eventsOf } from '../event/derive.ts';
 import { putEvent } from '../event/outbox.ts';
 import {
@@ -93,6 +94,7 @@ export async function* importImage(
       return;
     }
   }
+  assertNotBehind(api.view);
   if (api.view.tables.image.find(header.name) !== undefined) throw nameTaken('image', header.name);
   if (header.validateOnly) {
     await assertRoom(api, header);

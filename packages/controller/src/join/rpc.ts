@@ -89,6 +89,7 @@ export function joinTokenService(api: Api): Service<typeof JoinTokenServiceDefin
       handle: (request, call) =>
         mutate(api, call, {
           method: 'DeleteJoinToken',
+          whileBehind: true,
           content: contentOf(DeleteJoinTokenRequest, request),
           requestId: request.requestId,
           validateOnly: request.validateOnly,
@@ -127,6 +128,7 @@ async function createToken(api: Api, request: CreateJoinTokenRequest, call: Call
   const endpoints = api.controllers.map(({ address }) => address.replace(/:\d+$/, `:${EDGE_PORT}`));
   return mutate(api, call, {
     method: 'CreateJoinToken',
+    whileBehind: true,
     content: contentOf(CreateJoinTokenRequest, request),
     requestId: request.requestId,
     validateOnly: request.validateOnly,
@@ -189,6 +191,7 @@ async function join(api: Api, request: JoinRequest, call: Call): Promise<JoinRes
     { ...call, caller },
     {
       method: 'Join',
+      whileBehind: true,
       content: Buffer.from(requestDigest),
       // The token itself is what makes a repeat safe.
       requestId: '',

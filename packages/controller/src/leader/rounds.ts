@@ -4,7 +4,10 @@ import { type Metrics, timed } from '@busbar/core/metrics';
 import { CONTROLLER_METRICS } from '../telemetry/metrics.ts';
 
 export interface RoundMeter {
-  time<T>(part: 'all' | 'hosts' | 'vms' | 'publish' | 'sagas' | 'alarms', work: () => T | Promise<T>): Promise<T>;
+  time<T>(
+    part: 'all' | 'store' | 'hosts' | 'vms' | 'publish' | 'sagas' | 'alarms',
+    work: () => T | Promise<T>,
+  ): Promise<T>;
   failed(): void;
 }
 

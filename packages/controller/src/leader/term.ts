@@ -10,6 +10,8 @@ import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
 import type { Alarms } from '../alarm/alarm.ts';
 import { AlarmReconciler } from '../alarm/reconcile.ts';
+import { ADOPT_SAGA, adoptSaga } from '../cluster/adopt/saga.ts';
+import { StoreGuard } from '../cluster/guard.ts';
 import type { EventBus } from '../event/bus.ts';
 import { putEvent } from '../event/outbox.ts';
 import { publishEvents } from '../event/publish.ts';
@@ -78,9 +80,14 @@ export interface TermDeps {
 export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   const { view, sessions, clock, logger, metrics = noMetrics, rounds = new Pulse(clock) } = deps;
   const meter = roundMeter(metrics, clock);
-  const runner = new SagaRunner({ ...deps, sagas: SAGAS, leader });
+  const guard = new StoreGuard({ ...deps, leader });
+  const adoption = adoptSaga({ ...deps, leader, history: () => guard.history() });
+  const runner = new SagaRunner({ ...deps, sagas: [...SAGAS, adoption], leader });
   const hosts = new HostReconciler({ ...deps, leader });
-  const vms = new VmReconciler({ ...deps, leader });
+  const held = () => guard.held;
+  const vms = new VmReconciler({ ...deps, leader, held });
+  // While the store is behind, what it says is under way may have ended long ago.
+  const mayRun = (saga: string) => saga === ADOPT_SAGA || guard.held === '';
   const alarms = new AlarmReconciler({ ...deps, leader });
   const pace = newPace();
   let announced = false;
@@ -94,7 +101,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   using _changes = view.changes.onFlush(wake);
   using _reports = sessions.onChange(wake);
   leader.signal.addEventListener('abort', wake, { once: true });
-  const cleaning = cleanUpRegularly(deps, leader);
+  const cleaning = cleanUpRegularly(deps, leader, held);
   try {
     for (;;) {
       // The change that woke it is some caller's, whose answer goes out first.
@@ -106,10 +113,11 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
       try {
         if (!announced) announced = await announce(deps, leader);
         await meter.time('all', async () => {
+          await meter.time('store', () => guard.look());
           await meter.time('hosts', () => hosts.reconcile());
           await meter.time('vms', () => vms.reconcile());
-          await meter.time('publish', () => publish(deps, leader, cloudInitOf));
-          await meter.time('sagas', () => runner.tick(wake));
+          await meter.time('publish', () => publish(deps, guard, cloudInitOf));
+          await meter.time('sagas', () => runner.tick(wake, mayRun));
           await meter.time('alarms', () => alarms.reconcile());
         });
       } catch (error) {
@@ -152,11 +160,11 @@ async function announce(deps: TermDeps, leader: Leader): Promise<boolean> {
 }
 
 /** Tells each connected host what it shall run, when that changed or the host has not been told in this term. */
-function publish(deps: TermDeps, leader: Leader, cloudInitOf: CloudInitOpened): void {
+function publish(deps: TermDeps, guard: StoreGuard, cloudInitOf: CloudInitOpened): void {
   const { view, sessions, storage } = deps;
-  const position = { term: leader.term, generation: view.revision };
+  const position = guard.position();
   for (const host of sessions.hosts()) {
-    const desired = desiredFor(host, position, view, sessions.observed(host), storage, cloudInitOf);
+    const desired = desiredFor(host, position, view, sessions.observed(host), storage, cloudInitOf, guard.held);
     const former = sessions.published(host);
     if (former !== null && contentOf(former) === contentOf(desired)) continue;
     sessions.publish(host, desired);
@@ -167,11 +175,13 @@ function contentOf(desired: DesiredState): string {
   return JSON.stringify(DesiredState.toJSON({ ...desired, position: undefined }));
 }
 
-async function cleanUpRegularly(deps: TermDeps, leader: Leader): Promise<void> {
+/** Not while the store is behind: what it does not know may be in use. */
+async function cleanUpRegularly(deps: TermDeps, leader: Leader, held: () => string): Promise<void> {
   const cleanUp = new CleanUp(deps, leader);
   while (!leader.signal.aborted) {
     await sleep(deps.clock, CLEAN_UP_EVERY_MS, leader.signal).catch(() => {});
     if (leader.signal.aborted) return;
+    if (held() !== '') continue;
     await cleanUp.round().catch((error: unknown) => {
       deps.logger.warn({ err: error }, 'clean-up failed; tried again in a minute');
     });

@@ -100,6 +100,13 @@ export function stopped(record: OperationRecord, error: ErrorInfo, now: Date): O
   return endedWith(withOperation(record, { steps }), error, now);
 }
 
+/** What it was about turned out to be otherwise: it ends where it is. */
+export function voided(record: OperationRecord, error: ErrorInfo, now: Date): OperationRecord {
+  const pending = operationOf(record).state === OperationState.PENDING;
+  const state = toState(record, pending ? OperationState.CANCELLED : OperationState.FAILED);
+  return withOperation(record, { state, error, endTime: now, message: '' });
+}
+
 function endedWith(record: OperationRecord, error: ErrorInfo, now: Date): OperationRecord {
   const state = toState(record, error.reason === CANCELLED_REASON ? OperationState.CANCELLED : OperationState.FAILED);
   return withOperation(record, { state, error, endTime: now, message: '' });

@@ -84,9 +84,10 @@ export class SagaRunner {
   }
 
   /** Starts what can be started now; never waits. `wake` is called when a step ended, so that the next can begin. */
-  tick(wake: () => void): void {
+  tick(wake: () => void, mayRun: (saga: string) => boolean = () => true): void {
     this.#crowded = false;
     for (const entry of this.#due()) {
+      if (!mayRun(entry.record.saga)) continue;
       const pool = this.#touchesPool(entry.record);
       const busy = [...this.#running.values()].filter((other) => other.pool === pool).length;
       if (busy >= MAX_PARALLEL) {

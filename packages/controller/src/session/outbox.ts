@@ -5,13 +5,14 @@ import type { AttachOrder, DesiredState, SessionResponse } from '@busbar/proto/g
 const ORDERS_MAX = 64;
 
 /**
- * What waits to be sent to one agent. Bounded by construction: of acknowledgements and desired states only
+ * What waits to be sent to one agent. Bounded by construction: of acknowledgements, desired states and marks only
  * the newest counts, so each has one place. An acknowledgement always goes first: a host's lease hangs on it.
  */
 export class Outbox {
   #first: SessionResponse | null;
   #ack: bigint | null = null;
   #desired: DesiredState | null = null;
+  #mark: bigint | null = null;
   readonly #orders: AttachOrder[] = [];
   #closed = false;
   #wake = () => {};
@@ -27,6 +28,11 @@ export class Outbox {
 
   desire(desired: DesiredState): void {
     this.#desired = desired;
+    this.#wake();
+  }
+
+  markStore(revision: bigint): void {
+    this.#mark = revision;
     this.#wake();
   }
 
@@ -71,6 +77,11 @@ export class Outbox {
       const desired = this.#desired;
       this.#desired = null;
       return { message: { $case: 'desired', value: desired } };
+    }
+    if (this.#mark !== null) {
+      const revision = this.#mark;
+      this.#mark = null;
+      return { message: { $case: 'storeMark', value: { revision } } };
     }
     const order = this.#orders.shift();
     return order === undefined ? null : { message: { $case: 'attach', value: order } };

@@ -217,6 +217,17 @@ describe('a session', () => {
     expect(second.cases()).toEqual(['welcome']);
   });
 
+  it('tells every connected agent how far the store is, the newest mark alone', async () => {
+    const [one, two] = [new FakeAgent('host2'), new FakeAgent('host3')];
+    await settle();
+    registry.markStore(7n);
+    registry.markStore(8n);
+    await settle();
+    const marks = (agent: FakeAgent) =>
+      agent.received.flatMap(({ message }) => (message?.$case === 'storeMark' ? [message.value.revision] : []));
+    expect([marks(one), marks(two)]).toEqual([[8n], [8n]]);
+  });
+
   it('keeps one report and one inventory of an agent that floods', async () => {
     const agent = new FakeAgent('host2');
     for (let n = 1n; n <= 20_000n; n++) agent.report(n, `r${n}`);

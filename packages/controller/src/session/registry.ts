@@ -138,6 +138,11 @@ export class SessionRegistry {
     return this.#desired.get(host)?.desired ?? null;
   }
 
+  /** Has every connected agent remember how far the store is. */
+  markStore(revision: bigint): void {
+    for (const session of this.#sessions.values()) session.outbox?.markStore(revision);
+  }
+
   /** Leadership is over: nothing is sent any more. */
   clearDesired(): void {
     this.#desired.clear();

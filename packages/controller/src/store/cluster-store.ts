@@ -34,9 +34,22 @@ export interface ClusterStore {
   watch(prefix: string, after: Revision, signal: AbortSignal): AsyncIterable<WatchBatch>;
   /** A lease with keys attached to it dies `ttlMs` after its last renewal (whole seconds, at least 2 s). */
   grantLease(ttlMs: number): Promise<StoreLease>;
+  /** Of any member, as it was at `revision`, which may be a little behind. */
+  history(): Promise<StoreHistory>;
   /** Tells whether a quorum answers: one linearizable read under `deadlineMs`. */
   ping(deadlineMs: number): Promise<void>;
   close(): Promise<void>;
+}
+
+/**
+ * Which history of the store this is. A store that is restored from a snapshot keeps its revision and begins a new log: each
+ * revision is an entry of the log, so revision - logLength never grows while the history is the same.
+ */
+export interface StoreHistory {
+  /** Of the etcd cluster; another one after a restore with a new token. */
+  readonly clusterId: string;
+  readonly logLength: bigint;
+  readonly revision: Revision;
 }
 
 export type LeaseId = Brand<string, 'LeaseId'>;

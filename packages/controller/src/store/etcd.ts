@@ -9,6 +9,7 @@ import type {
   KeyValue,
   LeaseId,
   Read,
+  StoreHistory,
   StoreLease,
   Transaction,
   TransactionResult,
@@ -26,6 +27,7 @@ import {
   prefixRange,
   RANGE,
   type RangeResponse,
+  STATUS,
   TXN,
 } from './etcd/messages.ts';
 import { MemberPool } from './etcd/pool.ts';
@@ -164,6 +166,12 @@ export class EtcdStore implements ClusterStore {
     const call = <T>(what: string, kind: CallOptions['kind'], start: (member: Member) => Cancellable<T>) =>
       this.#call(what, kind, start);
     return new EtcdLease(String(value.id) as LeaseId, ttlMs, claim, call);
+  }
+
+  async history(): Promise<StoreHistory> {
+    const { value } = await this.#call('ask for the history', 'read', (member) => member.unary(STATUS, {}));
+    const clusterId = (value.header?.clusterId ?? 0n).toString(16);
+    return { clusterId, logLength: value.raftIndex, revision: revisionOf(value) };
   }
 
   async ping(deadlineMs: number): Promise<void> {

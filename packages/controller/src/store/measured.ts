@@ -45,6 +45,7 @@ export function measuredStore(store: ClusterStore, metrics: Metrics, clock: Cloc
     txn: async (transaction) => see(await time('txn', () => store.txn(transaction), raceOf)),
     watch: (prefix, after, signal) => store.watch(prefix, after, signal),
     grantLease: async (ttlMs) => lease(await time('grant-lease', () => store.grantLease(ttlMs))),
+    history: async () => see(await time('history', () => store.history())),
     ping: (deadlineMs) => time('ping', () => store.ping(deadlineMs)),
     close: () => store.close(),
     newestRevision: () => newest,

@@ -7,6 +7,7 @@ import type {
   KeyValue,
   LeaseId,
   Read,
+  StoreHistory,
   Transaction,
   TransactionResult,
   WatchEvent,
@@ -33,6 +34,13 @@ export interface MemoryTruthOptions {
   readonly leaseExpiryLagMs?: number;
 }
 
+/** As the file of `etcdctl snapshot save`. */
+export interface MemorySnapshot {
+  readonly revision: Revision;
+  readonly entries: readonly (KeyValue & { readonly lease: LeaseId | undefined })[];
+  readonly leases: ReadonlyMap<LeaseId, number>;
+}
+
 export type Changes =
   | { readonly kind: 'compacted' }
   | { readonly kind: 'changes'; readonly revision: Revision; readonly events: readonly WatchEvent[] };
@@ -51,6 +59,9 @@ export class MemoryTruth {
   /** etcd's first revision is 1 and empty; the first write makes 2. */
   #revision = 1n as Revision;
   #compacted = 0n as Revision;
+  #clusterId = 'cafe';
+  /** As etcd's raft index: also counts what leaves the revision as it is, such as granted leases. */
+  #logLength = 3n;
   #history: { readonly revision: Revision; readonly events: readonly WatchEvent[] }[] = [];
   readonly #leases = new Map<LeaseId, Lease>();
   #nextLease = 1;
@@ -99,6 +110,38 @@ export class MemoryTruth {
     return { [Symbol.dispose]: () => this.#waitingForQuorum.delete(step) };
   }
 
+  history(): StoreHistory {
+    return { clusterId: this.#clusterId, logLength: this.#logLength, revision: this.#revision };
+  }
+
+  snapshot(): MemorySnapshot {
+    const leases = new Map([...this.#leases].map(([id, { ttlMs }]) => [id, ttlMs]));
+    return { revision: this.#revision, entries: [...this.#entries.values()], leases };
+  }
+
+  /**
+   * As `etcdctl snapshot restore` on all members: records and revision of the snapshot, a new log. Leases begin anew. With the
+   * token that the cluster had before, the id is the former one, too. Whoever watches from a later revision hears
+   * nothing until that is reached, as from etcd.
+   */
+  restore({ revision, entries, leases }: MemorySnapshot, clusterId: string = this.#clusterId): void {
+    for (const lease of this.#leases.values()) lease.timer[Symbol.dispose]();
+    this.#leases.clear();
+    for (const [id, ttlMs] of leases) {
+      const keys = new Set(entries.filter(({ lease }) => lease === id).map(({ key }) => key));
+      this.#leases.set(id, { ttlMs, keys, timer: this.#expiryTimer(id, ttlMs) });
+    }
+    this.#entries.clear();
+    for (const entry of entries) this.#entries.set(entry.key, entry);
+    this.#sortedKeys = null;
+    this.#revision = revision;
+    this.#compacted = revision;
+    this.#history = [];
+    this.#clusterId = clusterId;
+    this.#logLength = 3n;
+    this.#notify();
+  }
+
   get(key: string): Read<KeyValue | null> {
     return { value: toKeyValue(this.#entries.get(key)), revision: this.#revision };
   }
@@ -130,6 +173,7 @@ export class MemoryTruth {
 
   grantLease(ttlMs: number): LeaseId {
     if (this.#full) throw storeFull();
+    this.#logLength++;
     const id = String(this.#nextLease++) as LeaseId;
     this.#leases.set(id, { ttlMs, keys: new Set(), timer: this.#expiryTimer(id, ttlMs) });
     return id;
@@ -187,6 +231,7 @@ export class MemoryTruth {
   /** One revision for all writes that change something; none when nothing changes. */
   #apply(writes: readonly Write[]): void {
     const effective = writes.filter((write) => write.kind === 'put' || this.#entries.has(write.key));
+    this.#logLength++;
     if (effective.length === 0) return;
     this.#revision = (this.#revision + 1n) as Revision;
     const events = effective.map((write) => (write.kind === 'put' ? this.#put(write) : this.#delete(write.key)));

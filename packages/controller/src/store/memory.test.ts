@@ -191,3 +191,28 @@ describe('memory: the simulated network', () => {
     );
   });
 });
+
+describe('memory: a restored snapshot', () => {
+  test('has the records and the revision of the backup, a new log, and leases that begin anew', async () => {
+    const clock = new VirtualClock();
+    const server = new MemoryStoreServer({ clock });
+    const store = server.client({ clock, random: seededRandom(1) });
+    const lease = server.grantLease(3_000);
+    server.txn({ compare: [], writes: [{ kind: 'put', key: 'k/leased', value: '1', lease }] });
+    for (let i = 0; i < 50; i++) server.txn({ compare: [], writes: [{ kind: 'put', key: 'k/a', value: `${i}` }] });
+    const before = server.history();
+    expect(before.revision - before.logLength).toBeLessThanOrEqual(1n);
+    const backup = server.snapshot();
+    await clock.advance(10_000);
+    server.txn({ compare: [], writes: [{ kind: 'put', key: 'k/b', value: 'lost' }] });
+    server.restore(backup, 'another');
+    const keys = async () => (await store.list('k/')).value.map(({ key, value }) => [key, value]);
+    expect(await keys()).toEqual([
+      ['k/a', '49'],
+      ['k/leased', '1'],
+    ]);
+    expect(await store.history()).toEqual({ clusterId: 'another', logLength: 3n, revision: before.revision });
+    await clock.advance(4_000);
+    expect(await keys()).toEqual([['k/a', '49']]);
+  });
+});

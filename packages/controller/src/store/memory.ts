@@ -9,6 +9,7 @@ import type {
   KeyValue,
   LeaseId,
   Read,
+  StoreHistory,
   StoreLease,
   Transaction,
   TransactionResult,
@@ -193,6 +194,15 @@ export class MemoryStore implements ClusterStore {
       this.#failures.delete(fail);
       signal.removeEventListener('abort', abort);
     }
+  }
+
+  history(): Promise<StoreHistory> {
+    return this.#call(
+      'history',
+      'read',
+      () => {},
+      () => this.#truth.history(),
+    );
   }
 
   async ping(deadlineMs: number): Promise<void> {

@@ -169,6 +169,23 @@ describe('ClusterView', () => {
     await clock.advance(1_000);
     expect(names()).toEqual(['a', 'd']);
   });
+
+  it('finds out by the first read when the store is restored beneath it and its watch is silent', async () => {
+    write(put('a'));
+    const backup = truth.snapshot();
+    write(put('b'));
+    write(put('c'));
+    void view.run(stop.signal);
+    await clock.advance(20);
+    truth.restore(backup);
+    await clock.advance(5_000);
+    expect(names()).toEqual(['a', 'b', 'c']);
+    expect(await settled(view.fresh())).toBe(backup.revision);
+    expect(names()).toEqual(['a']);
+    write(put('d'));
+    await settled(view.fresh());
+    expect(names()).toEqual(['a', 'd']);
+  });
 });
 
 describe('waitFor and fresh', () => {

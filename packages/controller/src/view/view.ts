@@ -17,6 +17,8 @@ const FRESH_JOIN_MS = 250;
  */
 const PULSE_AFTER_MS = 200;
 const PULSE_KEY = `${ROOT}pulse`;
+/** A listing takes milliseconds; the store has just answered. */
+const RELIST_DEADLINE_MS = 2_000;
 /** Shorter than an etcd election, so that a quorum lost before this is noticed by a read and not by a write. */
 const FOLLOWS_MS = 1_000;
 
@@ -41,6 +43,9 @@ export class ClusterView {
   #relists = 0;
   readonly #waiters = new Set<{ readonly revision: Revision; readonly resolve: () => void }>();
   #pulsing = false;
+  /** Ends the present watch, so that the store is listed again. */
+  #relistNow = new AbortController();
+  readonly #relisted = new Set<() => void>();
   /** When the store last showed that it has a quorum: a commit that we were told of, or a linearizable read. */
   #quorumMs = Number.NEGATIVE_INFINITY;
   #fresh: { readonly promise: Promise<Revision>; started: boolean } | null = null;
@@ -70,6 +75,7 @@ export class ClusterView {
       certificate: table('certificate'),
       'join-token': table('join-token'),
       alarm: table('alarm'),
+      store: table('store'),
     };
   }
 
@@ -91,8 +97,9 @@ export class ClusterView {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
+        this.#relistNow = new AbortController();
         await this.#relist();
-        await this.#follow(signal);
+        await this.#follow(AbortSignal.any([signal, this.#relistNow.signal]));
       } catch (error) {
         if (signal.aborted) return;
         this.#log.warn({ err: error }, 'cluster view lost the store; listing again');
@@ -169,8 +176,10 @@ export class ClusterView {
       else await withDeadline(this.#clock, FRESH_JOIN_MS, 'the read before', () => before).catch(() => {});
       mine.started = true;
       try {
+        const known = this.#revision;
         const { revision } = await this.#store.get(`${ROOT}leader`);
         this.#quorumMs = this.#clock.nowMs();
+        if (revision < known) await this.#goBack(revision);
         return revision;
       } finally {
         if (this.#fresh === mine) this.#fresh = null;
@@ -204,6 +213,19 @@ export class ClusterView {
     }
     this.#filled = true;
     this.#advance(revision);
+    for (const resolve of this.#relisted) resolve();
+    this.#relisted.clear();
+  }
+
+  /**
+   * A linearizable read that is older than what was known before it began: the store was restored beneath this controller. A
+   * watch from a revision that the store has yet to reach says nothing about that.
+   */
+  async #goBack(revision: Revision): Promise<void> {
+    this.#log.error({ known: String(this.#revision), read: String(revision) }, 'the cluster store is older than known');
+    const listed = new Promise<void>((resolve) => this.#relisted.add(resolve));
+    this.#relistNow.abort();
+    await withDeadline(this.#clock, RELIST_DEADLINE_MS, 'listing the restored store', () => listed);
   }
 
   async #follow(signal: AbortSignal): Promise<void> {

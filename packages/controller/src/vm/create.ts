@@ -85,6 +85,7 @@ export function planCreate(api: Api, request: CreateVmRequest, call: Call): Plan
       placementDrift: '',
       placementReason: '',
       bootId: '',
+      epochFloor: 0n,
     }),
     { kind: 'put', key: nameKey('vm', request.name), value: id },
     operation.write,

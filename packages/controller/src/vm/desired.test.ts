@@ -140,3 +140,34 @@ describe('desired state', () => {
     expect(stopping.vms).toMatchObject([{ run: DesiredRun.SHUTDOWN, domain: { cloudInit: undefined } }]);
   });
 });
+
+describe('desired state while the store is behind', () => {
+  const boot = { bootId: 'b1', address: '10.0.0.1' };
+  const held = (view: ClusterView, report: HostReport | null, host = 'host1') =>
+    desiredFor(host, position, view, { boot, beside: [], report }, storage, () => undefined, 'STORE_BEHIND: wait');
+
+  it('confirms what the host itself reports, and neither stops nor destroys it', () => {
+    const says = (state: DomainState) => HostReport.fromPartial({ domains: [{ vmId: 'v', epoch: 5n, state }] });
+    for (const state of [DomainState.RUNNING, DomainState.PAUSED, DomainState.ENDED])
+      expect(held(viewOf({ ...stopped, stopByForce: true }, here), says(state))).toMatchObject({
+        vms: [{ vmId: 'v', epoch: 5n, run: DesiredRun.RUNNING }],
+        destroy: [],
+        noStart: 'STORE_BEHIND: wait',
+      });
+    // An older copy, which would be destroyed otherwise.
+    expect(told(viewOf(running, here), 'host2', report(4n)).destroy).toHaveLength(1);
+    expect(held(viewOf(running, here), report(4n), 'host2')).toMatchObject({ vms: [], destroy: [] });
+  });
+
+  it('takes back a start that has not begun, or that only the record knows', () => {
+    const starting = HostReport.fromPartial({ domains: [{ vmId: 'v', epoch: 5n, state: DomainState.STARTING }] });
+    for (const seen of [null, report(), report(4n), starting])
+      expect(held(viewOf(running, { ...here, phase: VmPhase.STARTING }), seen).vms).toEqual([]);
+  });
+});
+
+it('destroys what adoption left below its floor, except where the VM is', () => {
+  const adopted = { ...here, epochFloor: 1_000_002n };
+  expect(told(viewOf(running, adopted), 'host2', report(7n)).destroy).toEqual([{ vmId: 'v', epochMax: 1_000_002n }]);
+  expect(told(viewOf(running, adopted), 'host1', report(5n))).toMatchObject({ vms: [{ epoch: 5n }], destroy: [] });
+});

@@ -10,12 +10,15 @@ import type { HostObservation } from '../session/registry.ts';
 import type { ClusterView } from '../view/view.ts';
 import type { CloudInitOpened } from './cloud-init.ts';
 import { domainOf } from './domain.ts';
-import { isOnHost, shallRun, shallStop } from './plan.ts';
+import { isOnHost, newestEpoch, shallRun, shallStop } from './plan.ts';
 
 /**
  * What a host is told, whole: the VMs whose current epoch it owns, and the leftovers it must destroy. Pure but for the
  * tables it reads. A domain of a VM that the store does not know is never ordered to be destroyed: a store
  * restored from an old snapshot must not kill what runs.
+ *
+ * While starts are `held` because the store went back in time, what it says is no ground to start, stop or destroy anything:
+ * then only what the host itself reports is confirmed, which takes back every start that has not begun.
  */
 export function desiredFor(
   host: string,
@@ -24,11 +27,14 @@ export function desiredFor(
   seen: Pick<HostObservation, 'boot' | 'beside' | 'report'> | null,
   storage: Pick<StorageDriver, 'diskSource'>,
   cloudInitOf: CloudInitOpened,
+  held = '',
 ): DesiredState {
+  const report = seen?.report ?? null;
   const vms: DesiredVm[] = [];
   for (const entry of view.tables.vm.sorted()) {
     const status = view.tables['vm-status'].get(entry.id)?.record;
     if (status === undefined || status.host !== host || !isOnHost(status)) continue;
+    if (held !== '' && !isThere(report, entry.id, status.epoch)) continue;
     const cloudInit = cloudInitOf(entry.record);
     // A guest that comes up without its data is configured wrongly for good. Once it runs, only its end is still asked for.
     if (cloudInit === null && status.phase === VmPhase.STARTING) continue;
@@ -38,7 +44,7 @@ export function desiredFor(
       vmId: entry.id,
       name: entry.record.meta?.name ?? '',
       epoch: status.epoch,
-      run: runOf(entry.record, status),
+      run: held === '' ? runOf(entry.record, status) : DesiredRun.RUNNING,
       shutdownTimeoutMs: entry.record.stopTimeoutMs || entry.record.spec?.shutdownTimeoutMs || 0,
       domain,
       bootId: status.bootId,
@@ -48,10 +54,16 @@ export function desiredFor(
   return {
     position,
     vms,
-    destroy: leftovers(host, view, seen?.report ?? null),
+    destroy: held === '' ? leftovers(host, view, report) : [],
     bootId: seen?.boot.bootId ?? '',
-    noStart: seen === null || seen.beside.length === 0 ? '' : besideText(seen.beside),
+    noStart: seen === null || seen.beside.length === 0 ? held : besideText(seen.beside),
   };
+}
+
+/** The host says of exactly this epoch that it runs, or that it has ended: naming it to the host starts nothing. */
+function isThere(report: HostReport | null, vmId: string, epoch: bigint): boolean {
+  const told = report?.domains.find((domain) => domain.vmId === vmId && domain.epoch === epoch);
+  return told !== undefined && told.state !== DomainState.STARTING;
 }
 
 function runOf(vm: VmRecord, status: VmStatusRecord): DesiredRun {
@@ -65,7 +77,7 @@ function leftovers(host: string, view: ClusterView, report: HostReport | null): 
     const status = view.tables['vm-status'].get(domain.vmId)?.record;
     if (status === undefined || domain.state === DomainState.ENDED) return [];
     const owns = status.host === host && isOnHost(status);
-    const epochMax = owns ? status.epoch - 1n : status.epoch;
+    const epochMax = owns ? status.epoch - 1n : newestEpoch(status);
     return domain.epoch <= epochMax ? [{ vmId: domain.vmId, epochMax }] : [];
   });
 }

@@ -8,6 +8,7 @@ import {
 import { type Advice, adviceFor } from '@busbar/scheduler/advice/advice';
 import { createPlanner } from '@busbar/scheduler/planner';
 import type { Api } from '../api/call.ts';
+import { behindMessage } from '../cluster/behind.ts';
 import type { Entry } from '../view/table.ts';
 import { presentPlacement } from './placed.ts';
 import { presentVerdict, snapshotOf } from './placement.ts';
@@ -25,6 +26,7 @@ export function explainPlacement(api: Api, entry: Entry<VmRecord>): ExplainPlace
       placement: decided.ok ? presentPlacement(decided.value) : undefined,
     },
     current: api.view.tables['vm-status'].get(entry.id)?.record.placement,
+    held: behindMessage(api.view),
     advice: decided.ok ? [] : adviceFor(planner, vm).map(presentAdvice),
   };
 }

@@ -227,6 +227,17 @@ describe('planVm: a VM off host', () => {
     expect(planVm(vmOf('run'), first as VmStatusRecord, seen).status).toBeNull();
   });
 
+  it('starts nothing while starts are held, says why, and goes on with a higher epoch than adoption left', () => {
+    const held = 'STORE_BEHIND: nothing starts';
+    const waiting = planVm(vmOf('run'), statusOf(STOPPED, 'run'), seenOf(null, { held })).status;
+    expect(waiting).toMatchObject({ phase: PENDING, message: held, epoch: EPOCH, host: '' });
+    const adopted = statusOf(STOPPED, 'run', { epochFloor: 1_000_000n });
+    expect(planVm(vmOf('run'), adopted, seenOf(null, { held: '' })).status).toMatchObject({
+      phase: STARTING,
+      epoch: 1_000_001n,
+    });
+  });
+
   it('waits longer after each failure: doubling from a second to five minutes', () => {
     const delays = Array.from({ length: 14 }, (_, failures) => restartDelayMs(failures));
     expect(delays.slice(0, 5)).toEqual([0, 1_000, 2_000, 4_000, 8_000]);

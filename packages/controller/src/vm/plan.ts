@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Result } from '@busbar/core/result';
+import { type Result, refuse } from '@busbar/core/result';
 import { type DomainReport, DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
@@ -34,6 +34,8 @@ export interface VmObservation {
   readonly hostMessage: string;
   /** Monotonic milliseconds since this leader first saw the VM in its present phase and epoch. */
   readonly phaseAgeMs: number;
+  /** Why nothing may start at all now; empty or absent when VMs may. */
+  readonly held?: string;
   /** Asked only when the VM shall start. */
   readonly place: () => Result<DecidedPlacement, string>;
   /** Of the assigned host; undefined when there is none. */
@@ -75,6 +77,11 @@ export function shallStop(vm: VmRecord, status: VmStatusRecord): boolean {
   return !shallRun(vm) || (status.restartEpoch !== 0n && status.restartEpoch === status.epoch);
 }
 
+/** No epoch up to this one may be started any more. */
+export function newestEpoch({ epoch, epochFloor }: VmStatusRecord): bigint {
+  return epoch > epochFloor ? epoch : epochFloor;
+}
+
 export function restartDelayMs(failedStarts: number): number {
   return failedStarts === 0 ? 0 : Math.min(RESTART_MAX_MS, RESTART_FIRST_MS * 2 ** (failedStarts - 1));
 }
@@ -107,9 +114,9 @@ function planOffHost(vm: VmRecord, status: VmStatusRecord, seen: VmObservation):
   const waitMs = restartDelayMs(status.failedStarts) - seen.phaseAgeMs;
   if (status.phase === VmPhase.STOPPED && waitMs > 0)
     return { status: null, report: `next start in ${Math.ceil(waitMs / 1000)} s` };
-  const placed = seen.place();
+  const placed = seen.held ? refuse(seen.held) : seen.place();
   if (!placed.ok) {
-    const message = `no host fits: ${placed.error}`;
+    const message = seen.held ? seen.held : `no host fits: ${placed.error}`;
     if (status.phase === VmPhase.PENDING && status.message === message) return { status: null, report: message };
     return { status: { ...status, phase: VmPhase.PENDING, message }, report: message };
   }
@@ -124,7 +131,7 @@ function planOffHost(vm: VmRecord, status: VmStatusRecord, seen: VmObservation):
       placementReason: placed.value.reason,
       observedPlacement: undefined,
       placementDrift: '',
-      epoch: status.epoch + 1n,
+      epoch: newestEpoch(status) + 1n,
       startedRevision: seen.revision,
       startedHardware: seen.hardware,
       restartEpoch: 0n,

@@ -49,6 +49,7 @@ export class VmReconciler {
   /** When only a VM's message was last written. */
   readonly #worded = new Map<string, number>();
   readonly #planner: KeptPlanner;
+  readonly #held: () => string;
 
   constructor(deps: {
     readonly view: ClusterView;
@@ -57,12 +58,15 @@ export class VmReconciler {
     readonly clock: Clock;
     readonly logger: Logger;
     readonly leader: Leader;
+    /** Why nothing may start now; empty when VMs may. */
+    readonly held: () => string;
   }) {
     this.#view = deps.view;
     this.#sessions = deps.sessions;
     this.#clock = deps.clock;
     this.#log = deps.logger;
     this.#leader = deps.leader;
+    this.#held = deps.held;
     this.#planner = new KeptPlanner(deps.view, deps.policy);
   }
 
@@ -184,6 +188,7 @@ export class VmReconciler {
       isAlone: seen?.isAlone === true,
       hostMessage: hostStatus?.message ?? '',
       phaseAgeMs: nowMs - since.atMs,
+      held: this.#held(),
       place: () => this.#place(vm.id),
       inventory: hostStatus?.inventory,
       hardware: hardwareDigest(vm.record),

@@ -16,6 +16,7 @@ import {
 /** The part of etcd's gRPC API (etcdserverpb, mvccpb; etcd 3.4 and later) that the store uses. */
 
 export const ResponseHeader = message({
+  clusterId: uint64(1),
   memberId: uint64(2),
   revision: int64(3),
   raftTerm: uint64(4),
@@ -114,6 +115,8 @@ export const StatusResponse = message({
   version: text(2),
   /** 0: this member knows no leader. */
   leader: uint64(4),
+  /** Entries that are committed in the raft log. */
+  raftIndex: uint64(5),
   isLearner: bool(10),
 });
 export type StatusResponse = MessageOf<typeof StatusResponse>;

@@ -45,6 +45,7 @@ export interface EtcdTestOptions {
 interface TestMember {
   readonly name: string;
   readonly address: string;
+  readonly peerUrl: string;
   readonly args: readonly string[];
 }
 
@@ -94,7 +95,7 @@ export class EtcdTestCluster {
         ...options.flags,
       };
       const args = Object.entries(flags).map(([flag, value]) => `--${flag}=${value}`);
-      return { name, address: `127.0.0.1:${ports[i]}`, args };
+      return { name, address: `127.0.0.1:${ports[i]}`, peerUrl: peer, args };
     });
     const cluster = new EtcdTestCluster(directory, runtime, tls, members);
     try {
@@ -110,6 +111,15 @@ export class EtcdTestCluster {
   get addresses(): readonly [string, ...string[]] {
     const [first = '', ...rest] = this.#members.map(({ address }) => address);
     return [first, ...rest];
+  }
+
+  /** As in etcd's flag of that name. */
+  get initialCluster(): string {
+    return this.#members.map(({ name, peerUrl }) => `${name}=${peerUrl}`).join(',');
+  }
+
+  peerUrl(index: number): string {
+    return this.#member(index).peerUrl;
   }
 
   name(index: number): string {

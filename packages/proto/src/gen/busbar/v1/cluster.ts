@@ -9,12 +9,121 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import type { CallContext, CallOptions } from "nice-grpc-common";
 import { Timestamp } from "../../google/protobuf/timestamp.ts";
 import { Alarm } from "./alarm.ts";
+import { ResourceRef } from "./common.ts";
+import { Operation } from "./operation.ts";
+import { VmPhase, vmPhaseFromJSON, vmPhaseToJSON, vmPhaseToNumber } from "./vm.ts";
 
 export const protobufPackage = "busbar.v1";
 
 export const protobufFileName = "busbar/v1/cluster.proto";
 
 /** SPDX-License-Identifier: Apache-2.0 */
+
+/** What becomes of a VM. */
+export const AdoptionAction = {
+  /** UNSPECIFIED - Never sent. */
+  UNSPECIFIED: "ADOPTION_ACTION_UNSPECIFIED",
+  /** AS_RECORDED - It runs as recorded. */
+  AS_RECORDED: "ADOPTION_ACTION_AS_RECORDED",
+  /** TAKE_OVER - It runs otherwise than recorded: the record is corrected. */
+  TAKE_OVER: "ADOPTION_ACTION_TAKE_OVER",
+  /** START - It runs nowhere and shall run: it will be started. */
+  START: "ADOPTION_ACTION_START",
+  /** STAY_OFF - It runs nowhere and stays so. */
+  STAY_OFF: "ADOPTION_ACTION_STAY_OFF",
+  /** LEAVE_ALONE - It runs without a record and is left alone. */
+  LEAVE_ALONE: "ADOPTION_ACTION_LEAVE_ALONE",
+  /** UNDECIDED - It runs on more than one host: which one it stays on has to be said. */
+  UNDECIDED: "ADOPTION_ACTION_UNDECIDED",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type AdoptionAction = typeof AdoptionAction[keyof typeof AdoptionAction];
+
+export namespace AdoptionAction {
+  export type UNSPECIFIED = typeof AdoptionAction.UNSPECIFIED;
+  export type AS_RECORDED = typeof AdoptionAction.AS_RECORDED;
+  export type TAKE_OVER = typeof AdoptionAction.TAKE_OVER;
+  export type START = typeof AdoptionAction.START;
+  export type STAY_OFF = typeof AdoptionAction.STAY_OFF;
+  export type LEAVE_ALONE = typeof AdoptionAction.LEAVE_ALONE;
+  export type UNDECIDED = typeof AdoptionAction.UNDECIDED;
+  export type UNRECOGNIZED = typeof AdoptionAction.UNRECOGNIZED;
+}
+
+export function adoptionActionFromJSON(object: any): AdoptionAction {
+  switch (object) {
+    case 0:
+    case "ADOPTION_ACTION_UNSPECIFIED":
+      return AdoptionAction.UNSPECIFIED;
+    case 1:
+    case "ADOPTION_ACTION_AS_RECORDED":
+      return AdoptionAction.AS_RECORDED;
+    case 2:
+    case "ADOPTION_ACTION_TAKE_OVER":
+      return AdoptionAction.TAKE_OVER;
+    case 3:
+    case "ADOPTION_ACTION_START":
+      return AdoptionAction.START;
+    case 4:
+    case "ADOPTION_ACTION_STAY_OFF":
+      return AdoptionAction.STAY_OFF;
+    case 5:
+    case "ADOPTION_ACTION_LEAVE_ALONE":
+      return AdoptionAction.LEAVE_ALONE;
+    case 6:
+    case "ADOPTION_ACTION_UNDECIDED":
+      return AdoptionAction.UNDECIDED;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return AdoptionAction.UNRECOGNIZED;
+  }
+}
+
+export function adoptionActionToJSON(object: AdoptionAction): string {
+  switch (object) {
+    case AdoptionAction.UNSPECIFIED:
+      return "ADOPTION_ACTION_UNSPECIFIED";
+    case AdoptionAction.AS_RECORDED:
+      return "ADOPTION_ACTION_AS_RECORDED";
+    case AdoptionAction.TAKE_OVER:
+      return "ADOPTION_ACTION_TAKE_OVER";
+    case AdoptionAction.START:
+      return "ADOPTION_ACTION_START";
+    case AdoptionAction.STAY_OFF:
+      return "ADOPTION_ACTION_STAY_OFF";
+    case AdoptionAction.LEAVE_ALONE:
+      return "ADOPTION_ACTION_LEAVE_ALONE";
+    case AdoptionAction.UNDECIDED:
+      return "ADOPTION_ACTION_UNDECIDED";
+    case AdoptionAction.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+export function adoptionActionToNumber(object: AdoptionAction): number {
+  switch (object) {
+    case AdoptionAction.UNSPECIFIED:
+      return 0;
+    case AdoptionAction.AS_RECORDED:
+      return 1;
+    case AdoptionAction.TAKE_OVER:
+      return 2;
+    case AdoptionAction.START:
+      return 3;
+    case AdoptionAction.STAY_OFF:
+      return 4;
+    case AdoptionAction.LEAVE_ALONE:
+      return 5;
+    case AdoptionAction.UNDECIDED:
+      return 6;
+    case AdoptionAction.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
 
 /** Asks for the cluster. */
 export interface GetClusterRequest {
@@ -84,6 +193,8 @@ export interface StoreHealth {
   message: string;
   /** Store revision at the check. */
   revision: bigint;
+  /** Why nothing starts: what shows that the store went back in time. Empty when it did not, or was adopted. */
+  behind: string[];
 }
 
 /** Health of the storage pool. */
@@ -100,6 +211,105 @@ export interface StorageHealth {
   message: string;
   /** When this was measured. */
   measureTime: Date | undefined;
+}
+
+/** Takes over what really runs. */
+export interface AdoptClusterRequest {
+  /**
+   * Hosts that are silent and lost. Whoever names one promises that it is powered off, or will never reach the storage
+   * again: what the records say of it counts as ended.
+   */
+  withoutHosts: string[];
+  /** Where VMs stay that run on two hosts. They are destroyed on the others. */
+  keep: AdoptionKeep[];
+  /** Only plan. */
+  validateOnly: boolean;
+  /** For idempotent retries. */
+  requestId: string;
+}
+
+/** One VM that runs on more than one host. */
+export interface AdoptionKeep {
+  /** Name or id. */
+  vm: string;
+  /** Where it stays. */
+  host: string;
+}
+
+/** The plan, and the operation that carries it out. */
+export interface AdoptClusterResponse {
+  /** Unset with validate_only, and when there is nothing to adopt. */
+  operation:
+    | Operation
+    | undefined;
+  /** What is recorded. The leader plans again when it carries it out. */
+  plan: AdoptionPlan | undefined;
+}
+
+/** What an adoption does. */
+export interface AdoptionPlan {
+  /** False: the store did not go back in time, and there is nothing to adopt. */
+  behind: boolean;
+  /** What shows it. */
+  signs: string[];
+  /** Every host that may run VMs. */
+  hosts: AdoptionHost[];
+  /** Every VM, known to the store or not. */
+  vms: AdoptionVm[];
+  /** What stands in the way; with any of them nothing is done. */
+  obstacles: AdoptionObstacle[];
+  /** Every start from now on has a higher epoch. */
+  epochFloor: bigint;
+}
+
+/** A host that may run VMs. */
+export interface AdoptionHost {
+  /** Name. */
+  host: string;
+  /** It reports now. */
+  heard: boolean;
+  /** Domains that it reports. */
+  domains: number;
+  /** Why it is not heard, or what else is to be known of it. */
+  message: string;
+}
+
+/** One VM. */
+export interface AdoptionVm {
+  /** The VM; without a name when the store does not know it. */
+  vm:
+    | ResourceRef
+    | undefined;
+  /** Phase in the records. */
+  recordedPhase: VmPhase;
+  /** Host in the records. */
+  recordedHost: string;
+  /** Epoch in the records. */
+  recordedEpoch: bigint;
+  /** Where it runs. */
+  found: AdoptionDomain[];
+  /** What becomes of it. */
+  action: AdoptionAction;
+  /** For people. */
+  message: string;
+}
+
+/** A domain that a host reports. */
+export interface AdoptionDomain {
+  /** Host. */
+  host: string;
+  /** Epoch that it was started for. */
+  epoch: bigint;
+}
+
+/** What stands in the way of an adoption. */
+export interface AdoptionObstacle {
+  /** Stable, e.g. HOST_SILENT. */
+  reason: string;
+  /** For people. */
+  message: string;
+  /** What to do. */
+  hint: string;
 }
 
 function createBaseGetClusterRequest(): GetClusterRequest {
@@ -843,7 +1053,7 @@ export const ControllerMember: MessageFns<ControllerMember> = {
 };
 
 function createBaseStoreHealth(): StoreHealth {
-  return { healthy: false, message: "", revision: 0n };
+  return { healthy: false, message: "", revision: 0n, behind: [] };
 }
 
 export const StoreHealth: MessageFns<StoreHealth> = {
@@ -859,6 +1069,9 @@ export const StoreHealth: MessageFns<StoreHealth> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(24).int64(message.revision);
+    }
+    for (const v of message.behind) {
+      writer.uint32(34).string(v!);
     }
     return writer;
   },
@@ -900,6 +1113,14 @@ export const StoreHealth: MessageFns<StoreHealth> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.behind.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -917,6 +1138,7 @@ export const StoreHealth: MessageFns<StoreHealth> = {
       healthy: isSet(object.healthy) ? globalThis.Boolean(object.healthy) : false,
       message: isSet(object.message) ? globalThis.String(object.message) : "",
       revision: isSet(object.revision) ? BigInt(object.revision) : 0n,
+      behind: globalThis.Array.isArray(object?.behind) ? object.behind.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
@@ -931,6 +1153,9 @@ export const StoreHealth: MessageFns<StoreHealth> = {
     if (message.revision !== 0n) {
       obj.revision = message.revision.toString();
     }
+    if (message.behind?.length) {
+      obj.behind = message.behind;
+    }
     return obj;
   },
 
@@ -942,6 +1167,7 @@ export const StoreHealth: MessageFns<StoreHealth> = {
     message.healthy = object.healthy ?? false;
     message.message = object.message ?? "";
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.behind = object.behind?.map((e) => e) || [];
     return message;
   },
 };
@@ -1117,6 +1343,965 @@ export const StorageHealth: MessageFns<StorageHealth> = {
   },
 };
 
+function createBaseAdoptClusterRequest(): AdoptClusterRequest {
+  return { withoutHosts: [], keep: [], validateOnly: false, requestId: "" };
+}
+
+export const AdoptClusterRequest: MessageFns<AdoptClusterRequest> = {
+  encode(message: AdoptClusterRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.withoutHosts) {
+      writer.uint32(10).string(v!);
+    }
+    for (const v of message.keep) {
+      AdoptionKeep.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.validateOnly !== false) {
+      writer.uint32(24).bool(message.validateOnly);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(34).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdoptClusterRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdoptClusterRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.withoutHosts.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.keep.push(AdoptionKeep.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.validateOnly = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdoptClusterRequest {
+    return {
+      withoutHosts: globalThis.Array.isArray(object?.withoutHosts)
+        ? object.withoutHosts.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.without_hosts)
+        ? object.without_hosts.map((e: any) => globalThis.String(e))
+        : [],
+      keep: globalThis.Array.isArray(object?.keep) ? object.keep.map((e: any) => AdoptionKeep.fromJSON(e)) : [],
+      validateOnly: isSet(object.validateOnly)
+        ? globalThis.Boolean(object.validateOnly)
+        : isSet(object.validate_only)
+        ? globalThis.Boolean(object.validate_only)
+        : false,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: AdoptClusterRequest): unknown {
+    const obj: any = {};
+    if (message.withoutHosts?.length) {
+      obj.withoutHosts = message.withoutHosts;
+    }
+    if (message.keep?.length) {
+      obj.keep = message.keep.map((e) => AdoptionKeep.toJSON(e));
+    }
+    if (message.validateOnly !== false) {
+      obj.validateOnly = message.validateOnly;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AdoptClusterRequest>): AdoptClusterRequest {
+    return AdoptClusterRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AdoptClusterRequest>): AdoptClusterRequest {
+    const message = createBaseAdoptClusterRequest();
+    message.withoutHosts = object.withoutHosts?.map((e) => e) || [];
+    message.keep = object.keep?.map((e) => AdoptionKeep.fromPartial(e)) || [];
+    message.validateOnly = object.validateOnly ?? false;
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseAdoptionKeep(): AdoptionKeep {
+  return { vm: "", host: "" };
+}
+
+export const AdoptionKeep: MessageFns<AdoptionKeep> = {
+  encode(message: AdoptionKeep, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.vm !== "") {
+      writer.uint32(10).string(message.vm);
+    }
+    if (message.host !== "") {
+      writer.uint32(18).string(message.host);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdoptionKeep {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdoptionKeep();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.vm = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdoptionKeep {
+    return {
+      vm: isSet(object.vm) ? globalThis.String(object.vm) : "",
+      host: isSet(object.host) ? globalThis.String(object.host) : "",
+    };
+  },
+
+  toJSON(message: AdoptionKeep): unknown {
+    const obj: any = {};
+    if (message.vm !== "") {
+      obj.vm = message.vm;
+    }
+    if (message.host !== "") {
+      obj.host = message.host;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AdoptionKeep>): AdoptionKeep {
+    return AdoptionKeep.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AdoptionKeep>): AdoptionKeep {
+    const message = createBaseAdoptionKeep();
+    message.vm = object.vm ?? "";
+    message.host = object.host ?? "";
+    return message;
+  },
+};
+
+function createBaseAdoptClusterResponse(): AdoptClusterResponse {
+  return { operation: undefined, plan: undefined };
+}
+
+export const AdoptClusterResponse: MessageFns<AdoptClusterResponse> = {
+  encode(message: AdoptClusterResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.operation !== undefined) {
+      Operation.encode(message.operation, writer.uint32(10).fork()).join();
+    }
+    if (message.plan !== undefined) {
+      AdoptionPlan.encode(message.plan, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdoptClusterResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdoptClusterResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.operation = Operation.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.plan = AdoptionPlan.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdoptClusterResponse {
+    return {
+      operation: isSet(object.operation) ? Operation.fromJSON(object.operation) : undefined,
+      plan: isSet(object.plan) ? AdoptionPlan.fromJSON(object.plan) : undefined,
+    };
+  },
+
+  toJSON(message: AdoptClusterResponse): unknown {
+    const obj: any = {};
+    if (message.operation !== undefined) {
+      obj.operation = Operation.toJSON(message.operation);
+    }
+    if (message.plan !== undefined) {
+      obj.plan = AdoptionPlan.toJSON(message.plan);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AdoptClusterResponse>): AdoptClusterResponse {
+    return AdoptClusterResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AdoptClusterResponse>): AdoptClusterResponse {
+    const message = createBaseAdoptClusterResponse();
+    message.operation = (object.operation !== undefined && object.operation !== null)
+      ? Operation.fromPartial(object.operation)
+      : undefined;
+    message.plan = (object.plan !== undefined && object.plan !== null)
+      ? AdoptionPlan.fromPartial(object.plan)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseAdoptionPlan(): AdoptionPlan {
+  return { behind: false, signs: [], hosts: [], vms: [], obstacles: [], epochFloor: 0n };
+}
+
+export const AdoptionPlan: MessageFns<AdoptionPlan> = {
+  encode(message: AdoptionPlan, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.behind !== false) {
+      writer.uint32(8).bool(message.behind);
+    }
+    for (const v of message.signs) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.hosts) {
+      AdoptionHost.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.vms) {
+      AdoptionVm.encode(v!, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.obstacles) {
+      AdoptionObstacle.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.epochFloor !== 0n) {
+      if (BigInt.asIntN(64, message.epochFloor) !== message.epochFloor) {
+        throw new globalThis.Error("value provided for field message.epochFloor of type int64 too large");
+      }
+      writer.uint32(48).int64(message.epochFloor);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdoptionPlan {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdoptionPlan();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.behind = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.signs.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.hosts.push(AdoptionHost.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.vms.push(AdoptionVm.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.obstacles.push(AdoptionObstacle.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.epochFloor = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdoptionPlan {
+    return {
+      behind: isSet(object.behind) ? globalThis.Boolean(object.behind) : false,
+      signs: globalThis.Array.isArray(object?.signs) ? object.signs.map((e: any) => globalThis.String(e)) : [],
+      hosts: globalThis.Array.isArray(object?.hosts) ? object.hosts.map((e: any) => AdoptionHost.fromJSON(e)) : [],
+      vms: globalThis.Array.isArray(object?.vms) ? object.vms.map((e: any) => AdoptionVm.fromJSON(e)) : [],
+      obstacles: globalThis.Array.isArray(object?.obstacles)
+        ? object.obstacles.map((e: any) => AdoptionObstacle.fromJSON(e))
+        : [],
+      epochFloor: isSet(object.epochFloor)
+        ? BigInt(object.epochFloor)
+        : isSet(object.epoch_floor)
+        ? BigInt(object.epoch_floor)
+        : 0n,
+    };
+  },
+
+  toJSON(message: AdoptionPlan): unknown {
+    const obj: any = {};
+    if (message.behind !== false) {
+      obj.behind = message.behind;
+    }
+    if (message.signs?.length) {
+      obj.signs = message.signs;
+    }
+    if (message.hosts?.length) {
+      obj.hosts = message.hosts.map((e) => AdoptionHost.toJSON(e));
+    }
+    if (message.vms?.length) {
+      obj.vms = message.vms.map((e) => AdoptionVm.toJSON(e));
+    }
+    if (message.obstacles?.length) {
+      obj.obstacles = message.obstacles.map((e) => AdoptionObstacle.toJSON(e));
+    }
+    if (message.epochFloor !== 0n) {
+      obj.epochFloor = message.epochFloor.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AdoptionPlan>): AdoptionPlan {
+    return AdoptionPlan.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AdoptionPlan>): AdoptionPlan {
+    const message = createBaseAdoptionPlan();
+    message.behind = object.behind ?? false;
+    message.signs = object.signs?.map((e) => e) || [];
+    message.hosts = object.hosts?.map((e) => AdoptionHost.fromPartial(e)) || [];
+    message.vms = object.vms?.map((e) => AdoptionVm.fromPartial(e)) || [];
+    message.obstacles = object.obstacles?.map((e) => AdoptionObstacle.fromPartial(e)) || [];
+    message.epochFloor = (object.epochFloor !== undefined && object.epochFloor !== null)
+      ? BigInt(object.epochFloor)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseAdoptionHost(): AdoptionHost {
+  return { host: "", heard: false, domains: 0, message: "" };
+}
+
+export const AdoptionHost: MessageFns<AdoptionHost> = {
+  encode(message: AdoptionHost, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.host !== "") {
+      writer.uint32(10).string(message.host);
+    }
+    if (message.heard !== false) {
+      writer.uint32(16).bool(message.heard);
+    }
+    if (message.domains !== 0) {
+      writer.uint32(24).int32(message.domains);
+    }
+    if (message.message !== "") {
+      writer.uint32(34).string(message.message);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdoptionHost {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdoptionHost();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.heard = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.domains = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdoptionHost {
+    return {
+      host: isSet(object.host) ? globalThis.String(object.host) : "",
+      heard: isSet(object.heard) ? globalThis.Boolean(object.heard) : false,
+      domains: isSet(object.domains) ? globalThis.Number(object.domains) : 0,
+      message: isSet(object.message) ? globalThis.String(object.message) : "",
+    };
+  },
+
+  toJSON(message: AdoptionHost): unknown {
+    const obj: any = {};
+    if (message.host !== "") {
+      obj.host = message.host;
+    }
+    if (message.heard !== false) {
+      obj.heard = message.heard;
+    }
+    if (message.domains !== 0) {
+      obj.domains = Math.round(message.domains);
+    }
+    if (message.message !== "") {
+      obj.message = message.message;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AdoptionHost>): AdoptionHost {
+    return AdoptionHost.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AdoptionHost>): AdoptionHost {
+    const message = createBaseAdoptionHost();
+    message.host = object.host ?? "";
+    message.heard = object.heard ?? false;
+    message.domains = object.domains ?? 0;
+    message.message = object.message ?? "";
+    return message;
+  },
+};
+
+function createBaseAdoptionVm(): AdoptionVm {
+  return {
+    vm: undefined,
+    recordedPhase: VmPhase.UNSPECIFIED,
+    recordedHost: "",
+    recordedEpoch: 0n,
+    found: [],
+    action: AdoptionAction.UNSPECIFIED,
+    message: "",
+  };
+}
+
+export const AdoptionVm: MessageFns<AdoptionVm> = {
+  encode(message: AdoptionVm, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.vm !== undefined) {
+      ResourceRef.encode(message.vm, writer.uint32(10).fork()).join();
+    }
+    if (message.recordedPhase !== VmPhase.UNSPECIFIED) {
+      writer.uint32(16).int32(vmPhaseToNumber(message.recordedPhase));
+    }
+    if (message.recordedHost !== "") {
+      writer.uint32(26).string(message.recordedHost);
+    }
+    if (message.recordedEpoch !== 0n) {
+      if (BigInt.asIntN(64, message.recordedEpoch) !== message.recordedEpoch) {
+        throw new globalThis.Error("value provided for field message.recordedEpoch of type int64 too large");
+      }
+      writer.uint32(32).int64(message.recordedEpoch);
+    }
+    for (const v of message.found) {
+      AdoptionDomain.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.action !== AdoptionAction.UNSPECIFIED) {
+      writer.uint32(48).int32(adoptionActionToNumber(message.action));
+    }
+    if (message.message !== "") {
+      writer.uint32(58).string(message.message);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdoptionVm {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdoptionVm();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.vm = ResourceRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.recordedPhase = vmPhaseFromJSON(reader.int32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.recordedHost = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.recordedEpoch = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.found.push(AdoptionDomain.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.action = adoptionActionFromJSON(reader.int32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdoptionVm {
+    return {
+      vm: isSet(object.vm) ? ResourceRef.fromJSON(object.vm) : undefined,
+      recordedPhase: isSet(object.recordedPhase)
+        ? vmPhaseFromJSON(object.recordedPhase)
+        : isSet(object.recorded_phase)
+        ? vmPhaseFromJSON(object.recorded_phase)
+        : VmPhase.UNSPECIFIED,
+      recordedHost: isSet(object.recordedHost)
+        ? globalThis.String(object.recordedHost)
+        : isSet(object.recorded_host)
+        ? globalThis.String(object.recorded_host)
+        : "",
+      recordedEpoch: isSet(object.recordedEpoch)
+        ? BigInt(object.recordedEpoch)
+        : isSet(object.recorded_epoch)
+        ? BigInt(object.recorded_epoch)
+        : 0n,
+      found: globalThis.Array.isArray(object?.found) ? object.found.map((e: any) => AdoptionDomain.fromJSON(e)) : [],
+      action: isSet(object.action) ? adoptionActionFromJSON(object.action) : AdoptionAction.UNSPECIFIED,
+      message: isSet(object.message) ? globalThis.String(object.message) : "",
+    };
+  },
+
+  toJSON(message: AdoptionVm): unknown {
+    const obj: any = {};
+    if (message.vm !== undefined) {
+      obj.vm = ResourceRef.toJSON(message.vm);
+    }
+    if (message.recordedPhase !== VmPhase.UNSPECIFIED) {
+      obj.recordedPhase = vmPhaseToJSON(message.recordedPhase);
+    }
+    if (message.recordedHost !== "") {
+      obj.recordedHost = message.recordedHost;
+    }
+    if (message.recordedEpoch !== 0n) {
+      obj.recordedEpoch = message.recordedEpoch.toString();
+    }
+    if (message.found?.length) {
+      obj.found = message.found.map((e) => AdoptionDomain.toJSON(e));
+    }
+    if (message.action !== AdoptionAction.UNSPECIFIED) {
+      obj.action = adoptionActionToJSON(message.action);
+    }
+    if (message.message !== "") {
+      obj.message = message.message;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AdoptionVm>): AdoptionVm {
+    return AdoptionVm.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AdoptionVm>): AdoptionVm {
+    const message = createBaseAdoptionVm();
+    message.vm = (object.vm !== undefined && object.vm !== null) ? ResourceRef.fromPartial(object.vm) : undefined;
+    message.recordedPhase = object.recordedPhase ?? VmPhase.UNSPECIFIED;
+    message.recordedHost = object.recordedHost ?? "";
+    message.recordedEpoch = (object.recordedEpoch !== undefined && object.recordedEpoch !== null)
+      ? BigInt(object.recordedEpoch)
+      : 0n;
+    message.found = object.found?.map((e) => AdoptionDomain.fromPartial(e)) || [];
+    message.action = object.action ?? AdoptionAction.UNSPECIFIED;
+    message.message = object.message ?? "";
+    return message;
+  },
+};
+
+function createBaseAdoptionDomain(): AdoptionDomain {
+  return { host: "", epoch: 0n };
+}
+
+export const AdoptionDomain: MessageFns<AdoptionDomain> = {
+  encode(message: AdoptionDomain, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.host !== "") {
+      writer.uint32(10).string(message.host);
+    }
+    if (message.epoch !== 0n) {
+      if (BigInt.asIntN(64, message.epoch) !== message.epoch) {
+        throw new globalThis.Error("value provided for field message.epoch of type int64 too large");
+      }
+      writer.uint32(16).int64(message.epoch);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdoptionDomain {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdoptionDomain();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.epoch = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdoptionDomain {
+    return {
+      host: isSet(object.host) ? globalThis.String(object.host) : "",
+      epoch: isSet(object.epoch) ? BigInt(object.epoch) : 0n,
+    };
+  },
+
+  toJSON(message: AdoptionDomain): unknown {
+    const obj: any = {};
+    if (message.host !== "") {
+      obj.host = message.host;
+    }
+    if (message.epoch !== 0n) {
+      obj.epoch = message.epoch.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AdoptionDomain>): AdoptionDomain {
+    return AdoptionDomain.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AdoptionDomain>): AdoptionDomain {
+    const message = createBaseAdoptionDomain();
+    message.host = object.host ?? "";
+    message.epoch = (object.epoch !== undefined && object.epoch !== null) ? BigInt(object.epoch) : 0n;
+    return message;
+  },
+};
+
+function createBaseAdoptionObstacle(): AdoptionObstacle {
+  return { reason: "", message: "", hint: "" };
+}
+
+export const AdoptionObstacle: MessageFns<AdoptionObstacle> = {
+  encode(message: AdoptionObstacle, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.reason !== "") {
+      writer.uint32(10).string(message.reason);
+    }
+    if (message.message !== "") {
+      writer.uint32(18).string(message.message);
+    }
+    if (message.hint !== "") {
+      writer.uint32(26).string(message.hint);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdoptionObstacle {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdoptionObstacle();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.hint = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdoptionObstacle {
+    return {
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      message: isSet(object.message) ? globalThis.String(object.message) : "",
+      hint: isSet(object.hint) ? globalThis.String(object.hint) : "",
+    };
+  },
+
+  toJSON(message: AdoptionObstacle): unknown {
+    const obj: any = {};
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.message !== "") {
+      obj.message = message.message;
+    }
+    if (message.hint !== "") {
+      obj.hint = message.hint;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AdoptionObstacle>): AdoptionObstacle {
+    return AdoptionObstacle.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AdoptionObstacle>): AdoptionObstacle {
+    const message = createBaseAdoptionObstacle();
+    message.reason = object.reason ?? "";
+    message.message = object.message ?? "";
+    message.hint = object.hint ?? "";
+    return message;
+  },
+};
+
 /** The cluster as a whole. */
 export type ClusterServiceDefinition = typeof ClusterServiceDefinition;
 export const ClusterServiceDefinition = {
@@ -1135,6 +2320,18 @@ export const ClusterServiceDefinition = {
       responseStream: false,
       options: {},
     },
+    /**
+     * After the cluster store went back in time (alarm STORE_BEHIND): records what really runs, and lets VMs start again. With
+     * `validate_only` the plan alone.
+     */
+    adoptCluster: {
+      name: "AdoptCluster",
+      requestType: AdoptClusterRequest as typeof AdoptClusterRequest,
+      requestStream: false,
+      responseType: AdoptClusterResponse as typeof AdoptClusterResponse,
+      responseStream: false,
+      options: {},
+    },
   },
 } as const;
 
@@ -1147,6 +2344,14 @@ export interface ClusterServiceImplementation<CallContextExt = {}> {
     request: GetClusterRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<GetClusterResponse>>;
+  /**
+   * After the cluster store went back in time (alarm STORE_BEHIND): records what really runs, and lets VMs start again. With
+   * `validate_only` the plan alone.
+   */
+  adoptCluster(
+    request: AdoptClusterRequest,
+    context: CallContext & CallContextExt,
+  ): Promise<DeepPartial<AdoptClusterResponse>>;
 }
 
 export interface ClusterServiceClient<CallOptionsExt = {}> {
@@ -1158,6 +2363,14 @@ export interface ClusterServiceClient<CallOptionsExt = {}> {
     request: DeepPartial<GetClusterRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<GetClusterResponse>;
+  /**
+   * After the cluster store went back in time (alarm STORE_BEHIND): records what really runs, and lets VMs start again. With
+   * `validate_only` the plan alone.
+   */
+  adoptCluster(
+    request: DeepPartial<AdoptClusterRequest>,
+    options?: CallOptions & CallOptionsExt,
+  ): Promise<AdoptClusterResponse>;
 }
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;

@@ -1635,6 +1635,8 @@ export interface ExplainPlacementResponse {
     | undefined;
   /** When no host fits: changes that make room, each one enough by itself, the least intrusive first. */
   advice: PlacementAdvice[];
+  /** Why it is not started wherever it fits, e.g. because the cluster store went back in time; empty when it may be. */
+  held: string;
 }
 
 /** A change that makes room. */
@@ -5388,7 +5390,7 @@ export const ExplainPlacementRequest: MessageFns<ExplainPlacementRequest> = {
 };
 
 function createBaseExplainPlacementResponse(): ExplainPlacementResponse {
-  return { preview: undefined, current: undefined, advice: [] };
+  return { preview: undefined, current: undefined, advice: [], held: "" };
 }
 
 export const ExplainPlacementResponse: MessageFns<ExplainPlacementResponse> = {
@@ -5401,6 +5403,9 @@ export const ExplainPlacementResponse: MessageFns<ExplainPlacementResponse> = {
     }
     for (const v of message.advice) {
       PlacementAdvice.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.held !== "") {
+      writer.uint32(34).string(message.held);
     }
     return writer;
   },
@@ -5442,6 +5447,14 @@ export const ExplainPlacementResponse: MessageFns<ExplainPlacementResponse> = {
             message.advice.push(PlacementAdvice.decode(reader, reader.uint32()));
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.held = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5461,6 +5474,7 @@ export const ExplainPlacementResponse: MessageFns<ExplainPlacementResponse> = {
       advice: globalThis.Array.isArray(object?.advice)
         ? object.advice.map((e: any) => PlacementAdvice.fromJSON(e))
         : [],
+      held: isSet(object.held) ? globalThis.String(object.held) : "",
     };
   },
 
@@ -5474,6 +5488,9 @@ export const ExplainPlacementResponse: MessageFns<ExplainPlacementResponse> = {
     }
     if (message.advice?.length) {
       obj.advice = message.advice.map((e) => PlacementAdvice.toJSON(e));
+    }
+    if (message.held !== "") {
+      obj.held = message.held;
     }
     return obj;
   },
@@ -5490,6 +5507,7 @@ export const ExplainPlacementResponse: MessageFns<ExplainPlacementResponse> = {
       ? Placement.fromPartial(object.current)
       : undefined;
     message.advice = object.advice?.map((e) => PlacementAdvice.fromPartial(e)) || [];
+    message.held = object.held ?? "";
     return message;
   },
 };

@@ -433,6 +433,9 @@ export interface SessionResponse {
     | //
     /** Please open a stream. */
     { $case: "attach"; value: AttachOrder }
+    | //
+    /** How far the cluster store is, so that the agent remembers it. Only the leader sends it, every 10 s at most. */
+    { $case: "storeMark"; value: StoreMark }
     | undefined;
 }
 
@@ -492,6 +495,17 @@ export interface HostReport {
   hypervisorHealthy: boolean;
   /** What is wrong, for people. */
   message: string;
+  /**
+   * The furthest that the agent ever knew the cluster store to be: the highest of all marks, terms and generations. Kept
+   * on disk. A store that is less far went back in time.
+   */
+  storeRevision: bigint;
+}
+
+/** How far the cluster store is. */
+export interface StoreMark {
+  /** In the numbers of StatePosition.generation. */
+  revision: bigint;
 }
 
 /** Orders desired states: first by term, then by generation. */
@@ -891,6 +905,9 @@ export const SessionResponse: MessageFns<SessionResponse> = {
       case "attach":
         AttachOrder.encode(message.message.value, writer.uint32(34).fork()).join();
         break;
+      case "storeMark":
+        StoreMark.encode(message.message.value, writer.uint32(122).fork()).join();
+        break;
     }
     return writer;
   },
@@ -940,6 +957,14 @@ export const SessionResponse: MessageFns<SessionResponse> = {
             message.message = { $case: "attach", value: AttachOrder.decode(reader, reader.uint32()) };
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.message = { $case: "storeMark", value: StoreMark.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -964,6 +989,10 @@ export const SessionResponse: MessageFns<SessionResponse> = {
         ? { $case: "desired", value: DesiredState.fromJSON(object.desired) }
         : isSet(object.attach)
         ? { $case: "attach", value: AttachOrder.fromJSON(object.attach) }
+        : isSet(object.storeMark)
+        ? { $case: "storeMark", value: StoreMark.fromJSON(object.storeMark) }
+        : isSet(object.store_mark)
+        ? { $case: "storeMark", value: StoreMark.fromJSON(object.store_mark) }
         : undefined,
     };
   },
@@ -978,6 +1007,8 @@ export const SessionResponse: MessageFns<SessionResponse> = {
       obj.desired = DesiredState.toJSON(message.message.value);
     } else if (message.message?.$case === "attach") {
       obj.attach = AttachOrder.toJSON(message.message.value);
+    } else if (message.message?.$case === "storeMark") {
+      obj.storeMark = StoreMark.toJSON(message.message.value);
     }
     return obj;
   },
@@ -1009,6 +1040,12 @@ export const SessionResponse: MessageFns<SessionResponse> = {
       case "attach": {
         if (object.message?.value !== undefined && object.message?.value !== null) {
           message.message = { $case: "attach", value: AttachOrder.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "storeMark": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "storeMark", value: StoreMark.fromPartial(object.message.value) };
         }
         break;
       }
@@ -1438,6 +1475,7 @@ function createBaseHostReport(): HostReport {
     leaseRemainingMs: 0,
     hypervisorHealthy: false,
     message: "",
+    storeRevision: 0n,
   };
 }
 
@@ -1466,6 +1504,12 @@ export const HostReport: MessageFns<HostReport> = {
     }
     if (message.message !== "") {
       writer.uint32(58).string(message.message);
+    }
+    if (message.storeRevision !== 0n) {
+      if (BigInt.asIntN(64, message.storeRevision) !== message.storeRevision) {
+        throw new globalThis.Error("value provided for field message.storeRevision of type int64 too large");
+      }
+      writer.uint32(120).int64(message.storeRevision);
     }
     return writer;
   },
@@ -1539,6 +1583,14 @@ export const HostReport: MessageFns<HostReport> = {
             message.message = reader.string();
             continue;
           }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.storeRevision = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1574,6 +1626,11 @@ export const HostReport: MessageFns<HostReport> = {
         ? globalThis.Boolean(object.hypervisor_healthy)
         : false,
       message: isSet(object.message) ? globalThis.String(object.message) : "",
+      storeRevision: isSet(object.storeRevision)
+        ? BigInt(object.storeRevision)
+        : isSet(object.store_revision)
+        ? BigInt(object.store_revision)
+        : 0n,
     };
   },
 
@@ -1600,6 +1657,9 @@ export const HostReport: MessageFns<HostReport> = {
     if (message.message !== "") {
       obj.message = message.message;
     }
+    if (message.storeRevision !== 0n) {
+      obj.storeRevision = message.storeRevision.toString();
+    }
     return obj;
   },
 
@@ -1617,6 +1677,79 @@ export const HostReport: MessageFns<HostReport> = {
     message.leaseRemainingMs = object.leaseRemainingMs ?? 0;
     message.hypervisorHealthy = object.hypervisorHealthy ?? false;
     message.message = object.message ?? "";
+    message.storeRevision = (object.storeRevision !== undefined && object.storeRevision !== null)
+      ? BigInt(object.storeRevision)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseStoreMark(): StoreMark {
+  return { revision: 0n };
+}
+
+export const StoreMark: MessageFns<StoreMark> = {
+  encode(message: StoreMark, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(8).int64(message.revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StoreMark {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStoreMark();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StoreMark {
+    return { revision: isSet(object.revision) ? BigInt(object.revision) : 0n };
+  },
+
+  toJSON(message: StoreMark): unknown {
+    const obj: any = {};
+    if (message.revision !== 0n) {
+      obj.revision = message.revision.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StoreMark>): StoreMark {
+    return StoreMark.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StoreMark>): StoreMark {
+    const message = createBaseStoreMark();
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     return message;
   },
 };

@@ -136,6 +136,11 @@ export interface VmStatusRecord {
    * versions, until the host reports.
    */
   bootId: string;
+  /**
+   * Every epoch up to this one is over, but for `epoch` on `host`: the next start takes a higher one, and whatever else of
+   * them is found is destroyed. Raised when a cluster is adopted after its store went back in time.
+   */
+  epochFloor: bigint;
 }
 
 /** volume/ID: written by the API at creation, then by the leader. */
@@ -229,6 +234,42 @@ export interface RequestRecord {
   operationId: string;
   /** Resource that the call made or changed. */
   resourceId: string;
+}
+
+/** store/history: whether this store is the one that the cluster has always had. Written by the leader. */
+export interface StoreRecord {
+  /** Id of the etcd cluster, hexadecimal. A restored snapshot with a new token has another one. */
+  clusterId: string;
+  /**
+   * By how much the store's revision was ahead of its log when this was recorded. Within one history it only shrinks: each
+   * revision is an entry of the log. A restored snapshot has its revision and a new log.
+   */
+  logLead: bigint;
+  /**
+   * What is added to terms and revisions before agents are told them, so that after a restore they are newer than all
+   * that agents accepted. Never lowered.
+   */
+  positionOffset: bigint;
+  /** Set while the store is known to have gone back in time: nothing starts until the cluster is adopted. */
+  behindSince:
+    | Date
+    | undefined;
+  /** What showed it, for people. */
+  signs: string[];
+  /** When the cluster was last adopted. */
+  adoptedTime:
+    | Date
+    | undefined;
+  /** What was found running without a record when it was adopted, and left alone. */
+  unknownVms: UnknownVm[];
+}
+
+/** A domain of a VM that the store does not know. */
+export interface UnknownVm {
+  /** VM id. */
+  vmId: string;
+  /** Host that runs it. */
+  host: string;
 }
 
 function createBaseRecordMeta(): RecordMeta {
@@ -818,6 +859,7 @@ function createBaseVmStatusRecord(): VmStatusRecord {
     placementDrift: "",
     placementReason: "",
     bootId: "",
+    epochFloor: 0n,
   };
 }
 
@@ -876,6 +918,12 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
     }
     if (message.bootId !== "") {
       writer.uint32(122).string(message.bootId);
+    }
+    if (message.epochFloor !== 0n) {
+      if (BigInt.asIntN(64, message.epochFloor) !== message.epochFloor) {
+        throw new globalThis.Error("value provided for field message.epochFloor of type int64 too large");
+      }
+      writer.uint32(160).int64(message.epochFloor);
     }
     return writer;
   },
@@ -1013,6 +1061,14 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
             message.bootId = reader.string();
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.epochFloor = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1082,6 +1138,11 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
         : isSet(object.boot_id)
         ? globalThis.String(object.boot_id)
         : "",
+      epochFloor: isSet(object.epochFloor)
+        ? BigInt(object.epochFloor)
+        : isSet(object.epoch_floor)
+        ? BigInt(object.epoch_floor)
+        : 0n,
     };
   },
 
@@ -1132,6 +1193,9 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
     if (message.bootId !== "") {
       obj.bootId = message.bootId;
     }
+    if (message.epochFloor !== 0n) {
+      obj.epochFloor = message.epochFloor.toString();
+    }
     return obj;
   },
 
@@ -1163,6 +1227,9 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
     message.placementDrift = object.placementDrift ?? "";
     message.placementReason = object.placementReason ?? "";
     message.bootId = object.bootId ?? "";
+    message.epochFloor = (object.epochFloor !== undefined && object.epochFloor !== null)
+      ? BigInt(object.epochFloor)
+      : 0n;
     return message;
   },
 };
@@ -2051,6 +2118,296 @@ export const RequestRecord: MessageFns<RequestRecord> = {
     message.digest = object.digest ?? "";
     message.operationId = object.operationId ?? "";
     message.resourceId = object.resourceId ?? "";
+    return message;
+  },
+};
+
+function createBaseStoreRecord(): StoreRecord {
+  return {
+    clusterId: "",
+    logLead: 0n,
+    positionOffset: 0n,
+    behindSince: undefined,
+    signs: [],
+    adoptedTime: undefined,
+    unknownVms: [],
+  };
+}
+
+export const StoreRecord: MessageFns<StoreRecord> = {
+  encode(message: StoreRecord, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.clusterId !== "") {
+      writer.uint32(10).string(message.clusterId);
+    }
+    if (message.logLead !== 0n) {
+      if (BigInt.asIntN(64, message.logLead) !== message.logLead) {
+        throw new globalThis.Error("value provided for field message.logLead of type int64 too large");
+      }
+      writer.uint32(16).int64(message.logLead);
+    }
+    if (message.positionOffset !== 0n) {
+      if (BigInt.asIntN(64, message.positionOffset) !== message.positionOffset) {
+        throw new globalThis.Error("value provided for field message.positionOffset of type int64 too large");
+      }
+      writer.uint32(24).int64(message.positionOffset);
+    }
+    if (message.behindSince !== undefined) {
+      Timestamp.encode(toTimestamp(message.behindSince), writer.uint32(34).fork()).join();
+    }
+    for (const v of message.signs) {
+      writer.uint32(42).string(v!);
+    }
+    if (message.adoptedTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.adoptedTime), writer.uint32(50).fork()).join();
+    }
+    for (const v of message.unknownVms) {
+      UnknownVm.encode(v!, writer.uint32(58).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StoreRecord {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStoreRecord();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.clusterId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.logLead = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.positionOffset = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.behindSince = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.signs.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.adoptedTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.unknownVms.push(UnknownVm.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StoreRecord {
+    return {
+      clusterId: isSet(object.clusterId)
+        ? globalThis.String(object.clusterId)
+        : isSet(object.cluster_id)
+        ? globalThis.String(object.cluster_id)
+        : "",
+      logLead: isSet(object.logLead) ? BigInt(object.logLead) : isSet(object.log_lead) ? BigInt(object.log_lead) : 0n,
+      positionOffset: isSet(object.positionOffset)
+        ? BigInt(object.positionOffset)
+        : isSet(object.position_offset)
+        ? BigInt(object.position_offset)
+        : 0n,
+      behindSince: isSet(object.behindSince)
+        ? fromJsonTimestamp(object.behindSince)
+        : isSet(object.behind_since)
+        ? fromJsonTimestamp(object.behind_since)
+        : undefined,
+      signs: globalThis.Array.isArray(object?.signs) ? object.signs.map((e: any) => globalThis.String(e)) : [],
+      adoptedTime: isSet(object.adoptedTime)
+        ? fromJsonTimestamp(object.adoptedTime)
+        : isSet(object.adopted_time)
+        ? fromJsonTimestamp(object.adopted_time)
+        : undefined,
+      unknownVms: globalThis.Array.isArray(object?.unknownVms)
+        ? object.unknownVms.map((e: any) => UnknownVm.fromJSON(e))
+        : globalThis.Array.isArray(object?.unknown_vms)
+        ? object.unknown_vms.map((e: any) => UnknownVm.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: StoreRecord): unknown {
+    const obj: any = {};
+    if (message.clusterId !== "") {
+      obj.clusterId = message.clusterId;
+    }
+    if (message.logLead !== 0n) {
+      obj.logLead = message.logLead.toString();
+    }
+    if (message.positionOffset !== 0n) {
+      obj.positionOffset = message.positionOffset.toString();
+    }
+    if (message.behindSince !== undefined) {
+      obj.behindSince = message.behindSince.toISOString();
+    }
+    if (message.signs?.length) {
+      obj.signs = message.signs;
+    }
+    if (message.adoptedTime !== undefined) {
+      obj.adoptedTime = message.adoptedTime.toISOString();
+    }
+    if (message.unknownVms?.length) {
+      obj.unknownVms = message.unknownVms.map((e) => UnknownVm.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StoreRecord>): StoreRecord {
+    return StoreRecord.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StoreRecord>): StoreRecord {
+    const message = createBaseStoreRecord();
+    message.clusterId = object.clusterId ?? "";
+    message.logLead = (object.logLead !== undefined && object.logLead !== null) ? BigInt(object.logLead) : 0n;
+    message.positionOffset = (object.positionOffset !== undefined && object.positionOffset !== null)
+      ? BigInt(object.positionOffset)
+      : 0n;
+    message.behindSince = object.behindSince ?? undefined;
+    message.signs = object.signs?.map((e) => e) || [];
+    message.adoptedTime = object.adoptedTime ?? undefined;
+    message.unknownVms = object.unknownVms?.map((e) => UnknownVm.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseUnknownVm(): UnknownVm {
+  return { vmId: "", host: "" };
+}
+
+export const UnknownVm: MessageFns<UnknownVm> = {
+  encode(message: UnknownVm, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.vmId !== "") {
+      writer.uint32(10).string(message.vmId);
+    }
+    if (message.host !== "") {
+      writer.uint32(18).string(message.host);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnknownVm {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnknownVm();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.vmId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UnknownVm {
+    return {
+      vmId: isSet(object.vmId)
+        ? globalThis.String(object.vmId)
+        : isSet(object.vm_id)
+        ? globalThis.String(object.vm_id)
+        : "",
+      host: isSet(object.host) ? globalThis.String(object.host) : "",
+    };
+  },
+
+  toJSON(message: UnknownVm): unknown {
+    const obj: any = {};
+    if (message.vmId !== "") {
+      obj.vmId = message.vmId;
+    }
+    if (message.host !== "") {
+      obj.host = message.host;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UnknownVm>): UnknownVm {
+    return UnknownVm.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UnknownVm>): UnknownVm {
+    const message = createBaseUnknownVm();
+    message.vmId = object.vmId ?? "";
+    message.host = object.host ?? "";
     return message;
   },
 };
