@@ -41,7 +41,12 @@ async function newWorld() {
   const scrape = async (who: string): Promise<Scrape> => parseScrape(await registryOf(who).text());
   const deps = { metrics: registryOf(`controller ${leader}`), clock: world.clock };
   const gate = measuredPipeline(
-    pipeline({ logger: silentLogger, trail: { note: () => null }, admission: ADMIT_ALL, clock: world.clock }),
+    pipeline({
+      logger: silentLogger,
+      trail: { note: () => null, admit() {} },
+      admission: ADMIT_ALL,
+      clock: world.clock,
+    }),
     'grpc',
     deps,
   );

@@ -43,7 +43,12 @@ describe('promtool', () => {
     for (const who of ['controller host1', 'agent host1']) {
       const registry = registries.get(who) as MetricsRegistry;
       measuredPipeline(
-        pipeline({ logger: silentLogger, trail: { note: () => null }, admission: ADMIT_ALL, clock: world.clock }),
+        pipeline({
+          logger: silentLogger,
+          trail: { note: () => null, admit() {} },
+          admission: ADMIT_ALL,
+          clock: world.clock,
+        }),
         'grpc',
         {
           metrics: registry,

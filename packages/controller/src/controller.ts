@@ -16,6 +16,8 @@ import type { Api } from './api/call.ts';
 import { apiPlaces } from './api/places.ts';
 import { RequestLeases } from './api/request-leases.ts';
 import { type BoundService, publicServices } from './api/services.ts';
+import { AUDIT_POLICY, type AuditPolicy } from './audit/policy.ts';
+import { AuditRoom } from './audit/room.ts';
 import { AuditTrail } from './audit/trail.ts';
 import { type Admission, admission } from './certificate/admission.ts';
 import { FirstUses } from './certificate/first-use.ts';
@@ -57,6 +59,7 @@ export interface ControllerDeps {
   /** What `busbar cluster init` made, on a controller that was given its file. */
   readonly authorities?: SealedAuthorities;
   readonly policy?: PlacementPolicy;
+  readonly audit?: AuditPolicy;
   readonly leaseTimings?: LeaseTimings;
   /** Default: nothing is counted. */
   readonly metrics?: Metrics;
@@ -96,8 +99,9 @@ export function createController(deps: ControllerDeps): Controller {
     lines,
   });
   const leadership = new Leadership({ store, clock, random, log: logger, host: deps.host, address: deps.address });
-  const trail = new AuditTrail({ host: deps.host, store, view, clock, random, logger });
-  const alarms = createAlarms({ cluster: deps.cluster, host: deps.host, view, sessions, clock }, ALARM_SOURCES);
+  const audit = new AuditRoom({ view, policy: deps.audit ?? AUDIT_POLICY, clock });
+  const trail = new AuditTrail({ host: deps.host, store, view, clock, random, logger, room: audit });
+  const alarms = createAlarms({ cluster: deps.cluster, host: deps.host, view, sessions, audit, clock }, ALARM_SOURCES);
   const firstUses = new FirstUses({ store, view, clock, logger });
   const policy = deps.policy ?? DEFAULT_POLICY;
   const api: Api = {
@@ -110,6 +114,7 @@ export function createController(deps: ControllerDeps): Controller {
     storage,
     sessions,
     policy,
+    audit,
     clock,
     random,
     logger,
@@ -154,6 +159,7 @@ export function createController(deps: ControllerDeps): Controller {
               sessions,
               storage,
               policy,
+              audit,
               seal: deps.seal,
               bus: deps.bus ?? NO_BUS,
               clock,

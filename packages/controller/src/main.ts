@@ -17,7 +17,7 @@ import { metricsRegistry } from '@busbar/telemetry/registry';
 import { grpcServer } from './api/grpc-server.ts';
 import { pipeline } from './api/pipeline.ts';
 import { keepEtcdRevocations } from './certificate/etcd-revocations.ts';
-import { parseControllerFile, placementPolicy } from './config/config.ts';
+import { auditPolicy, parseControllerFile, placementPolicy } from './config/config.ts';
 import { createController } from './controller.ts';
 import { edgeServer } from './edge/server.ts';
 import { NO_BUS } from './event/bus.ts';
@@ -94,6 +94,7 @@ async function main(): Promise<void> {
     logger,
     seal,
     policy: placementPolicy(config),
+    audit: auditPolicy(config),
     forVoters: { sealKey, etcdEndpoints: config.etcd.endpoints },
     ...(authorities === undefined ? {} : { authorities }),
     metrics,

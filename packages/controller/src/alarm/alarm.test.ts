@@ -33,7 +33,10 @@ afterEach(() => rig.stop());
 
 function newAlarms(): Alarms {
   const { view, sessions, clock } = rig.api;
-  return createAlarms({ cluster: 'test', host: 'host1', view, sessions, clock }, [() => holds, () => holds]);
+  return createAlarms({ cluster: 'test', host: 'host1', view, sessions, audit: rig.room, clock }, [
+    () => holds,
+    () => holds,
+  ]);
 }
 
 function newReconciler(seenBy = alarms): AlarmReconciler {

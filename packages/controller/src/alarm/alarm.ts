@@ -2,6 +2,7 @@
 import type { Clock } from '@busbar/core/clock/clock';
 import { type Alarm, AlarmSeverity } from '@busbar/proto/gen/busbar/v1/alarm';
 import { cut } from '../api/validation.ts';
+import type { AuditRoom } from '../audit/room.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterView } from '../view/view.ts';
 
@@ -29,6 +30,7 @@ export interface AlarmWorld {
   readonly host: string;
   readonly view: ClusterView;
   readonly sessions: SessionRegistry;
+  readonly audit: Pick<AuditRoom, 'fill'>;
   readonly nowMs: number;
   readonly wallTime: Date;
 }

@@ -7,6 +7,7 @@ import type { Seal } from '@busbar/pki/seal';
 import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
 import type { Alarms } from '../alarm/alarm.ts';
+import type { AuditRoom } from '../audit/room.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import type { Commit } from '../store/group-commit.ts';
@@ -63,6 +64,7 @@ export interface Api {
   readonly storage: StorageDriver;
   readonly sessions: SessionRegistry;
   readonly policy: PlacementPolicy;
+  readonly audit: AuditRoom;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;

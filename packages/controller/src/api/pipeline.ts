@@ -61,7 +61,7 @@ export function needsCaller(access: Access): boolean {
 /** What the pipeline stands on. */
 export interface Gate {
   readonly logger: Logger;
-  readonly trail: Pick<AuditTrail, 'note'>;
+  readonly trail: Pick<AuditTrail, 'note' | 'admit'>;
   readonly admission: Admission;
   readonly clock: Clock;
   /** For lines that callers cause. Default: one of its own. */
@@ -164,6 +164,7 @@ export function pipeline({ logger, trail, admission, clock, lines = boundedLog({
         const { audit } = begun;
         try {
           const call = { caller: authorise(caller, method.access, definition), audit, signal, arrival };
+          if (method.access !== 'read') trail.admit(caller, audit.method);
           using _place = method.enter(call.caller);
           parse(method.schema, request);
           const response = await (method.handle(request as never, call) as Promise<unknown>);
@@ -185,6 +186,7 @@ export function pipeline({ logger, trail, admission, clock, lines = boundedLog({
         try {
           const { audit } = begun;
           const call = { caller: authorise(caller, method.access, definition), audit, signal, arrival };
+          if (method.access !== 'read') trail.admit(caller, audit.method);
           using _place = method.enter(call.caller);
           let input = request;
           if (definition.requestStream) {

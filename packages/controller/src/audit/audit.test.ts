@@ -240,7 +240,9 @@ describe('the list', () => {
     const first = await page({ pageSize: 3, pageToken: '', filter: undefined });
     // What comes between two pages shifts nothing.
     await rig.call('NetworkService', 'createNetwork', network('d'));
+    expect(first.auditRecords.map(({ target }) => target?.name)).toEqual(['b', 'c', 'b']);
     const second = await page({ pageSize: 3, pageToken: first.nextPageToken, filter: undefined });
+    expect(second.nextPageToken).toBe('');
     expect(second.auditRecords.map(({ target }) => target?.name)).toEqual(['a']);
   });
 });

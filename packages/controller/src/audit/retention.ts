@@ -1,40 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { AuditRecord } from '@busbar/proto/gen/busbar/v1/audit';
 import { deleteRecord } from '../records/kinds.ts';
+import { surplus } from '../records/surplus.ts';
 import type { Write } from '../store/cluster-store.ts';
-import type { Entry } from '../view/table.ts';
-import type { ClusterView } from '../view/view.ts';
+import { AUDIT_SORTS, type AuditPolicy, type AuditSort, floorMs, KEPT_FREELY, roomFor } from './policy.ts';
+import type { AuditTally } from './tally.ts';
+
+/** In one round of the clean-up: ten transactions. The next round is a minute later. */
+const REMOVED_AT_ONCE = 1_000;
 
 /**
- * A record is 0.4 KB in etcd and 0.6 KB in the memory of each controller: 10,000 of them are 4 MB and 6 MB. What
- * changed something has its share for itself, so that refusals cannot push it out.
+ * Audit records that may go and must. Nothing goes before its time. What is beyond it stays while there is room; then the
+ * oldest of whoever has the most goes first, so that nobody's records make place for another's.
  */
-export const KEPT_CHANGES = 8_000;
-export const KEPT_OTHERS = 2_000;
-/** IEC 62443-2-1 leaves the time to the plant; three months is what sites without an archive ask for. */
-export const KEPT_MS = 90 * 24 * 3_600_000;
-
-/** Audit records that are no longer to be kept, oldest first. */
-export function expiredAuditRecords(view: ClusterView, wallTime: Date): readonly Write[] {
-  const all = view.tables.audit.oldestFirst();
-  const old = [
-    ...surplus(
-      all.filter(({ record }) => record.changed),
-      KEPT_CHANGES,
-      wallTime,
-    ),
-    ...surplus(
-      all.filter(({ record }) => !record.changed),
-      KEPT_OTHERS,
-      wallTime,
-    ),
-  ];
-  return old.map((entry) => deleteRecord('audit', entry.id));
+export function expiredAuditRecords(tally: AuditTally, policy: AuditPolicy, wallTime: Date): readonly Write[] {
+  const ids = AUDIT_SORTS.flatMap((sort) => expiredOf(tally, policy, sort, wallTime.getTime()));
+  return ids.slice(0, REMOVED_AT_ONCE).map((id) => deleteRecord('audit', id));
 }
 
-function surplus(entries: readonly Entry<AuditRecord>[], keep: number, wallTime: Date): readonly Entry<AuditRecord>[] {
-  const from = Math.max(0, entries.length - keep);
-  return entries.filter(
-    ({ record }, index) => index < from || wallTime.getTime() - (record.time?.getTime() ?? 0) > KEPT_MS,
+function expiredOf(tally: AuditTally, policy: AuditPolicy, sort: AuditSort, nowMs: number): readonly string[] {
+  const count = tally.total(sort) - Math.floor(KEPT_FREELY * roomFor(policy, sort));
+  if (count <= 0) return [];
+  const endMs = nowMs - floorMs(policy, sort);
+  const all = [...tally.callers(sort)].flatMap(([caller, own]) =>
+    [...own].map(([id, timeMs]) => ({ id, timeMs, caller })),
   );
+  all.sort((a, b) => a.timeMs - b.timeMs);
+  return surplus(
+    all,
+    Math.min(count, REMOVED_AT_ONCE),
+    ({ caller }) => caller,
+    // A time that is not known is never old enough.
+    ({ timeMs }) => timeMs < endMs,
+  ).map(({ id }) => id);
 }

@@ -10,7 +10,7 @@ import { ChangeKind } from '@busbar/proto/gen/busbar/v1/common';
 import { z } from 'zod';
 import { ADDRESS_MAX } from '../api/arrival.ts';
 import type { Api } from '../api/call.ts';
-import { creationKey, page, pageFields } from '../api/pages.ts';
+import { pageByAge, pageFields } from '../api/pages.ts';
 import type { Service } from '../api/service.ts';
 import { revision, time } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
@@ -38,11 +38,9 @@ export function auditService(api: Api): Service<typeof AuditServiceDefinition> {
       schema: z.object({ ...pageFields, filter }),
       async handle(request) {
         const revisionNow = await api.view.fresh();
-        const wanted = api.view.tables.audit
-          .oldestFirst()
-          .filter(({ record }) => matchesAudit(record, request.filter))
-          .reverse();
-        const { items, nextPageToken } = page(wanted, creationKey, request, true);
+        const { items, nextPageToken } = await pageByAge(api.view, 'audit', request, api.clock, (record) =>
+          matchesAudit(record, request.filter),
+        );
         return { auditRecords: items.map(presentAuditRecord), nextPageToken, revision: revisionNow };
       },
     },
@@ -53,7 +51,7 @@ export function auditService(api: Api): Service<typeof AuditServiceDefinition> {
       handle: (request, call) =>
         watchTable<AuditRecord, WatchAuditRecordsResponse>(api, call, request.revision, {
           kinds: ['audit'],
-          ids: () => api.view.tables.audit.oldestFirst().map((entry) => entry.id),
+          ids: () => api.view.tables.audit.placesByAge().map(({ id }) => id),
           present: (id) => presented(api, id, request.filter),
           put: (auditRecord) => ({ change: ChangeKind.PUT, auditRecord }),
           // No longer kept, or not asked for.

@@ -11,6 +11,7 @@ import type { ClusterStore } from '../store/cluster-store.ts';
 import { absent } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
 import { auditRecord, resolved } from './record.ts';
+import type { AuditRoom } from './room.ts';
 
 /**
  * Records calls that changed nothing: refused ones, dry runs, consoles. (A change carries its record in its own
@@ -33,6 +34,8 @@ const BURST = 20;
 /** One more a minute, and one count a minute: 3,000 records a day of a caller that never stops. */
 const REFILL_MS = 60_000;
 const COUNT_EVERY_MS = 60_000;
+/** Of a caller who has had his share of the room: 2,200 records in 90 days. */
+const COUNT_OVER_SHARE_MS = 3_600_000;
 /** About 100 KB; while the store is away, the log has the rest. */
 export const QUEUE_MAX = 200;
 /** More identities than a cluster has; beyond it they share one allowance. */
@@ -55,6 +58,7 @@ export interface TrailDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  readonly room: Pick<AuditRoom, 'admit' | 'mayTake'>;
 }
 
 export class AuditTrail {
@@ -73,11 +77,13 @@ export class AuditTrail {
   });
   readonly #queue: AuditRecord[] = [];
   #countedMs: number;
+  #hourMs: number;
   #wake = () => {};
 
   constructor(deps: TrailDeps) {
     this.#deps = deps;
     this.#countedMs = deps.clock.nowMs();
+    this.#hourMs = this.#countedMs;
   }
 
   /** Never waits and never fails. Returns the id of the record; null when the call is only counted. */
@@ -90,16 +96,31 @@ export class AuditTrail {
     const key = `${caller === null ? arrival.address : caller.name} ${accepted}`;
     const nowMs = clock.nowMs();
     const isFull = this.#queue.length >= QUEUE_MAX;
+    // The end of a console: as many as there are records of beginnings, which the room has let in.
+    const isEnd = details.streamBeginId !== undefined;
     const who = { caller, arrival };
-    if (isFull) allowances.count(key, who, nowMs);
-    // The end of a console: as many as there are records of beginnings.
-    const singly = !isFull && (details.streamBeginId !== undefined || allowances.take(key, who, nowMs));
+    let singly = false;
+    if (!isEnd && !accepted && !this.#isWithin(caller)) {
+      // Of all strangers together: their addresses are no longer worth a record each.
+      if (caller === null) allowances.count('', OTHER_ADDRESSES, nowMs);
+      else allowances.count(key, who, nowMs);
+    } else if (isFull) allowances.count(key, who, nowMs);
+    else singly = isEnd || allowances.take(key, who, nowMs);
     this.#wake();
     if (!singly) return null;
     const id = noted.id ?? random.uuid();
     const known = { id, time: clock.wallTime(), method: noted.method, controller: host, ...details };
     this.#queue.push(auditRecord({ ...known, target: resolved(view, details.target) }, caller, arrival));
     return id;
+  }
+
+  /** Lets a call begin that would be recorded as a change or a console; throws AUDIT_FULL when its caller has had his share. */
+  admit(caller: Caller | null, method: string): void {
+    this.#deps.room.admit(caller?.name ?? 'nobody', method);
+  }
+
+  #isWithin(caller: Caller | null): boolean {
+    return this.#deps.room.mayTake('refusals', caller?.name ?? 'nobody');
   }
 
   /** Writes what was noted until the signal aborts. */
@@ -136,9 +157,12 @@ export class AuditTrail {
   #count(): void {
     const { clock } = this.#deps;
     this.#countedMs = clock.nowMs();
+    const isHour = this.#countedMs - this.#hourMs >= COUNT_OVER_SHARE_MS;
+    if (isHour) this.#hourMs = this.#countedMs;
     for (const allowances of [this.#callers, this.#strangers])
       allowances.countOut(this.#countedMs, (who, further) => {
         if (this.#queue.length >= QUEUE_MAX) return false;
+        if (!isHour && !this.#isWithin(who.caller)) return false;
         this.#queue.push(this.#countRecord(who, further));
         return true;
       });

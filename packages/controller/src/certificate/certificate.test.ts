@@ -362,7 +362,7 @@ describe('records', () => {
     await revoke('abc123', { unrecorded: true });
     const { store, view, clock, logger, storage } = rig.api;
     const leader = { term: 1n, signal: new AbortController().signal, txn: store.txn.bind(store) };
-    const cleanUp = new CleanUp({ store, view, clock, logger, storage }, leader);
+    const cleanUp = new CleanUp({ audit: rig.room, store, view, clock, logger, storage }, leader);
     const serials = () => [...view.tables.certificate.ids()].length;
     const before = serials();
     await rig.clock.advance(30 * 86_400_000);

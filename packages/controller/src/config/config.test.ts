@@ -5,7 +5,7 @@ import { DEFAULT_POLICY } from '@busbar/scheduler/model';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { parseControllerFile, placementPolicy } from './config.ts';
+import { auditPolicy, parseControllerFile, placementPolicy } from './config.ts';
 
 const tls = { ca: '/pki/ca.pem', certificate: '/pki/c.pem', key: '/pki/c.key' };
 const good = {
@@ -46,7 +46,15 @@ describe('controller file', () => {
     expect(parse(`${stringify(good)}placement: {survive: off}`).placement).toEqual({ survive: 'off' });
   });
 
+  it('says how much of the audit trail is kept: what it says, and the defaults for the rest', () => {
+    expect(auditPolicy(parse(good))).toEqual({ keepDays: 90, keepRefusedDays: 30, records: 40_000 });
+    const audit = { keepDays: 365, records: 100_000 };
+    expect(auditPolicy(parse({ ...good, audit }))).toEqual({ ...audit, keepRefusedDays: 30 });
+  });
+
   it.each([
+    ['audit days', { ...good, audit: { keepDays: 0 } }, 'audit.keepDays is 0, expected 1 to 3650 days'],
+    ['audit room', { ...good, audit: { records: 10 } }, 'audit.records is 10, expected 1000 to 200000 records'],
     [
       'over-commit',
       { ...good, placement: { vcpuOvercommit: 0.5 } },

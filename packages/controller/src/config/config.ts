@@ -7,6 +7,7 @@ import { LOG_LEVELS } from '@busbar/telemetry/logger';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { cut, show } from '../api/validation.ts';
+import { AUDIT_POLICY, type AuditPolicy } from '../audit/policy.ts';
 
 const absolutePath = z.string('an absolute path').regex(/^\//, 'an absolute path');
 const hostName = z
@@ -21,6 +22,8 @@ const tls = z.strictObject(
   { ca: absolutePath, certificate: absolutePath, key: absolutePath },
   'ca, certificate and key',
 );
+
+const days = z.int('1 to 3650 days').min(1, '1 to 3650 days').max(3_650, '1 to 3650 days');
 
 const schema = z.strictObject({
   cluster: hostName,
@@ -73,6 +76,22 @@ const schema = z.strictObject({
       'hostReservedMemoryMib, vmOverheadMib, vcpuOvercommit, prefer, survive',
     )
     .optional(),
+  /** How much of the audit trail is kept: the same on every controller. Each default is in audit/policy.ts. */
+  audit: z
+    .strictObject(
+      {
+        keepDays: days.optional(),
+        keepRefusedDays: days.optional(),
+        records: z
+          .int('1000 to 200000 records')
+          .min(1_000, '1000 to 200000 records')
+          // 100 MB in etcd, 160 MB in each controller.
+          .max(200_000, '1000 to 200000 records')
+          .optional(),
+      },
+      'keepDays, keepRefusedDays, records',
+    )
+    .optional(),
   /** Events go out to one of these, with the certificate of `tls`; the nearest first. Without it, they are only in the API. */
   nats: z
     .strictObject({
@@ -87,6 +106,11 @@ const schema = z.strictObject({
 export function placementPolicy(file: Pick<ControllerFile, 'placement'>): PlacementPolicy {
   const given = Object.entries(file.placement ?? {}).filter(([, value]) => value !== undefined);
   return { ...DEFAULT_POLICY, ...Object.fromEntries(given) };
+}
+
+export function auditPolicy(file: Pick<ControllerFile, 'audit'>): AuditPolicy {
+  const given = Object.entries(file.audit ?? {}).filter(([, value]) => value !== undefined);
+  return { ...AUDIT_POLICY, ...Object.fromEntries(given) };
 }
 
 export interface ControllerFile extends Omit<z.infer<typeof schema>, 'storage'> {

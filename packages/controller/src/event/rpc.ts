@@ -9,7 +9,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/event';
 import { z } from 'zod';
 import type { Api } from '../api/call.ts';
-import { creationKey, page, pageFields } from '../api/pages.ts';
+import { pageByAge, pageFields } from '../api/pages.ts';
 import type { Service } from '../api/service.ts';
 import { revision, time } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
@@ -34,11 +34,9 @@ export function eventService(api: Api): Service<typeof EventServiceDefinition> {
       schema: z.object({ ...pageFields, filter }),
       async handle(request) {
         const revisionNow = await api.view.fresh();
-        const wanted = api.view.tables.event
-          .oldestFirst()
-          .filter(({ record }) => matchesEvent(record, request.filter))
-          .reverse();
-        const { items, nextPageToken } = page(wanted, creationKey, request, true);
+        const { items, nextPageToken } = await pageByAge(api.view, 'event', request, api.clock, (record) =>
+          matchesEvent(record, request.filter),
+        );
         return { events: items.map(presentEvent), nextPageToken, revision: revisionNow };
       },
     },
@@ -49,7 +47,7 @@ export function eventService(api: Api): Service<typeof EventServiceDefinition> {
       handle: (request, call) =>
         watchTable<Event, WatchEventsResponse>(api, call, request.revision, {
           kinds: ['event'],
-          ids: () => api.view.tables.event.oldestFirst().map((entry) => entry.id),
+          ids: () => api.view.tables.event.placesByAge().map(({ id }) => id),
           present: (id) => presented(api, id, request.filter),
           put: (event) => ({ change: ChangeKind.PUT, event }),
           // No longer kept, or not asked for.

@@ -239,6 +239,7 @@ describe('an import', () => {
       view,
       sessions: api.sessions,
       storage: api.storage,
+      audit: api.audit,
       policy: api.policy,
       clock,
       logger: silentLogger,
@@ -285,7 +286,7 @@ describe('the leader’s clean-up', () => {
       signal: new AbortController().signal,
       txn: (transaction) => store.txn(transaction),
     };
-    const cleanUp = new CleanUp({ store, view: rig.view, storage, clock: rig.clock, logger }, leader);
+    const cleanUp = new CleanUp({ audit: rig.room, store, view: rig.view, storage, clock: rig.clock, logger }, leader);
     const [noted, unknown, unreadable] = [
       '11111111-1111-4111-8111-111111111111',
       '22222222-2222-4222-8222-222222222222',
@@ -326,7 +327,16 @@ describe('the leader’s clean-up', () => {
         return storage.deleteImage(id);
       },
     });
-    const deps = { store, view: rig.view, sessions, storage: stubborn, policy, clock: rig.clock, logger: silentLogger };
+    const deps = {
+      audit: rig.room,
+      store,
+      view: rig.view,
+      sessions,
+      storage: stubborn,
+      policy,
+      clock: rig.clock,
+      logger: silentLogger,
+    };
     const cleanUp = new CleanUp(deps, leader);
     for (const id of [stuck, other]) {
       await storedImage(id);
@@ -344,7 +354,16 @@ describe('the leader’s clean-up', () => {
       signal: new AbortController().signal,
       txn: (transaction) => store.txn(transaction),
     };
-    const deps = { store, view: rig.view, sessions, storage, policy, clock: rig.clock, logger: silentLogger };
+    const deps = {
+      audit: rig.room,
+      store,
+      view: rig.view,
+      sessions,
+      storage,
+      policy,
+      clock: rig.clock,
+      logger: silentLogger,
+    };
     const ended = (id: string, minutesAgo: number, state = 'OPERATION_STATE_SUCCEEDED') => {
       const endTime = new Date(rig.clock.wallTime().getTime() - minutesAgo * 60_000).toISOString();
       return {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ImageId } from '@busbar/core/ids';
 import type { Logger } from '@busbar/core/log';
-import { expiredAuditRecords } from '../audit/retention.ts';
 import { forgotten } from '../certificate/plan.ts';
 import { expiredEvents } from '../event/retention.ts';
 import { expired } from '../operation/create.ts';
@@ -10,7 +9,7 @@ import { absent } from '../view/table.ts';
 import type { Leader } from './leader.ts';
 import type { TermDeps } from './term.ts';
 
-type CleanUpDeps = Pick<TermDeps, 'store' | 'view' | 'storage' | 'clock' | 'logger'>;
+type CleanUpDeps = Pick<TermDeps, 'store' | 'view' | 'storage' | 'audit' | 'clock' | 'logger'>;
 
 /** etcd's limit of operations per transaction is 128. */
 const BATCH = 100;
@@ -40,7 +39,7 @@ export class CleanUp {
     const { clock, view } = this.#deps;
     const old = [
       ...expired(this.#deps),
-      ...expiredAuditRecords(view, clock.wallTime()),
+      ...this.#deps.audit.expired(),
       ...expiredEvents(view, clock.wallTime()),
       ...forgotten(view, clock.wallTime()),
     ];

@@ -22,7 +22,7 @@ beforeEach(async () => {
   await rig.start();
   over = new AbortController();
   written = [];
-  const { host, store, sessions, storage, policy, seal, random, alarms } = rig.api;
+  const { host, store, sessions, storage, policy, audit, seal, random, alarms } = rig.api;
   const leader: Leader = {
     term: 5n,
     signal: over.signal,
@@ -39,6 +39,7 @@ beforeEach(async () => {
       sessions,
       storage,
       policy,
+      audit,
       seal,
       bus: NO_BUS,
       alarms,

@@ -136,7 +136,7 @@ it('whatever the agent of another host says of a VM, nothing happens to it', asy
       const rig = new Rig();
       await rig.start();
       const over = new AbortController();
-      const { host, store, sessions, storage, policy, seal, random, alarms } = rig.api;
+      const { host, store, sessions, storage, policy, audit, seal, random, alarms } = rig.api;
       const leading = lead(
         {
           cluster: 'test',
@@ -145,6 +145,7 @@ it('whatever the agent of another host says of a VM, nothing happens to it', asy
           sessions,
           storage,
           policy,
+          audit,
           seal,
           bus: NO_BUS,
           alarms,

@@ -42,7 +42,7 @@ afterEach(async () => {
 });
 
 function begin(): void {
-  const { host, store, sessions, storage, policy, seal, random, alarms } = rig.api;
+  const { host, store, sessions, storage, policy, audit, seal, random, alarms } = rig.api;
   const leader: Leader = {
     term: 5n,
     signal: over.signal,
@@ -61,6 +61,7 @@ function begin(): void {
       sessions,
       storage,
       policy,
+      audit,
       seal,
       bus: NO_BUS,
       alarms,

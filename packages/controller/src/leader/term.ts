@@ -10,6 +10,7 @@ import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
 import type { Alarms } from '../alarm/alarm.ts';
 import { AlarmReconciler } from '../alarm/reconcile.ts';
+import type { AuditRoom } from '../audit/room.ts';
 import { ADOPT_SAGA, adoptSaga } from '../cluster/adopt/saga.ts';
 import { StoreGuard } from '../cluster/guard.ts';
 import type { EventBus } from '../event/bus.ts';
@@ -64,6 +65,7 @@ export interface TermDeps {
   readonly sessions: SessionRegistry;
   readonly storage: StorageDriver;
   readonly policy: PlacementPolicy;
+  readonly audit: Pick<AuditRoom, 'expired'>;
   readonly bus: EventBus;
   readonly seal: Seal;
   readonly clock: Clock;

@@ -5,6 +5,7 @@ import type { ResourceRef } from '@busbar/proto/gen/busbar/v1/common';
 import { OperationState, OperationStepState } from '@busbar/proto/gen/busbar/v1/operation';
 import type { Api, Call } from '../api/call.ts';
 import { deleteRecord, putRecord } from '../records/kinds.ts';
+import { surplus } from '../records/surplus.ts';
 import type { Compare, Write } from '../store/cluster-store.ts';
 import { unchanged } from '../view/table.ts';
 import { operationOf } from './progress.ts';
@@ -86,10 +87,12 @@ export function expired(api: Pick<Api, 'view' | 'clock'>): readonly Write[] {
   const ended = api.view.tables.operation
     .sorted()
     .filter((entry) => ENDED.has(operationOf(entry.record).state))
-    .sort((a, b) => endMs(b.record) - endMs(a.record));
-  return ended
-    .filter((entry, index) => index >= KEPT_ENDED || now - endMs(entry.record) > KEPT_MS)
-    .map((entry) => deleteRecord('operation', entry.id));
+    .sort((a, b) => endMs(a.record) - endMs(b.record));
+  const old = ended.filter(({ record }) => now - endMs(record) > KEPT_MS);
+  const recent = ended.slice(old.length);
+  // Somebody who begins a thousand of them still finds his own gone first.
+  const tooMany = surplus(recent, recent.length - KEPT_ENDED, ({ record }) => operationOf(record).createdBy);
+  return [...old, ...tooMany].map((entry) => deleteRecord('operation', entry.id));
 }
 
 function endMs(record: OperationRecord): number {

@@ -35,9 +35,7 @@ export function observe(
     return one(behind > 0n ? Number(behind) : 0);
   });
   metrics.read(M.viewRelists, () => one(view.relists));
-  metrics.read(M.viewRecords, () =>
-    KINDS.map((kind) => ({ labels: { kind }, value: view.tables[kind].sorted().length })),
-  );
+  metrics.read(M.viewRecords, () => KINDS.map((kind) => ({ labels: { kind }, value: view.tables[kind].size })));
 
   metrics.read(M.leader, () => one(leadership.isLeader() === null ? 0 : 1));
   metrics.read(M.leaderTerm, () => one(Number(leadership.isLeader()?.createRevision ?? 0n)));

@@ -17,6 +17,8 @@ import { type Pipeline, pipeline } from '../api/pipeline.ts';
 import { apiPlaces } from '../api/places.ts';
 import { RequestLeases } from '../api/request-leases.ts';
 import { type BoundService, publicServices } from '../api/services.ts';
+import { AUDIT_POLICY } from '../audit/policy.ts';
+import { AuditRoom } from '../audit/room.ts';
 import { AuditTrail } from '../audit/trail.ts';
 import { type Admission, admission } from '../certificate/admission.ts';
 import { FirstUses } from '../certificate/first-use.ts';
@@ -53,6 +55,7 @@ export class Rig {
   readonly api: Api;
   readonly services: readonly BoundService[];
   readonly trail: AuditTrail;
+  readonly room: AuditRoom;
   readonly admission: Admission;
   readonly #firstUses: FirstUses;
   readonly #stop = new AbortController();
@@ -66,7 +69,7 @@ export class Rig {
   shutdownHangs = false;
 
   /** `startWall`: for tests with certificates, which TLS judges by the machine's clock. */
-  constructor(seed = 1, startWall?: Date, sealKey: Uint8Array = Buffer.alloc(SEAL_KEY_BYTES)) {
+  constructor(seed = 1, startWall?: Date, sealKey: Uint8Array = Buffer.alloc(SEAL_KEY_BYTES), audit = AUDIT_POLICY) {
     const random = seededRandom(seed);
     const clock = new VirtualClock(startWall);
     this.clock = clock;
@@ -74,6 +77,7 @@ export class Rig {
     const store = this.truth.client({ clock, random });
     const logger = silentLogger;
     this.view = new ClusterView({ store, clock, logger });
+    this.room = new AuditRoom({ view: this.view, policy: audit, clock });
     // Started long ago: heartbeats are answered at once.
     const granting = localGranting({
       clock,
@@ -98,6 +102,7 @@ export class Rig {
       storage: simDriver(this.pool, { clock, random }),
       sessions,
       policy: DEFAULT_POLICY,
+      audit: this.room,
       clock,
       random,
       logger,
@@ -107,10 +112,13 @@ export class Rig {
       seal: openSeal(sealKey),
       forVoters: { sealKey, etcdEndpoints: ['https://10.0.0.1:2379'] },
       leadership: { leader: () => ({ host: 'host1' }) },
-      alarms: createAlarms({ cluster: 'test', host: 'host1', view: this.view, sessions, clock }, ALARM_SOURCES),
+      alarms: createAlarms(
+        { cluster: 'test', host: 'host1', view: this.view, sessions, audit: this.room, clock },
+        ALARM_SOURCES,
+      ),
     };
     this.services = publicServices(this.api);
-    this.trail = new AuditTrail({ ...this.api });
+    this.trail = new AuditTrail({ ...this.api, room: this.room });
     this.#firstUses = new FirstUses({ store, view: this.view, clock, logger });
     this.admission = admission(this.view, clock, (serial) => this.#firstUses.note(serial));
     this.#leader = {

@@ -22,6 +22,17 @@ interface MaybeNamed {
  */
 const DECODED_LATE: ReadonlySet<Kind> = new Set<Kind>(['audit', 'event']);
 
+export interface RecordPlace {
+  readonly id: string;
+  readonly createRevision: Revision;
+}
+
+/** Is told of each record as the store has it, without anybody having read it. */
+export interface TableObserver {
+  put(id: string, text: string): void;
+  delete(id: string): void;
+}
+
 /** A record as the store has it. */
 class Unread {
   readonly id: string;
@@ -44,11 +55,20 @@ export class Table<K extends Kind> {
   readonly #byId = new Map<string, Entry<RecordOf<K>> | Unread>();
   readonly #idByName = new Map<string, string>();
   #sorted: readonly Entry<RecordOf<K>>[] | null = null;
+  #observer: TableObserver | null = null;
+  #byAge: readonly RecordPlace[] | null = null;
 
   /** `unreadable` is told of a record that this version cannot read. It counts as absent; its former version stays. */
   constructor(kind: K, unreadable: (id: string, error: unknown) => void = () => {}) {
     this.kind = kind;
     this.#unreadable = unreadable;
+  }
+
+  /** From the first record on. Only of kinds that are decoded late. */
+  observe(observer: TableObserver): void {
+    if (this.#byId.size > 0 || !DECODED_LATE.has(this.kind))
+      throw new Error(`${this.kind} cannot be observed from here on`);
+    this.#observer = observer;
   }
 
   get(id: string): Entry<RecordOf<K>> | undefined {
@@ -85,18 +105,21 @@ export class Table<K extends Kind> {
 
   /** By creation. Records made in one transaction are in order of id. */
   oldestFirst(): readonly Entry<RecordOf<K>>[] {
-    // Nearly in this order already, which the sort makes use of.
-    return this.#all().sort((a, b) => {
-      if (a.createRevision !== b.createRevision) return a.createRevision < b.createRevision ? -1 : 1;
-      return a.id < b.id ? -1 : 1;
-    });
+    return this.#all().sort(byAge);
+  }
+
+  /** The same order, without reading the records: of some kinds there are so many that this would hold up everybody. */
+  placesByAge(): readonly RecordPlace[] {
+    this.#byAge ??= [...this.#byId.values()].sort(byAge);
+    return this.#byAge;
   }
 
   /** Takes what the store has. Returns false when it cannot be read, as far as that is known now. */
   take(id: string, kv: KeyValue): boolean {
     if (DECODED_LATE.has(this.kind)) {
       this.#byId.set(id, new Unread(id, kv));
-      this.#sorted = null;
+      this.#observer?.put(id, kv.value);
+      this.#changed();
       return true;
     }
     const entry = this.#decode(id, kv.value, kv);
@@ -109,7 +132,7 @@ export class Table<K extends Kind> {
     this.#byId.set(entry.id, entry);
     const name = nameOf(entry.record);
     if (name !== undefined) this.#idByName.set(name, entry.id);
-    this.#sorted = null;
+    this.#changed();
   }
 
   /** The name that it had, '' where it had none; undefined when there is no such record. */
@@ -118,8 +141,14 @@ export class Table<K extends Kind> {
     if (entry === undefined) return undefined;
     this.#forgetName(id);
     this.#byId.delete(id);
-    this.#sorted = null;
+    this.#observer?.delete(id);
+    this.#changed();
     return entry instanceof Unread ? '' : (nameOf(entry.record) ?? '');
+  }
+
+  #changed(): void {
+    this.#sorted = null;
+    this.#byAge = null;
   }
 
   #forgetName(id: string): void {
@@ -155,6 +184,12 @@ export class Table<K extends Kind> {
       return undefined;
     }
   }
+}
+
+/** Nearly in this order already, which the sort makes use of. */
+function byAge(a: RecordPlace, b: RecordPlace): number {
+  if (a.createRevision !== b.createRevision) return a.createRevision < b.createRevision ? -1 : 1;
+  return a.id < b.id ? -1 : 1;
 }
 
 function nameOf(record: unknown): string | undefined {

@@ -1233,7 +1233,9 @@ export const WatchAuditRecordsResponse: MessageFns<WatchAuditRecordsResponse> = 
  * Who asked for which change, and what became of it: one record for each mutating call. The record of a change is
  * written in the change's own transaction, so that neither exists without the other. Calls that changed nothing
  * (refused, dry run, console) are recorded a moment later, and beyond a rate per caller only counted. A repeat of a
- * request id changes nothing and is not recorded again. Kept for 90 days, at most 8,000 changes and 2,000 others.
+ * request id changes nothing and is not recorded again. No record of a change or
+ * console goes within 90 days, no other within 30 (settings of the cluster); a caller who fills the room is refused further changes
+ * (RESOURCE_EXHAUSTED AUDIT_FULL).
  * Every role may read: names are shown, never the content of a request.
  */
 export type AuditServiceDefinition = typeof AuditServiceDefinition;

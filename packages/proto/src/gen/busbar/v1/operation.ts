@@ -1655,7 +1655,8 @@ export const WatchOperationsResponse: MessageFns<WatchOperationsResponse> = {
 
 /**
  * Long calls. An operation is stored: it survives the death of the controller that works on it and is
- * finished, once, by the next. Ended operations are kept for a day, at most 1,000 of them.
+ * finished, once, by the next. Ended operations are kept for a day, at most 1,000
+ * of them: then those of whoever began the most go first.
  */
 export type OperationServiceDefinition = typeof OperationServiceDefinition;
 export const OperationServiceDefinition = {
