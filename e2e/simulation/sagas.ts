@@ -178,8 +178,8 @@ export function outcomeOf(world: World): unknown {
     inPool: world.pool.images.get(id as never)?.complete,
   }));
   for (const { id, record } of tables.network.sorted()) named('network', id, record.meta?.name);
-  // These come and go by rules of their own: hosts, the leader, request ids, guards, operations that ended.
-  const own = /^busbar\/(host|host-status|leader|request|guard|operation|name\/host|audit|event)(\/|$)/;
+  // These come and go by rules of their own: hosts, the leader, the store's history, request ids, guards, operations that ended.
+  const own = /^busbar\/(store\/history|host|host-status|leader|request|guard|operation|name\/host|audit|event)(\/|$)/;
   const keys = world.truth.list(ROOT, Number.POSITIVE_INFINITY, undefined).value.map(({ key }) => key);
   const byName = <T extends { name: string | undefined }>(list: T[]) =>
     list.toSorted((a, b) => String(a.name).localeCompare(String(b.name)));
