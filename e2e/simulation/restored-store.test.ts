@@ -332,6 +332,30 @@ describe('a store restored from a backup', { timeout: 90_000 }, () => {
     await staysAsItIs(world, id, ran, 30_000);
   });
 
+  it('a VM that runs on two hosts stays where the operator says, and is destroyed on the other', async () => {
+    const { world, id, from, to } = await moved(13);
+    await behind(world);
+    // What the restored store did before this was built, by hand: epoch 2 beside epoch 2.
+    const [domain] = hostOf(world, to).machine.domains.filter(({ vmId }) => vmId === id);
+    if (domain === undefined) throw new Error('it does not run');
+    const { vmId, name, epoch, spec } = domain;
+    await world.settled(
+      hostOf(world, from).machine.start({ vmId, name, epoch, domain: spec }),
+      10_000,
+      'a second copy',
+    );
+    await world.clock.advance(6_000);
+    await expect(adopt(world)).rejects.toMatchObject({
+      reason: 'ADOPTION_BLOCKED',
+      message: expect.stringMatching(/VM "v" runs on host\d \(epoch 2\) and host\d \(epoch 2\)/) as string,
+    });
+    expect(world.runningOn(id)).toHaveLength(2);
+    await adopted(world, { keep: [{ vm: 'v', host: to }] });
+    await world.until(() => world.runningOn(id).length === 1, 10_000, 'one is destroyed');
+    await staysAsItIs(world, id, [to], 20_000);
+    expect(statusOf(world, id)).toMatchObject({ phase: VmPhase.RUNNING, host: to, epoch: 2n });
+  });
+
   it('adopting twice, and with nothing to adopt, does nothing more', async () => {
     const { world, id, to } = await moved(4);
     await behind(world);
