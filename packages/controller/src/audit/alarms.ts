@@ -2,6 +2,7 @@
 import type { AlarmDraft, AlarmSource } from '../alarm/alarm.ts';
 import { NEARLY_FULL } from './policy.ts';
 
+/** From here on the share of a caller is a tenth: see policy.ts. */
 const CRITICAL = 0.9;
 
 /** Records that must not go yet take most of the room: whoever has the most of them is held back from now on. */

@@ -54,7 +54,7 @@ describe('controller file', () => {
 
   it.each([
     ['audit days', { ...good, audit: { keepDays: 0 } }, 'audit.keepDays is 0, expected 1 to 3650 days'],
-    ['audit room', { ...good, audit: { records: 10 } }, 'audit.records is 10, expected 1000 to 200000 records'],
+    ['audit room', { ...good, audit: { records: 10 } }, 'audit.records is 10, expected 1000 to 100000 records'],
     [
       'over-commit',
       { ...good, placement: { vcpuOvercommit: 0.5 } },

@@ -83,10 +83,10 @@ const schema = z.strictObject({
         keepDays: days.optional(),
         keepRefusedDays: days.optional(),
         records: z
-          .int('1000 to 200000 records')
-          .min(1_000, '1000 to 200000 records')
-          // 100 MB in etcd, 160 MB in each controller.
-          .max(200_000, '1000 to 200000 records')
+          .int('1000 to 100000 records')
+          .min(1_000, '1000 to 100000 records')
+          // 58 MB in etcd, 90 to 175 MB in each controller.
+          .max(100_000, '1000 to 100000 records')
           .optional(),
       },
       'keepDays, keepRefusedDays, records',
