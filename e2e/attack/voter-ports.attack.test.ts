@@ -56,7 +56,7 @@ const LISTENERS: readonly Listener[] = [
     may: 'join with a token, renew its own certificates',
     refuses: async (knock) => {
       const body = '{}';
-      const text = `POST ${API[0]} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+      const text = `POST ${API[0]} HTTP/1.1\r\nHost: ${knock.address}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
       return /^HTTP\/1\.1 40[13] /.test(await say(knock, knock.pair, text));
     },
   },

@@ -101,6 +101,7 @@ async function main(): Promise<void> {
   });
   const transport = {
     cluster: config.cluster,
+    controllers: config.controllers,
     services: controller.services,
     trail: controller.trail,
     admission: controller.admission,

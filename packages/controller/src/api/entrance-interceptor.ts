@@ -2,6 +2,7 @@
 import { Metadata, ServerInterceptingCall, type ServerInterceptor } from '@grpc/grpc-js';
 import type { Intake } from './intake.ts';
 import { showPeer } from './peer-key.ts';
+import type { Screen } from './screen.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
 
 /**
@@ -18,11 +19,18 @@ class AnsweringCall extends ServerInterceptingCall {
 /**
  * What every call passes before anything of it is read, in one interceptor: each costs all messages of all streams.
  *
- * Shows who is calling (peer-key.ts), and lets the first message of a call in through the intake. grpc-js reads nothing before it has passed the metadata on, so
- * a call that waits costs its headers alone.
+ * Shows who is calling (peer-key.ts), asks whether that may be (screen.ts), and lets the first message of a call in through the
+ * intake. grpc-js reads nothing before it has passed the metadata on, so a call that waits or is refused costs its headers
+ * alone.
  */
-export function entranceInterceptor(intake: Intake): ServerInterceptor {
+export function entranceInterceptor(intake: Intake, screen: Screen): ServerInterceptor {
   return (method, call) => {
+    const refuse = (error: unknown) => {
+      const status = statusOf(error);
+      const trailer = new Metadata();
+      trailer.set(ERROR_TRAILER, Buffer.from(status.info));
+      call.sendStatus({ code: status.code as number, details: status.message, metadata: trailer });
+    };
     let leave = () => {};
     let left = false;
     const done = () => {
@@ -33,17 +41,12 @@ export function entranceInterceptor(intake: Intake): ServerInterceptor {
       start(next) {
         next({
           onReceiveMetadata(metadata, pass) {
-            showPeer(metadata, call);
-            leave = intake.enter(
-              call.getConnectionInfo().remoteAddress ?? '',
-              () => pass(metadata),
-              (error) => {
-                const status = statusOf(error);
-                const trailer = new Metadata();
-                trailer.set(ERROR_TRAILER, Buffer.from(status.info));
-                call.sendStatus({ code: status.code as number, details: status.message, metadata: trailer });
-              },
-            );
+            const refused = screen(showPeer(metadata, call), method.path, call.getHost());
+            if (refused !== null) {
+              refuse(refused);
+              return;
+            }
+            leave = intake.enter(call.getConnectionInfo().remoteAddress ?? '', () => pass(metadata), refuse);
             // The message may have been there already.
             if (left) leave();
           },

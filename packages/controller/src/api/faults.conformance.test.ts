@@ -174,7 +174,7 @@ async function overHttps(): Promise<Watcher> {
   const socket = tls({ ...trust(), port: wire.edgePort });
   await new Promise((resolve) => socket.once('secureConnect', resolve));
   socket.on('error', () => {}).pause();
-  socket.write(`POST ${WATCH} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}`);
+  socket.write(`POST ${WATCH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}`);
   let tail = '';
   let told = false;
   socket.on('data', (chunk: Buffer) => {

@@ -5,7 +5,7 @@ import { type Authority, createAuthority, issue, type KeyPairPem, openAuthority 
 import { type Identity, identityUri } from '@busbar/pki/identity';
 import { roleUri } from '@busbar/pki/role';
 import { fixedTls } from '@busbar/pki/tls/source';
-import { type Channel, ChannelCredentials, ClientError, createChannel } from 'nice-grpc';
+import { type Channel, ChannelCredentials, ClientError, createChannel, createClient } from 'nice-grpc';
 import { afterEach, beforeAll, beforeEach, expect } from 'vitest';
 import { Rig } from '../testing/rig.ts';
 import { type GrpcServer, grpcServer } from './grpc-server.ts';
@@ -13,8 +13,8 @@ import { type GrpcServer, grpcServer } from './grpc-server.ts';
 export const NOW = new Date();
 export const client = (name = 'admin', cluster = 'test'): Identity => ({ kind: 'client', cluster, client: name });
 export const host = (name: string, cluster = 'test'): Identity => ({ kind: 'host', cluster, host: name });
-/** A test's own patience with one call. */
-export const patience = () => AbortSignal.timeout(4_000);
+/** A test's own patience with one call: on a machine that is busy with other things a handshake alone takes seconds. */
+export const patience = () => AbortSignal.timeout(10_000);
 
 export async function certificate(by: Authority, ...identities: Identity[]): Promise<KeyPairPem> {
   const roles = identities.some(({ kind }) => kind === 'client') ? [roleUri('test', 'admin')] : [];
@@ -29,6 +29,32 @@ export async function failure(call: Promise<unknown>): Promise<ClientError> {
   );
   expect(error).toBeInstanceOf(ClientError);
   return error as ClientError;
+}
+
+/** What the server says of its services. */
+export async function reflected(channel: Channel): Promise<string> {
+  const raw = (value: Buffer) => value;
+  const reflection = createClient(
+    {
+      serverReflectionInfo: {
+        path: '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo',
+        requestStream: true,
+        responseStream: true,
+        requestSerialize: raw,
+        requestDeserialize: raw,
+        responseSerialize: raw,
+        responseDeserialize: raw,
+      },
+    } as const,
+    channel,
+  );
+  async function* ask() {
+    // ServerReflectionRequest{list_services: ""}: field 7, length 0.
+    yield Buffer.from([0x3a, 0]);
+  }
+  for await (const bytes of reflection.serverReflectionInfo(ask(), { signal: patience() }))
+    return bytes.toString('latin1');
+  return '';
 }
 
 export interface Wire {

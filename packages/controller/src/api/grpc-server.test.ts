@@ -11,7 +11,7 @@ import { VmServiceDefinition } from '@busbar/proto/gen/busbar/v1/vm';
 import { type Channel, createClient, Metadata, Status } from 'nice-grpc';
 import { HealthDefinition } from 'nice-grpc-server-health';
 import { describe, expect, it } from 'vitest';
-import { certificate, client, failure, host, patience, wired } from './grpc-server.fixture.ts';
+import { certificate, client, failure, host, patience, reflected, wired } from './grpc-server.fixture.ts';
 import { PEER_KEY } from './peer-key.ts';
 import { ERROR_TRAILER } from './status.ts';
 
@@ -68,30 +68,7 @@ describe('a client of this cluster', () => {
   it('finds health and reflection', async () => {
     const channel = await wire.channelFor(wire.ours, client());
     expect(await createClient(HealthDefinition, channel).check({ service: '' })).toMatchObject({ status: 1 });
-    const raw = (value: Buffer) => value;
-    const reflection = createClient(
-      {
-        serverReflectionInfo: {
-          path: '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo',
-          requestStream: true,
-          responseStream: true,
-          requestSerialize: raw,
-          requestDeserialize: raw,
-          responseSerialize: raw,
-          responseDeserialize: raw,
-        },
-      } as const,
-      channel,
-    );
-    async function* ask() {
-      // ServerReflectionRequest{list_services: ""}: field 7, length 0.
-      yield Buffer.from([0x3a, 0]);
-    }
-    let answer = '';
-    for await (const bytes of reflection.serverReflectionInfo(ask(), { signal: patience() })) {
-      answer = bytes.toString('latin1');
-      break;
-    }
+    const answer = await reflected(channel);
     for (const { definition } of wire.rig.services)
       expect(answer.includes(definition.fullName), definition.fullName).toBe(definition !== JoinServiceDefinition);
     expect(answer).not.toContain(AgentServiceDefinition.fullName);

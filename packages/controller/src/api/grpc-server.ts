@@ -18,12 +18,15 @@ import { serverCredentials } from '../tls/credentials.ts';
 import { grpcArrival } from './arrival.ts';
 import { agentHostOf, type Recognise, recognition } from './authenticate.ts';
 import { CONNECTION_LIMITS, type ConnectionCounts, type ConnectionLimits, guardConnections } from './connections.ts';
+import { endHttp2Connections } from './end-connections.ts';
 import { entranceInterceptor } from './entrance-interceptor.ts';
 import { newIntake } from './intake.ts';
 import { listeningServer } from './listening-server.ts';
 import { measuredPipeline } from './measured.ts';
+import { ownNames } from './own-names.ts';
 import { peerText } from './peer-key.ts';
 import { pipeline } from './pipeline.ts';
+import { screenOf } from './screen.ts';
 import type { BoundService } from './services.ts';
 import { encodingOnce } from './shared-messages.ts';
 import { sideServices } from './side-services.ts';
@@ -63,6 +66,8 @@ const CHANNEL_OPTIONS = {
 
 export function grpcServer(deps: {
   readonly cluster: string;
+  /** Who may be meant by the name in a request, besides whom the certificate names. */
+  readonly controllers?: readonly { readonly host: string; readonly address: string }[];
   readonly services: readonly BoundService[];
   readonly sessions: SessionRegistry;
   readonly trail: AuditTrail;
@@ -76,12 +81,18 @@ export function grpcServer(deps: {
   readonly limits?: ConnectionLimits;
 }): GrpcServer {
   const { clock, logger } = deps;
-  const interceptors = [entranceInterceptor(newIntake(clock))];
+  const recognise = recognition(deps.cluster);
+  const screen = screenOf({
+    names: ownNames(deps.controllers ?? [], deps.tls),
+    recognise,
+    admission: deps.admission,
+    asking: new Set([...deps.services.map(({ definition }) => definition.fullName), AgentServiceDefinition.fullName]),
+  });
+  const interceptors = [entranceInterceptor(newIntake(clock), screen)];
   const options = { ...CHANNEL_OPTIONS, interceptors };
   // nice-grpc hands its options to grpc-js's Server, which also takes interceptors; only its type does not say so.
   const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
   const { metrics = noMetrics } = deps;
-  const recognise = recognition(deps.cluster);
   const recognised = (context: CallContext) => recognise(peerText(context.metadata));
   const gate = measuredPipeline(pipeline(deps), 'grpc', { metrics, clock });
   // Nobody gets here without a certificate, so nobody joins here.
@@ -141,6 +152,7 @@ export function grpcServer(deps: {
     async listen(address) {
       const [port, listener] = await listeningServer(() => server.listen(address, serverCredentials(deps.tls)));
       const limits = deps.limits ?? CONNECTION_LIMITS;
+      endHttp2Connections(listener, deps);
       connections = guardConnections(listener, { listener: 'grpc', clock, logger, limits });
       health.setStatus('healthy');
       return port;

@@ -8,9 +8,12 @@ import type { Peer } from './authenticate.ts';
  */
 export const PEER_KEY = 'busbar-peer-bin';
 
-export function showPeer(metadata: Metadata, call: ServerInterceptingCallInterface): void {
+/** Returns what `peerText` will. */
+export function showPeer(metadata: Metadata, call: ServerInterceptingCallInterface): string {
+  const peer = peerOf(call);
   metadata.remove(PEER_KEY);
-  metadata.set(PEER_KEY, peerOf(call));
+  metadata.set(PEER_KEY, peer);
+  return peer.toString();
 }
 
 /** What `showPeer` put there, as the text of a `Peer`. */

@@ -6,13 +6,23 @@ import { type Clock, withDeadline } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
 import { httpsArrival } from '../api/arrival.ts';
 import type { Intake } from '../api/intake.ts';
+import type { OwnNames } from '../api/own-names.ts';
 import { needsCaller } from '../api/pipeline.ts';
 import { type ErrorAnswer, errorAnswerOf } from '../api/status.ts';
 import { invalid, show } from '../api/validation.ts';
+import type { Admission } from '../certificate/admission.ts';
 import { parseJson, readBody } from './body.ts';
 import { fail, sendEvents } from './events.ts';
 import { type Peer, peerOf } from './peer.ts';
-import { grpcOnly, noSuchPath, otherOrigin, wrongEncoding, wrongMediaType, wrongMethod } from './refusals.ts';
+import {
+  grpcOnly,
+  noSuchPath,
+  otherHost,
+  otherOrigin,
+  wrongEncoding,
+  wrongMediaType,
+  wrongMethod,
+} from './refusals.ts';
 import { answerJson, checkRequest } from './request-json.ts';
 import { refuseAndClose, sendError, sendJson } from './respond.ts';
 import type { Route } from './routes.ts';
@@ -22,6 +32,8 @@ type Served = Exclude<Route, { readonly kind: 'grpc-only' }>;
 interface HandlerDeps {
   readonly cluster: string;
   readonly routes: ReadonlyMap<string, Route>;
+  readonly names: OwnNames;
+  readonly admission: Admission;
   readonly openApi: Buffer;
   readonly intake: Intake;
   readonly clock: Clock;
@@ -74,7 +86,7 @@ async function answer(
   const url = new URL(request.url ?? '/', 'https://edge');
   const peer = peerOf(request.socket as TLSSocket, deps.cluster);
   const route = deps.routes.get(url.pathname);
-  const refused = refusalOf(request, url.pathname, route);
+  const refused = wronglyNamed(deps.names, request, url) ?? refusalOf(request, url.pathname, route);
   if (refused !== null) return refuseAndClose(request, response, refused, deps.clock);
   if (url.pathname === OPENAPI_PATH) return sendOpenApi(deps, peer, response);
   const served = route as Served;
@@ -102,10 +114,23 @@ async function answer(
 
 const OPENAPI_PATH = '/openapi.json';
 
+/** By whom the request was made, and for whom: neither may be of another's name (own-names.ts). */
+function wronglyNamed(
+  names: OwnNames,
+  { headers, socket, url: target = '' }: IncomingMessage,
+  url: URL,
+): ErrorAnswer | null {
+  const { host, origin } = headers;
+  // The whole URL in the request line stands above the header (RFC 9112 3.2.2).
+  const refusal = names.refusalOf(host) ?? (target.startsWith('/') ? null : names.refusalOf(url.host));
+  if (refusal !== null) return otherHost(refusal);
+  if (origin === undefined || names.isOwnOrigin(origin, host, socket.localPort ?? 0)) return null;
+  return otherOrigin(origin);
+}
+
 /** What can be said before the body is read. */
 function refusalOf(request: IncomingMessage, path: string, route: Route | undefined): ErrorAnswer | null {
   const { method = '', headers } = request;
-  if (headers.origin !== undefined && headers.origin !== `https://${headers.host}`) return otherOrigin(headers.origin);
   if (path === OPENAPI_PATH) return method === 'GET' ? null : wrongMethod(method, 'GET');
   if (route === undefined) return noSuchPath(path);
   if (route.kind === 'grpc-only') return grpcOnly();
@@ -134,6 +159,8 @@ function sendOpenApi(deps: HandlerDeps, peer: Peer, response: ServerResponse): v
         hint: 'use a client certificate issued by the cluster',
       })
     );
+  // No method, so not behind the pipeline.
+  if (peer.caller.certificate !== null) deps.admission.check(peer.caller.certificate);
   sendJson(response, 200, deps.openApi);
 }
 

@@ -63,6 +63,9 @@ export const requestTooSlow = () =>
   );
 export const notHttp = () =>
   refusal(400, 'INVALID_ARGUMENT', 'NOT_HTTP', 'this is not an HTTP/1.1 request', 'POST JSON over HTTPS');
+/** Misdirected (RFC 9110 15.5.20). */
+export const otherHost = ({ reason, message, hint }: BusbarError) =>
+  refusal(421, 'PERMISSION_DENIED', reason, message, hint);
 /**
  * A browser sends its client certificate along whoever's page asks. Pages of other origins have no business here, and
  * curl's default content type, which this edge takes, is one that they may send.

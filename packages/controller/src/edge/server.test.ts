@@ -201,7 +201,7 @@ describe('an error as JSON', () => {
     let text = '';
     socket.on('data', (chunk: Buffer) => (text += chunk.toString())).on('error', () => {});
     const closed = new Promise((resolve) => socket.once('close', resolve));
-    socket.write('GET /busbar.v1.NetworkService/WatchNetworks HTTP/1.1\r\nhost: x\r\n\r\n');
+    socket.write('GET /busbar.v1.NetworkService/WatchNetworks HTTP/1.1\r\nhost: localhost\r\n\r\n');
     await expect.poll(() => text, PATIENCE).toContain('event: progress');
     socket.write('rubbish\r\n\r\n');
     await closed;

@@ -18,8 +18,10 @@ import {
   guardConnections,
   UNPROVEN_LIFE_MS,
 } from '../api/connections.ts';
+import { endHttpConnections } from '../api/end-connections.ts';
 import { type Intake, newIntake, READ_DEADLINE_MS } from '../api/intake.ts';
 import { measuredPipeline } from '../api/measured.ts';
+import { ownNames } from '../api/own-names.ts';
 import { type Gate, pipeline } from '../api/pipeline.ts';
 import type { BoundService } from '../api/services.ts';
 import { handlerOf } from './handle.ts';
@@ -53,6 +55,8 @@ const PIPELINED_MAX = 8;
 export function edgeServer(
   deps: Gate & {
     readonly cluster: string;
+    /** Who may be meant by the name in a request, besides whom the certificate names. */
+    readonly controllers?: readonly { readonly host: string; readonly address: string }[];
     readonly services: readonly BoundService[];
     /** Connections that begin after a change use the new ones; those that exist keep theirs. */
     readonly tls: TlsFeed;
@@ -69,6 +73,8 @@ export function edgeServer(
   const handle = handlerOf({
     cluster: deps.cluster,
     routes: routesOf(deps.services, openRegistry(), gate),
+    names: ownNames(deps.controllers ?? [], deps.tls),
+    admission: deps.admission,
     openApi: readFileSync(OPENAPI),
     intake: deps.intake ?? newIntake(clock),
     clock,
@@ -90,6 +96,7 @@ export function edgeServer(
     keepAlive: true,
     keepAliveInitialDelay: TCP_KEEP_ALIVE_MS,
   });
+  endHttpConnections(server, deps);
   const connections = guardConnections(server, { listener: 'edge', clock, logger, limits });
 
   const renewed = deps.tls.onChange(() => server.setSecureContext(secureContext(deps.tls.current())));

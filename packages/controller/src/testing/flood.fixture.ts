@@ -52,8 +52,8 @@ switch (order.kind) {
   case 'half-bodies': {
     const text =
       order.kind === 'half-headers'
-        ? 'POST /busbar.v1.VmService/ListVms HTTP/1.1\r\nhost: x\r\nx-slow: '
-        : 'POST /busbar.v1.VmService/ListVms HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n';
+        ? 'POST /busbar.v1.VmService/ListVms HTTP/1.1\r\nhost: localhost\r\nx-slow: '
+        : 'POST /busbar.v1.VmService/ListVms HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4000000\r\n\r\n';
     const answers: Record<string, number> = {};
     let opened = 0;
     for (let i = 0; i < order.count; i++) {
