@@ -19,7 +19,7 @@ export interface TestLab {
  */
 export async function setUpTestLab(
   name: `test-${string}`,
-  size: { readonly hosts?: number; readonly witnesses?: number } = {},
+  size: { readonly hosts?: number; readonly witnesses?: number; readonly etcdQuotaMib?: number } = {},
 ): Promise<TestLab> {
   const directory = join(REPOSITORY, '.cache/test');
   mkdirSync(directory, { recursive: true });

@@ -38,6 +38,7 @@ export interface UpOptions {
   readonly hosts?: number;
   readonly witnesses?: number;
   readonly ceph?: boolean;
+  readonly etcdQuotaMib?: number;
   readonly progress?: (line: string) => void;
 }
 
@@ -49,6 +50,7 @@ const stored = z.strictObject({
   witnesses: z.number(),
   ceph: z.boolean(),
   fsid: z.string(),
+  etcdQuotaMib: z.number().optional(),
   /** False while `up` is installing: such a lab is rebuilt, not repaired. */
   installed: z.boolean(),
 });
@@ -74,13 +76,14 @@ export async function openLab(lab: string = DEFAULT_NAME): Promise<LabPlan> {
   return planLab(toSpec(spec));
 }
 
-const toSpec = ({ name, index, hosts, witnesses, ceph, fsid }: LabSpec): LabSpec => ({
+const toSpec = ({ name, index, hosts, witnesses, ceph, fsid, etcdQuotaMib }: LabSpec): LabSpec => ({
   name,
   index,
   hosts,
   witnesses,
   ceph,
   fsid,
+  etcdQuotaMib,
 });
 
 /** Makes a lab, or brings an existing one back to full health: all hosts on, thawed, healed. */
@@ -131,7 +134,8 @@ async function install(name: string, options: UpOptions, progress: (line: string
   checkSize(hosts, witnesses);
   const index = await register(name);
   if (await clear(name, index)) progress('cleared away what an earlier lab of this name or subnet left');
-  const plan = planLab({ name, index, hosts, witnesses, ceph: options.ceph ?? true, fsid: randomUUID() });
+  const { ceph = true, etcdQuotaMib } = options;
+  const plan = planLab({ name, index, hosts, witnesses, ceph, fsid: randomUUID(), etcdQuotaMib });
   await register(name); // clear() took the cgroups
   await mkdir(volumesDir(name), { recursive: true });
   const write = async (installed: boolean): Promise<void> =>

@@ -15,6 +15,8 @@ export interface LabSpec {
   readonly witnesses: number;
   readonly ceph: boolean;
   readonly fsid: string;
+  /** etcd's quota in MiB, for tests that fill it; etcd's default when not given. */
+  readonly etcdQuotaMib?: number | undefined;
 }
 
 export interface HostPlan {

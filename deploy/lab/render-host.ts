@@ -54,6 +54,7 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
       tls: etcd,
       memberTls: { ca: `${PKI}/etcd-ca.crt`, certificate: `${PKI}/etcd.crt`, key: `${PKI}/etcd.key` },
       revocationsFile: `${PKI}/etcd-ca.crl`,
+      ...(plan.spec.etcdQuotaMib === undefined ? {} : { quotaBytes: plan.spec.etcdQuotaMib * 1024 ** 2 }),
     },
     controllers: controllerEndpoints(plan),
     storage: plan.spec.ceph

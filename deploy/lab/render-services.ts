@@ -85,8 +85,12 @@ function etcd(plan: LabPlan, host: HostPlan): string[] {
     ['election-timeout', '2000'],
     // Off by default in etcd 3.4: a member that was cut off comes back with a higher term and deposes a leader that works.
     ['pre-vote', 'true'],
+    // The leading controller compacts long before; this is for a cluster that nobody leads.
     ['auto-compaction-mode', 'periodic'],
     ['auto-compaction-retention', '1h'],
+    ...(plan.spec.etcdQuotaMib === undefined
+      ? []
+      : [['quota-backend-bytes', String(plan.spec.etcdQuotaMib * 1024 ** 2)] as [string, string]]),
     ['client-cert-auth', 'true'],
     ['trusted-ca-file', `${PKI}/etcd-ca.crt`],
     ['cert-file', `${PKI}/etcd.crt`],

@@ -55,6 +55,7 @@ export class World {
   readonly clock = new VirtualClock();
   readonly random: Random;
   readonly truth: MemoryStoreServer;
+  readonly #quota: { readonly quotaBytes?: number };
   readonly pool: SimPool;
   readonly trace: string[] = [];
   /** What a subscriber of all NATS servers would have heard. */
@@ -72,6 +73,8 @@ export class World {
     readonly seed: number;
     readonly controllers?: number;
     readonly hosts?: number;
+    /** The store's quota [none that it would reach]. */
+    readonly quotaBytes?: number;
     /** What each host is made of [one NUMA node with 8 CPUs, 64 GiB]. */
     readonly topology?: SimTopology;
     /** A registry for each `controller NAME` and `agent NAME`. */
@@ -79,7 +82,9 @@ export class World {
   }) {
     this.#metricsOf = options.metricsOf ?? (() => noMetrics);
     this.random = seededRandom(options.seed);
-    this.truth = new MemoryStoreServer({ clock: this.clock });
+    const { quotaBytes } = options;
+    this.#quota = quotaBytes === undefined ? {} : { quotaBytes };
+    this.truth = new MemoryStoreServer({ clock: this.clock, ...this.#quota });
     this.pool = newSimPool({ latencyMs: { min: 1, max: 40 } });
     const names = (count: number) => Array.from({ length: count }, (_, i) => `host${i + 1}`);
     this.#names = names(options.controllers ?? 3);
@@ -113,6 +118,7 @@ export class World {
       random,
       logger: this.#logger(`controller ${name}`, entry),
       metrics: this.#metricsOf(`controller ${name}`),
+      ...this.#quota,
     });
     const stop = new AbortController();
     const made: SimController = Object.assign(entry, { host: name, store, controller, stop, power });

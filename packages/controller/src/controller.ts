@@ -19,6 +19,9 @@ import { type BoundService, publicServices } from './api/services.ts';
 import { AUDIT_POLICY, type AuditPolicy } from './audit/policy.ts';
 import { AuditRoom } from './audit/room.ts';
 import { AuditTrail } from './audit/trail.ts';
+import { budgetedCommit } from './budget/commit.ts';
+import { ETCD_QUOTA_BYTES, FillWatch } from './budget/fill.ts';
+import { WriteBudget } from './budget/write-budget.ts';
 import { type Admission, admission } from './certificate/admission.ts';
 import { FirstUses } from './certificate/first-use.ts';
 import { takeOverAuthorities } from './certificate/take-over.ts';
@@ -33,6 +36,7 @@ import type { ClusterStore } from './store/cluster-store.ts';
 import { groupCommit } from './store/group-commit.ts';
 import { measuredStore } from './store/measured.ts';
 import { controllerHealth } from './telemetry/health.ts';
+import { CONTROLLER_METRICS } from './telemetry/metrics.ts';
 import { observe } from './telemetry/observe.ts';
 import { measuredStorage } from './telemetry/storage.ts';
 import { ClusterView } from './view/view.ts';
@@ -61,6 +65,8 @@ export interface ControllerDeps {
   readonly policy?: PlacementPolicy;
   readonly audit?: AuditPolicy;
   readonly leaseTimings?: LeaseTimings;
+  /** Default: etcd's own default. */
+  readonly quotaBytes?: number;
   /** Default: nothing is counted. */
   readonly metrics?: Metrics;
 }
@@ -101,8 +107,12 @@ export function createController(deps: ControllerDeps): Controller {
   const leadership = new Leadership({ store, clock, random, log: logger, host: deps.host, address: deps.address });
   const audit = new AuditRoom({ view, policy: deps.audit ?? AUDIT_POLICY, clock });
   const trail = new AuditTrail({ host: deps.host, store, view, clock, random, logger, room: audit });
-  const alarms = createAlarms({ cluster: deps.cluster, host: deps.host, view, sessions, audit, clock }, ALARM_SOURCES);
   const firstUses = new FirstUses({ store, view, clock, logger });
+  const quotaBytes = deps.quotaBytes ?? ETCD_QUOTA_BYTES;
+  const fill = new FillWatch({ store, storage, quotaBytes, clock, logger });
+  const refusedWrites = metrics.counter(CONTROLLER_METRICS.refusedWrites);
+  const world = { cluster: deps.cluster, host: deps.host, view, sessions, audit, clock, fill: () => fill.now() };
+  const alarms = createAlarms(world, ALARM_SOURCES);
   const policy = deps.policy ?? DEFAULT_POLICY;
   const api: Api = {
     clusterName: deps.cluster,
@@ -118,7 +128,12 @@ export function createController(deps: ControllerDeps): Controller {
     clock,
     random,
     logger,
-    commit: groupCommit(store),
+    commit: budgetedCommit({
+      commit: groupCommit(store),
+      budget: new WriteBudget(clock, quotaBytes, deps.controllers.length),
+      fill: () => fill.now(),
+      refused: (reason) => refusedWrites.add({ reason }),
+    }),
     requestLeases: new RequestLeases(store, clock),
     places: apiPlaces(deps.host),
     seal: deps.seal,
@@ -127,7 +142,7 @@ export function createController(deps: ControllerDeps): Controller {
     alarms,
   };
 
-  observe(metrics, { version: deps.version, store, view, sessions, leadership, alarms, clock });
+  observe(metrics, { version: deps.version, store, view, sessions, leadership, alarms, fill, clock });
 
   return {
     sessions,
@@ -168,6 +183,7 @@ export function createController(deps: ControllerDeps): Controller {
               metrics,
               rounds,
               alarms,
+              fill: () => fill.now(),
             },
             leaderFor({ store, view, clock, random }, term, term.signal),
           );
@@ -179,7 +195,8 @@ export function createController(deps: ControllerDeps): Controller {
       const { authorities } = deps;
       const takeOver =
         authorities === undefined ? null : takeOverAuthorities({ store, clock, logger }, authorities, signal);
-      await Promise.all([view.run(signal), leadership.run(signal), trail.run(signal), firstUses.run(signal), takeOver]);
+      const loops = [view, leadership, trail, firstUses, fill].map((each) => each.run(signal));
+      await Promise.all([...loops, takeOver]);
       await leading;
       lines[Symbol.dispose]();
     },

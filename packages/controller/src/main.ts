@@ -97,6 +97,7 @@ async function main(): Promise<void> {
     audit: auditPolicy(config),
     forVoters: { sealKey, etcdEndpoints: config.etcd.endpoints },
     ...(authorities === undefined ? {} : { authorities }),
+    ...(config.etcd.quotaBytes === undefined ? {} : { quotaBytes: config.etcd.quotaBytes }),
     metrics,
   });
   const transport = {

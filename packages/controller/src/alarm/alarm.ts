@@ -3,6 +3,7 @@ import type { Clock } from '@busbar/core/clock/clock';
 import { type Alarm, AlarmSeverity } from '@busbar/proto/gen/busbar/v1/alarm';
 import { cut } from '../api/validation.ts';
 import type { AuditRoom } from '../audit/room.ts';
+import { type Fill, UNKNOWN_FILL } from '../budget/fill.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterView } from '../view/view.ts';
 
@@ -33,6 +34,8 @@ export interface AlarmWorld {
   readonly audit: Pick<AuditRoom, 'fill'>;
   readonly nowMs: number;
   readonly wallTime: Date;
+  /** How full the store and the spool's disk are. */
+  readonly fill: Fill;
 }
 
 /** Pure: the conditions that hold now. */
@@ -51,15 +54,19 @@ export interface Alarms {
 }
 
 export function createAlarms(
-  deps: Omit<AlarmWorld, 'nowMs' | 'wallTime'> & { readonly clock: Clock },
+  deps: Omit<AlarmWorld, 'nowMs' | 'wallTime' | 'fill'> & {
+    readonly clock: Clock;
+    /** Default: unknown. */
+    readonly fill?: () => Fill;
+  },
   sources: readonly AlarmSource[],
 ): Alarms {
-  const { clock, ...world } = deps;
+  const { clock, fill = () => UNKNOWN_FILL, ...world } = deps;
   /** Since when this controller has seen each alarm that it sees. */
   let since = new Map<string, Date>();
   const seen = (): readonly Alarm[] => {
     const wallTime = clock.wallTime();
-    const drafts = sources.flatMap((source) => source({ ...world, nowMs: clock.nowMs(), wallTime }));
+    const drafts = sources.flatMap((source) => source({ ...world, nowMs: clock.nowMs(), wallTime, fill: fill() }));
     const unique = new Map(drafts.map((draft) => [alarmId(draft), draft]));
     since = new Map([...unique.keys()].map((id) => [id, since.get(id) ?? wallTime]));
     return ordered([...unique].map(([id, draft]) => presentAlarm(draft, since.get(id) ?? wallTime)));

@@ -8,9 +8,9 @@ import type { PlacementPolicy } from '@busbar/scheduler/model';
 import type { StorageDriver } from '@busbar/storage/driver';
 import type { Alarms } from '../alarm/alarm.ts';
 import type { AuditRoom } from '../audit/room.ts';
+import type { BudgetedCommit } from '../budget/commit.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
-import type { Commit } from '../store/group-commit.ts';
 import type { ClusterView } from '../view/view.ts';
 import type { Arrival } from './arrival.ts';
 import type { PresentedCertificate } from './authenticate.ts';
@@ -59,8 +59,8 @@ export interface Api {
   readonly version: string;
   readonly view: ClusterView;
   readonly store: ClusterStore;
-  /** Writes a change of the API, together with those of other callers. */
-  readonly commit: Commit;
+  /** Writes a change of the API within the caller's budget, together with those of other callers. */
+  readonly commit: BudgetedCommit;
   readonly storage: StorageDriver;
   readonly sessions: SessionRegistry;
   readonly policy: PlacementPolicy;

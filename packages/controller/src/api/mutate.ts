@@ -74,7 +74,9 @@ export async function mutate<Ids, Response>(
     if (mutation.validateOnly) return mutation.preview(plan);
     const change = audited(api, call, { ...plan, requestId: mutation.requestId });
     const result =
-      key === null ? await api.commit(change) : await withRequest(api, change, key, { digest, ...plan.ids });
+      key === null
+        ? await api.commit(call, change)
+        : await withRequest(api, call, change, key, { digest, ...plan.ids });
     if (result.succeeded) {
       call.audit.settled = true;
       await caughtUp(api, result.revision, plan.ids);
@@ -92,13 +94,14 @@ export async function mutate<Ids, Response>(
 /** The change's transaction, and in it the answer to the request id. */
 async function withRequest(
   api: Api,
+  call: Call,
   change: Transaction,
   key: string,
   answer: RequestRecord,
 ): Promise<TransactionResult> {
   const value = encodeRequest(answer);
   return withRequestLease(api, (lease) =>
-    api.commit({
+    api.commit(call, {
       compare: [...change.compare, absent(key)],
       writes: [...change.writes, { kind: 'put', key, value, lease }],
     }),

@@ -128,7 +128,7 @@ async function revokeCertificate(api: Api, request: RevokeCertificateRequest, ca
     ownSerial: call.caller.certificate?.serial ?? '',
   };
   const plan = () => planRevoke(api.view, revocation, api.clock.wallTime());
-  if (!request.validateOnly) await revokeMost(api, plan);
+  if (!request.validateOnly) await revokeMost(api, call, plan);
   return mutate(api, call, {
     method: 'RevokeCertificate',
     whileBehind: true,
@@ -145,12 +145,12 @@ async function revokeCertificate(api: Api, request: RevokeCertificateRequest, ca
 }
 
 /** Of more than fit into one transaction, all but the last: that one is told, and has the audit record. */
-async function revokeMost(api: Api, plan: () => Plan<Revoked>): Promise<void> {
+async function revokeMost(api: Api, call: Call, plan: () => Plan<Revoked>): Promise<void> {
   await api.view.fresh();
   for (;;) {
     const { compare, writes, extra } = plan();
     if (extra.also.length < REVOKED_AT_ONCE) return;
-    await api.view.waitFor((await api.commit({ compare, writes })).revision);
+    await api.view.waitFor((await api.commit(call, { compare, writes })).revision);
   }
 }
 

@@ -37,6 +37,12 @@ const schema = z.strictObject({
       .array(z.string().regex(/^https:\/\/\S+:\d{1,5}$/, 'an address https://host:port'))
       .min(1, 'at least one endpoint'),
     tls,
+    /** What the members' --quota-backend-bytes says; without it, etcd's default of 2 GiB. */
+    quotaBytes: z
+      .int('whole bytes')
+      .min(16 * 1024 ** 2, '16777216 to 137438953472 bytes')
+      .max(128 * 1024 ** 3, '16777216 to 137438953472 bytes')
+      .optional(),
     /** The pair of the member on this host, which etcd reads at each handshake: kept renewed like our own. */
     memberTls: tls.optional(),
     /** Where that member looks up who is revoked; kept up to date. Without it, revocation does not reach etcd. */

@@ -110,7 +110,7 @@ export async function* importImage(
   try {
     await assertRoom(api, header);
     const record = newRecord(api, id, header);
-    const claimed = await api.store.txn({
+    const claimed = await api.commit(call, {
       compare: [absent(nameKey('image', header.name))],
       writes: [
         { kind: 'put', key: recordKey('image', id), value: encodeRecord('image', record), lease: lease.id },
@@ -167,9 +167,9 @@ export async function* importImage(
       const answer = encodeRequest({ digest, operationId: '', resourceId: id });
       const sealed =
         requestRecord === null
-          ? await seal(api, id, ready, transaction)
+          ? await seal(api, call, id, ready, transaction)
           : await withRequestLease(api, (leaseId) =>
-              seal(api, id, ready, {
+              seal(api, call, id, ready, {
                 ...transaction,
                 writes: [...transaction.writes, { kind: 'put', key: requestRecord, value: answer, lease: leaseId }],
               }),
@@ -226,12 +226,13 @@ function newRecord(api: Api, id: string, header: ImportImageHeader): ImageRecord
 /** The transaction that makes the image visible. When its answer is lost, the record itself tells whether it was applied. */
 async function seal(
   api: Api,
+  call: Call,
   id: string,
   ready: ImageRecord,
   transaction: Transaction,
 ): Promise<{ readonly succeeded: boolean; readonly revision: Revision }> {
   try {
-    return await api.store.txn(transaction);
+    return await api.commit(call, transaction);
   } catch (error) {
     if (!(error instanceof BusbarError && error.kind === 'timeout')) throw error;
     const found = await api.store.get(recordKey('image', id)).catch(() => null);

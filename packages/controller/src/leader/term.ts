@@ -11,6 +11,8 @@ import type { StorageDriver } from '@busbar/storage/driver';
 import type { Alarms } from '../alarm/alarm.ts';
 import { AlarmReconciler } from '../alarm/reconcile.ts';
 import type { AuditRoom } from '../audit/room.ts';
+import { compactRegularly } from '../budget/compaction.ts';
+import { type Fill, UNKNOWN_FILL } from '../budget/fill.ts';
 import { ADOPT_SAGA, adoptSaga } from '../cluster/adopt/saga.ts';
 import { StoreGuard } from '../cluster/guard.ts';
 import type { EventBus } from '../event/bus.ts';
@@ -22,7 +24,7 @@ import { SagaRunner } from '../operation/runner.ts';
 import type { Saga } from '../operation/saga.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
-import type { ClusterView } from '../view/view.ts';
+import { type ClusterView, PULSE_KEY } from '../view/view.ts';
 import { type CloudInitOpened, cloudInitReader } from '../vm/cloud-init.ts';
 import { desiredFor } from '../vm/desired.ts';
 import { VmReconciler } from '../vm/reconcile.ts';
@@ -72,6 +74,8 @@ export interface TermDeps {
   readonly random: Random;
   readonly logger: Logger;
   readonly alarms: Alarms;
+  /** Default: unknown. */
+  readonly fill?: () => Fill;
   /** Default: nothing is counted. */
   readonly metrics?: Metrics;
   /** Beats with each round. */
@@ -103,7 +107,11 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
   using _changes = view.changes.onFlush(wake);
   using _reports = sessions.onChange(wake);
   leader.signal.addEventListener('abort', wake, { once: true });
-  const cleaning = cleanUpRegularly(deps, leader, held);
+  const { fill = () => UNKNOWN_FILL } = deps;
+  const cleaning = Promise.all([
+    cleanUpRegularly(deps, leader, held),
+    compactRegularly({ ...deps, fill, leader, pulseKey: PULSE_KEY }),
+  ]);
   try {
     for (;;) {
       // The change that woke it is some caller's, whose answer goes out first.

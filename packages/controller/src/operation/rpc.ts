@@ -135,7 +135,7 @@ async function cancelOperation(api: Api, id: string, call: Call): Promise<{ oper
       ids: { operationId: '', resourceId: id },
       requestId: '',
     });
-    const result = await api.store.txn(change);
+    const result = await api.commit(call, change);
     if (result.succeeded) {
       call.audit.settled = true;
       await caughtUp(api, result.revision, { operationId: id, resourceId: '' });

@@ -36,6 +36,13 @@ export interface ClusterStore {
   grantLease(ttlMs: number): Promise<StoreLease>;
   /** Of any member, as it was at `revision`, which may be a little behind. */
   history(): Promise<StoreHistory>;
+  /** How full the store is. Of several members the fullest that answers counts: one that is full stops all. */
+  usage(): Promise<StoreUsage>;
+  /**
+   * Forgets what was before `revision`: watches from before it get 'compacted', and what was written over or deleted
+   * makes room. Asked for again, or for an older revision, it is a success. Reaches what is full, too.
+   */
+  compact(revision: Revision): Promise<void>;
   /** Tells whether a quorum answers: one linearizable read under `deadlineMs`. */
   ping(deadlineMs: number): Promise<void>;
   close(): Promise<void>;
@@ -50,6 +57,13 @@ export interface StoreHistory {
   readonly clusterId: string;
   readonly logLength: bigint;
   readonly revision: Revision;
+}
+
+export interface StoreUsage {
+  /** Size of the database's file: what the quota is compared with. It does not shrink by itself. */
+  readonly fileBytes: number;
+  /** What of it is in use; the rest is written over before the file grows. */
+  readonly inUseBytes: number;
 }
 
 export type LeaseId = Brand<string, 'LeaseId'>;

@@ -16,6 +16,7 @@ import {
   summary,
   waitUntil,
 } from './examine.fixture.ts';
+import { roomConformance } from './room/conformance.ts';
 
 /** What an implementation brings along to be examined. */
 export interface StoreUnderTest {
@@ -39,6 +40,7 @@ export function clusterStoreConformance(name: string, factory: () => Promise<Sto
     let serial = 0;
     const newPrefix = () => `conformance/${++serial}/`;
 
+    roomConformance(() => ({ store, other, key: `${newPrefix()}large` }));
     beforeAll(async () => {
       world = await factory();
       ({ store, other } = world);
@@ -89,10 +91,6 @@ export function clusterStoreConformance(name: string, factory: () => Promise<Sto
         const before = (await store.get(`${prefix}x`)).revision;
         const result = await store.txn({ compare: [], writes: [{ kind: 'delete', key: `${prefix}x` }] });
         expect(result).toEqual({ succeeded: true, revision: before });
-      });
-
-      test('ping tells that a quorum answers', async () => {
-        await store.ping(2_000);
       });
     });
 

@@ -11,6 +11,7 @@ import type {
   Read,
   StoreHistory,
   StoreLease,
+  StoreUsage,
   Transaction,
   TransactionResult,
   WatchBatch,
@@ -21,6 +22,7 @@ import { CallFailure, mayRepeat } from './etcd/failure.ts';
 import { EtcdLease } from './etcd/lease.ts';
 import type { Cancellable, Member } from './etcd/member.ts';
 import {
+  COMPACT,
   CompareTarget,
   type KeyValue as EtcdKeyValue,
   LEASE_GRANT,
@@ -48,6 +50,8 @@ export interface EtcdStoreOptions {
 }
 
 const CALL_DEADLINE_MS = 3_500;
+/** A member answers this from memory. */
+const USAGE_DEADLINE_MS = 2_000;
 const MAX_BUFFERED_EVENTS = 10_000;
 /** Small records: far below the 4 MiB that gRPC accepts as one answer. Larger ones make the page shrink. */
 const PAGE_ITEMS = 512;
@@ -172,6 +176,26 @@ export class EtcdStore implements ClusterStore {
     const { value } = await this.#call('ask for the history', 'read', (member) => member.unary(STATUS, {}));
     const clusterId = (value.header?.clusterId ?? 0n).toString(16);
     return { clusterId, logLength: value.raftIndex, revision: revisionOf(value) };
+  }
+
+  async usage(): Promise<StoreUsage> {
+    const statuses = await this.#pool.statuses(USAGE_DEADLINE_MS);
+    if (statuses.length === 0) throw storeUnavailable('ask the etcd members how full they are');
+    return {
+      fileBytes: Math.max(...statuses.map(({ dbSize }) => Number(dbSize))),
+      inUseBytes: Math.max(...statuses.map(({ dbSizeInUse }) => Number(dbSizeInUse))),
+    };
+  }
+
+  async compact(revision: Revision): Promise<void> {
+    const what = `compact up to revision ${revision}`;
+    const start = (member: Member) => member.unary(COMPACT, { revision });
+    try {
+      await this.#caller.call({ what, kind: 'repeatable write', deadlineMs: this.#callDeadlineMs }, start);
+    } catch (error) {
+      // Somebody has been there before: etcd itself, or the call whose answer was lost.
+      if (!(error instanceof CallFailure) || error.kind !== 'compacted') throw toStoreError(what, error);
+    }
   }
 
   async ping(deadlineMs: number): Promise<void> {

@@ -46,6 +46,8 @@ export function measuredStore(store: ClusterStore, metrics: Metrics, clock: Cloc
     watch: (prefix, after, signal) => store.watch(prefix, after, signal),
     grantLease: async (ttlMs) => lease(await time('grant-lease', () => store.grantLease(ttlMs))),
     history: async () => see(await time('history', () => store.history())),
+    usage: () => time('usage', () => store.usage()),
+    compact: (revision) => time('compact', () => store.compact(revision)),
     ping: (deadlineMs) => time('ping', () => store.ping(deadlineMs)),
     close: () => store.close(),
     newestRevision: () => newest,

@@ -8,6 +8,7 @@ import type {
   LeaseId,
   Read,
   StoreHistory,
+  StoreUsage,
   Transaction,
   TransactionResult,
   WatchEvent,
@@ -32,6 +33,8 @@ export interface MemoryTruthOptions {
   readonly keepRevisions?: number;
   /** etcd looks for expired leases every 500 ms, so keys outlive their lease by up to that. */
   readonly leaseExpiryLagMs?: number;
+  /** Default: none. A write that would go beyond it fills the store, until `setFull(false)`. */
+  readonly quotaBytes?: number;
 }
 
 /** As the file of `etcdctl snapshot save`. */
@@ -40,6 +43,9 @@ export interface MemorySnapshot {
   readonly entries: readonly (KeyValue & { readonly lease: LeaseId | undefined })[];
   readonly leases: ReadonlyMap<LeaseId, number>;
 }
+
+/** What etcd and its database add to a key and its value, roughly. */
+const REVISION_BYTES = 128;
 
 export type Changes =
   | { readonly kind: 'compacted' }
@@ -67,6 +73,10 @@ export class MemoryTruth {
   #nextLease = 1;
   #quorum = true;
   #full = false;
+  readonly #quotaBytes: number;
+  /** Of every revision that is not compacted, as etcd keeps them. */
+  #inUseBytes = 0;
+  #fileBytes = 0;
   readonly #watchers = new Set<() => void>();
   readonly #waitingForQuorum = new Set<() => void>();
 
@@ -74,6 +84,7 @@ export class MemoryTruth {
     this.#clock = options.clock;
     this.#keepRevisions = options.keepRevisions ?? 10_000;
     this.#leaseExpiryLagMs = options.leaseExpiryLagMs ?? 0;
+    this.#quotaBytes = options.quotaBytes ?? Number.POSITIVE_INFINITY;
   }
 
   get revision(): Revision {
@@ -101,6 +112,10 @@ export class MemoryTruth {
   /** As etcd with its NOSPACE alarm: what grows the database is refused, whatever it compares; all else goes on. */
   setFull(full: boolean): void {
     this.#full = full;
+  }
+
+  usage(): StoreUsage {
+    return { fileBytes: this.#fileBytes, inUseBytes: this.#inUseBytes };
   }
 
   /** Runs `step` now, or as soon as there is a quorum, unless disposed before. */
@@ -139,6 +154,8 @@ export class MemoryTruth {
     this.#history = [];
     this.#clusterId = clusterId;
     this.#logLength = 3n;
+    this.#inUseBytes = this.#bytesKept();
+    this.#fileBytes = this.#inUseBytes;
     this.#notify();
   }
 
@@ -160,6 +177,7 @@ export class MemoryTruth {
   }
 
   txn({ compare, writes }: Transaction): TransactionResult {
+    if (this.#fileBytes + bytesOf(writes) > this.#quotaBytes) this.#full = true;
     if (this.#full && writes.some(({ kind }) => kind === 'put')) throw storeFull();
     if (!compare.every((condition) => this.#holds(condition))) return { succeeded: false, revision: this.#revision };
     for (const write of writes) {
@@ -201,6 +219,7 @@ export class MemoryTruth {
     if (revision <= this.#compacted) return;
     this.#compacted = revision;
     this.#history = this.#history.filter((change) => change.revision > revision);
+    this.#inUseBytes = this.#bytesKept();
     this.#notify();
   }
 
@@ -222,6 +241,20 @@ export class MemoryTruth {
     return { [Symbol.dispose]: () => this.#watchers.delete(wake) };
   }
 
+  /** The newest value of each key, and what is still remembered of older ones. */
+  #bytesKept(): number {
+    let sum = 0;
+    for (const { key, value } of this.#entries.values()) sum += bytesOf([{ kind: 'put', key, value }]);
+    for (const { events } of this.#history) {
+      for (const event of events) {
+        if (event.kind === 'delete') sum += bytesOf([event]);
+        else if (this.#entries.get(event.kv.key)?.modRevision !== event.kv.modRevision)
+          sum += bytesOf([{ kind: 'put', key: event.kv.key, value: event.kv.value }]);
+      }
+    }
+    return sum;
+  }
+
   #holds(condition: Compare): boolean {
     const entry = this.#entries.get(condition.key);
     const actual = condition.target === 'mod' ? entry?.modRevision : entry?.createRevision;
@@ -236,6 +269,8 @@ export class MemoryTruth {
     this.#revision = (this.#revision + 1n) as Revision;
     const events = effective.map((write) => (write.kind === 'put' ? this.#put(write) : this.#delete(write.key)));
     this.#history.push({ revision: this.#revision, events });
+    this.#inUseBytes += bytesOf(effective);
+    this.#fileBytes = Math.max(this.#fileBytes, this.#inUseBytes);
     const surplus = this.#history[this.#history.length - 1 - this.#keepRevisions];
     if (surplus !== undefined && this.#history.length > this.#keepRevisions * 1.25) this.compact(surplus.revision);
     this.#notify();
@@ -290,6 +325,11 @@ export class MemoryTruth {
     }
     return low;
   }
+}
+
+function bytesOf(writes: readonly Write[]): number {
+  const sizes = writes.map((write) => write.key.length + (write.kind === 'put' ? write.value.length : 0));
+  return sizes.reduce((sum, size) => sum + size + REVISION_BYTES, 0);
 }
 
 function toKeyValue(entry: Entry | undefined): KeyValue | null {

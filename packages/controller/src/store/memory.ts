@@ -11,6 +11,7 @@ import type {
   Read,
   StoreHistory,
   StoreLease,
+  StoreUsage,
   Transaction,
   TransactionResult,
   WatchBatch,
@@ -202,6 +203,24 @@ export class MemoryStore implements ClusterStore {
       'read',
       () => {},
       () => this.#truth.history(),
+    );
+  }
+
+  usage(): Promise<StoreUsage> {
+    return this.#call(
+      'usage',
+      'read',
+      () => {},
+      () => this.#truth.usage(),
+    );
+  }
+
+  compact(revision: Revision): Promise<void> {
+    return this.#call(
+      'compact',
+      'write',
+      () => {},
+      () => this.#truth.compact(revision),
     );
   }
 

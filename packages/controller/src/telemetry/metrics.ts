@@ -26,6 +26,16 @@ export const CONTROLLER_METRICS = {
     SHORT_BUCKETS,
     ['call', 'outcome'],
   ),
+  storeBytes: gauge(
+    'busbar_store_bytes',
+    "Of the fullest etcd member: its database's file, what of it is in use, and the quota that it is configured with.",
+    ['what'],
+  ),
+  refusedWrites: counter(
+    'busbar_store_writes_refused_total',
+    'Changes of API callers that were refused so that the store does not fill up.',
+    ['reason'],
+  ),
   viewBehind: gauge(
     'busbar_view_behind_revisions',
     'How far the view in memory is behind the newest revision that the store has answered with.',

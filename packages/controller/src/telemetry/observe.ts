@@ -4,6 +4,7 @@ import { type Metrics, one, type Sample } from '@busbar/core/metrics';
 import type { OperationRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { type Operation, OperationState } from '@busbar/proto/gen/busbar/v1/operation';
 import type { Alarms } from '../alarm/alarm.ts';
+import type { FillWatch } from '../budget/fill.ts';
 import type { Leadership } from '../leadership/leadership.ts';
 import { operationOf } from '../operation/progress.ts';
 import { ENDED } from '../operation/state.ts';
@@ -21,15 +22,27 @@ export interface Observed {
   readonly sessions: SessionRegistry;
   readonly leadership: Leadership;
   readonly alarms: Alarms;
+  readonly fill: FillWatch;
   readonly clock: Clock;
 }
 
 /** What a scrape reads from a controller as it is at that moment. Nothing here is counted beforehand but changes of the leadership. */
 export function observe(
   metrics: Metrics,
-  { version, store, view, sessions, leadership, alarms, clock }: Observed,
+  { version, store, view, sessions, leadership, alarms, fill, clock }: Observed,
 ): void {
   metrics.read(M.info, () => [{ labels: { version }, value: 1 }]);
+  metrics.read(M.storeBytes, () => {
+    const { store: usage, quotaBytes } = fill.now();
+    const sizes =
+      usage === null
+        ? []
+        : ([
+            ['file', usage.fileBytes],
+            ['in_use', usage.inUseBytes],
+          ] as const);
+    return [...sizes, ['quota', quotaBytes] as const].map(([what, value]) => ({ labels: { what }, value }));
+  });
   metrics.read(M.viewBehind, () => {
     const behind = store.newestRevision() - view.revision;
     return one(behind > 0n ? Number(behind) : 0);

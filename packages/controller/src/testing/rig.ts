@@ -20,6 +20,9 @@ import { type BoundService, publicServices } from '../api/services.ts';
 import { AUDIT_POLICY } from '../audit/policy.ts';
 import { AuditRoom } from '../audit/room.ts';
 import { AuditTrail } from '../audit/trail.ts';
+import { budgetedCommit } from '../budget/commit.ts';
+import { ETCD_QUOTA_BYTES, type Fill, UNKNOWN_FILL } from '../budget/fill.ts';
+import { WriteBudget } from '../budget/write-budget.ts';
 import { type Admission, admission } from '../certificate/admission.ts';
 import { FirstUses } from '../certificate/first-use.ts';
 import { withEvents } from '../event/outbox.ts';
@@ -61,6 +64,9 @@ export class Rig {
   readonly #stop = new AbortController();
   readonly #leader: Leader;
   #runner: SagaRunner;
+  /** How full the store and the spool are, for the API and the alarms. */
+  fill: Fill = { ...UNKNOWN_FILL, quotaBytes: ETCD_QUOTA_BYTES };
+  budget: WriteBudget;
   /** What the host says when a VM starts: null lets it run. */
   startFailure: string | null = null;
   /** WebCrypto works in threads of its own: virtual time must not run ahead of it. */
@@ -73,6 +79,7 @@ export class Rig {
     const random = seededRandom(seed);
     const clock = new VirtualClock(startWall);
     this.clock = clock;
+    this.budget = new WriteBudget(clock, ETCD_QUOTA_BYTES, 1);
     this.truth = new MemoryStoreServer({ clock });
     const store = this.truth.client({ clock, random });
     const logger = silentLogger;
@@ -106,14 +113,18 @@ export class Rig {
       clock,
       random,
       logger,
-      commit: groupCommit(store),
+      commit: budgetedCommit({
+        commit: groupCommit(store),
+        budget: { spend: (name, bytes) => this.budget.spend(name, bytes) },
+        fill: () => this.fill,
+      }),
       requestLeases: new RequestLeases(store, clock),
       places: apiPlaces('host1'),
       seal: openSeal(sealKey),
       forVoters: { sealKey, etcdEndpoints: ['https://10.0.0.1:2379'] },
       leadership: { leader: () => ({ host: 'host1' }) },
       alarms: createAlarms(
-        { cluster: 'test', host: 'host1', view: this.view, sessions, audit: this.room, clock },
+        { cluster: 'test', host: 'host1', view: this.view, sessions, audit: this.room, clock, fill: () => this.fill },
         ALARM_SOURCES,
       ),
     };

@@ -16,7 +16,7 @@ const FRESH_JOIN_MS = 250;
  * view that has not caught up after this time, which is long for a watch, writes this key and learns of it.
  */
 const PULSE_AFTER_MS = 200;
-const PULSE_KEY = `${ROOT}pulse`;
+export const PULSE_KEY = `${ROOT}pulse`;
 /** A listing takes milliseconds; the store has just answered. */
 const RELIST_DEADLINE_MS = 2_000;
 /** Shorter than an etcd election, so that a quorum lost before this is noticed by a read and not by a write. */

@@ -109,14 +109,21 @@ export const WatchResponse = message({
 });
 export type WatchResponse = MessageOf<typeof WatchResponse>;
 
+export const CompactionRequest = message({ revision: int64(1) });
+export const CompactionResponse = message({ header: optional(1, ResponseHeader) });
+
 export const StatusRequest = message({});
 export const StatusResponse = message({
   header: optional(1, ResponseHeader),
   version: text(2),
+  /** Of the database's file. */
+  dbSize: int64(3),
   /** 0: this member knows no leader. */
   leader: uint64(4),
   /** Entries that are committed in the raft log. */
   raftIndex: uint64(5),
+  /** Without the pages that are free. */
+  dbSizeInUse: int64(9),
   isLearner: bool(10),
 });
 export type StatusResponse = MessageOf<typeof StatusResponse>;
@@ -137,6 +144,7 @@ function method<Request, Response>(
 
 export const RANGE = method('KV/Range', RangeRequest, RangeResponse);
 export const TXN = method('KV/Txn', TxnRequest, TxnResponse);
+export const COMPACT = method('KV/Compact', CompactionRequest, CompactionResponse);
 export const LEASE_GRANT = method('Lease/LeaseGrant', LeaseGrantRequest, LeaseGrantResponse);
 export const LEASE_REVOKE = method('Lease/LeaseRevoke', LeaseRevokeRequest, LeaseRevokeResponse);
 /** A bidirectional stream. */

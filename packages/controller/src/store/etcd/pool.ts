@@ -6,6 +6,7 @@ import type { TlsFeed } from '@busbar/pki/tls/source';
 import { storeUnavailable } from '../errors.ts';
 import { CallFailure } from './failure.ts';
 import { Member } from './member.ts';
+import { STATUS, type StatusResponse } from './messages.ts';
 
 /** A member heard this recently is used without asking; the window in which it may have frozen unnoticed. */
 const FRESH_MS = 500;
@@ -52,6 +53,18 @@ export class MemberPool {
       }
       await sleep(this.#clock, RETRY_MS, signal);
     }
+  }
+
+  /** Of every member that answers in time; asks nothing of the quorum, and thinks no worse of who does not answer. */
+  async statuses(deadlineMs: number): Promise<readonly StatusResponse[]> {
+    const answers = await Promise.allSettled(
+      this.#members.map(async (member) => {
+        const call = member.unary(STATUS, {});
+        using _ = this.#clock.timer(deadlineMs, () => call.cancel());
+        return await call.answer;
+      }),
+    );
+    return answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
   }
 
   hasQuicker(member: Member): boolean {
