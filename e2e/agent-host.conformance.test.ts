@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+import { link, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileDisk } from '@busbar/agent/driver/domain.fixture';
 import { seededRandom } from '@busbar/core/random';
 import { DesiredRun, DomainState } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -149,6 +152,56 @@ describe('the agent, killed 100 times in the life of its VMs', () => {
       `${KILLS} kills in ${seconds} s; epochs ${epochs.join(', ')}; states when killed ${JSON.stringify(life)}`,
     );
   }, 300_000);
+});
+
+describe('a pool that other hosts write to', () => {
+  const note = () => host.observed?.report?.message ?? '';
+  const pool = () => join(host.libvirtd.dir, 'pool');
+  const want = (n: number, epoch: bigint, file: string) =>
+    host.desire([
+      host.desired(n, epoch, DesiredRun.RUNNING, { disks: [fileDisk(join(pool(), file), { readOnly: true })] }),
+    ]);
+
+  test('a link, or a second name, in the place of a volume starts nothing, and the file is still root’s', async () => {
+    const secret = join(host.libvirtd.dir, 'secret');
+    await writeFile(secret, 'of root', { mode: 0o600 });
+    await symlink(secret, join(pool(), 'linked.raw'));
+    await link(join(pool(), 'guest.raw'), join(pool(), 'second.raw'));
+    if (!host.running) host.startAgent();
+    for (const [n, file, why] of [
+      [31, 'linked.raw', /goes through the symbolic link "linked.raw"/],
+      [32, 'second.raw', /has 2 names/],
+      [33, '../secret', /is not in the pool's directory/],
+    ] as const) {
+      want(n, 1n, file);
+      await expect.poll(() => state(n), SOON).toBe(DomainState.ENDED);
+      expect(host.reported(n)?.message).toMatch(why);
+    }
+    expect([(await stat(secret)).uid, (await stat(secret)).mode & 0o777]).toEqual([0, 0o600]);
+    // What the agent cannot see in time, the kernel does: nobody follows the link.
+    await expect(host.libvirtd.exec('cat', join(pool(), 'linked.raw'))).rejects.toThrow(
+      /Too many levels of symbolic links/,
+    );
+    await rm(join(pool(), 'second.raw'));
+    want(34, 1n, 'guest.raw');
+    await expect.poll(() => state(34), SOON).toBe(DomainState.RUNNING);
+    host.desire([host.desired(34, 1n, DesiredRun.POWER_OFF)]);
+    await expect.poll(() => state(34), SOON).toBe(DomainState.ENDED);
+  });
+
+  test('mounted so that links are followed: the host says so and starts nothing', async () => {
+    const remount = (options: string) => host.libvirtd.exec('mount', '-o', `remount,bind,${options}`, pool());
+    await remount('symfollow,nodev,nosuid');
+    await expect.poll(note, SOON).toMatch(/mounted without nosymfollow/);
+    expect(host.observed?.report?.hypervisorHealthy).toBe(false);
+    want(35, 1n, 'guest.raw');
+    await expect.poll(() => state(35), SOON).toBe(DomainState.ENDED);
+    expect(host.reported(35)?.message).toMatch(/mounted without nosymfollow/);
+    await remount('nosymfollow,nodev,nosuid');
+    await expect.poll(note, SOON).not.toMatch(/nosymfollow/);
+    expect(host.observed?.report?.hypervisorHealthy).toBe(true);
+    host.desire([]);
+  });
 });
 
 describe('the disk of the host is full', () => {

@@ -108,7 +108,12 @@ export class AgentHost {
       logger: silentLogger,
     });
     const port = await grpc.listen(`${at(1)}:0`);
-    await writeFile(join(dir, 'guest.raw'), bootSectorDisk());
+    // A pool is mounted like this, or the host is degraded and starts nothing.
+    const pool = join(dir, 'pool');
+    await mkdir(pool);
+    await writeFile(join(pool, 'guest.raw'), bootSectorDisk());
+    await libvirtd.exec('mount', '--bind', pool, pool);
+    await libvirtd.exec('mount', '-o', 'remount,bind,nosymfollow,nodev,nosuid', pool);
     const config = {
       cluster: CLUSTER,
       host: HOST,
@@ -118,7 +123,7 @@ export class AgentHost {
       controllers: [{ host: CONTROLLER, address: `${at(1)}:${port}` }],
       tls,
       libvirt: { uri },
-      storage: { driver: 'dir', path: dir },
+      storage: { driver: 'dir', path: pool },
       stateDir: join(dir, 'agent'),
       runDir: join(dir, 'r'),
       logDir: join(dir, 'serial'),
@@ -172,7 +177,7 @@ export class AgentHost {
   }
 
   desired(n: number, epoch: bigint, run: DesiredRun = DesiredRun.RUNNING, spec: Partial<DomainSpec> = {}): DesiredVm {
-    const disks = [fileDisk(join(this.libvirtd.dir, 'guest.raw'), { readOnly: true })];
+    const disks = [fileDisk(join(this.libvirtd.dir, 'pool', 'guest.raw'), { readOnly: true })];
     return {
       vmId: vmId(n),
       name: `lone-${n}`,

@@ -106,7 +106,7 @@ export async function writeHostFiles(
   const mounts = [
     ...[...PRIVATE_DIRECTORIES, ...PRIVATE_FILES].map((path) => [hostRoot(lab, host.name, path), path]),
     [hostRoot(lab, host.name, '/boot_id'), '/proc/sys/kernel/random/boot_id'],
-    ...(plan.spec.ceph ? [] : [[volumesDir(lab), '/var/lib/busbar/volumes']]),
+    ...(plan.spec.ceph ? [] : [[volumesDir(lab), '/var/lib/busbar/volumes', 'nosymfollow,nodev,nosuid']]),
   ];
   await writeFile(join(hostDir(lab, host.name), 'mounts'), mounts.map((pair) => `${pair.join(' ')}\n`).join(''));
 }

@@ -24,8 +24,10 @@ done
 mount -t tmpfs -o mode=755,size=256m run /run
 mkdir -p /run/lock /run/ceph /run/libvirt /run/busbar /run/service
 
-while read -r source target; do
+while read -r source target options; do
   mount --bind "$source" "$target"
+  # The kernel takes options of a bind mount in a second step only.
+  [ -z "$options" ] || mount -o "remount,bind,$options" "$target"
 done <"$dir/mounts"
 
 hostname "$(cat /etc/hostname)"

@@ -3,6 +3,7 @@ import { type Clock, systemClock } from '@busbar/core/clock/clock';
 import { type Logger, silentLogger } from '@busbar/core/log';
 import type { Metrics } from '@busbar/core/metrics';
 import { type Random, systemRandom } from '@busbar/core/random';
+import { whyNotConfined } from '@busbar/native/confined';
 import { StorageConfig } from './config.ts';
 import { dirDriver } from './dir/driver.ts';
 import type { StorageDriver } from './driver.ts';
@@ -14,6 +15,8 @@ export interface StorageDeps {
   readonly random?: Random;
   readonly logger?: Logger;
   readonly metrics?: Metrics | undefined;
+  /** For tests: the driver `dir` takes a directory as it is, however it is mounted. */
+  readonly anyMount?: boolean;
   /** The pool that simulated hosts share; without it the driver `sim` gets one of its own. */
   readonly simPool?: SimPool;
 }
@@ -31,11 +34,18 @@ export function openStorage(config: unknown, deps: StorageDeps = {}): StorageDri
         metrics: deps.metrics,
       });
     case 'dir':
-      return dirDriver(checked, { clock });
+      return dirDriver(checked, { clock, whyUnsafe: mountCheck(checked.path, deps.anyMount === true) });
     case 'sim': {
       const pool =
         deps.simPool ?? newSimPool(checked.totalBytes === undefined ? {} : { totalBytes: checked.totalBytes });
       return simDriver(pool, { clock, random: deps.random ?? systemRandom });
     }
   }
+}
+
+function mountCheck(path: string, anyMount: boolean): () => Promise<string> {
+  return async () => {
+    const why = await whyNotConfined(path);
+    return anyMount ? '' : why;
+  };
 }

@@ -37,7 +37,7 @@ function driverConfig({
   pretendTopology,
 }: HypervisorFile): HostDriverConfig {
   const common = { uri: libvirt.uri, stateDir, runDir, logDir, pretendTopology };
-  if (storage.driver === 'dir') return { ...common, rbd: null };
+  if (storage.driver === 'dir') return { ...common, rbd: null, dir: storage.path };
   const { monitors, user, keyFile } = storage;
   return { ...common, rbd: { monitors, user, keyFile } };
 }

@@ -83,6 +83,8 @@ export interface HostDriverConfig {
   readonly logDir: string;
   /** How QEMU reaches Ceph; null when this host has none. The key file is a keyring or holds just the key. */
   readonly rbd: { readonly monitors: readonly string[]; readonly user: string; readonly keyFile: string } | null;
+  /** The shared directory that disks in files are in; undefined in tests, which put them anywhere. */
+  readonly dir?: string;
   /** What the inventory shows instead of the host's own CPUs and NUMA nodes (labs). [its own] */
   readonly pretendTopology?: PretendTopology | undefined;
 }

@@ -38,6 +38,7 @@ import { ObservedPlacements } from './observed.ts';
 import { whyFailed } from './qemu-log.ts';
 import { QemuProcesses } from './qemu-process.ts';
 import { cephSecretXml, readCephKey } from './secret.ts';
+import { SharedDir } from './shared-dir.ts';
 import { startOrUndo } from './undo.ts';
 import { VmFiles } from './vm-files.ts';
 import { EVENT, stateOf } from './words.ts';
@@ -79,6 +80,7 @@ export class LibvirtHostDriver implements HostDriver {
   readonly #deps: LibvirtDriverDeps;
   readonly #link: LibvirtLink;
   readonly #files: VmFiles;
+  readonly #dir: SharedDir;
   readonly #lines: SerialLines;
   readonly #processes: QemuProcesses;
   readonly #ends = new Ends();
@@ -95,6 +97,7 @@ export class LibvirtHostDriver implements HostDriver {
     this.#config = config;
     this.#deps = deps;
     this.#files = new VmFiles(config);
+    this.#dir = new SharedDir(config.dir);
     this.#observed = new ObservedPlacements(deps.clock);
     this.#lines = new SerialLines(deps.clock);
     this.#processes = new QemuProcesses(deps.clock, {
@@ -140,6 +143,7 @@ export class LibvirtHostDriver implements HostDriver {
 
   async listDomains(): Promise<readonly DomainObservation[]> {
     const missed = this.#eventsMissed;
+    await this.#dir.look();
     const options = { lane: 'short', deadlineMs: CALL_DEADLINE_MS } as const;
     const listed = await this.#link.call('list', { metadataUri: METADATA_URI }, options);
     const domains = listed.flatMap((domain) => this.#observe(domain));
@@ -234,7 +238,8 @@ export class LibvirtHostDriver implements HostDriver {
   }
 
   health(): { readonly healthy: boolean; readonly message: string } {
-    return { healthy: this.#link.connected, message: this.#link.why };
+    if (!this.#link.connected) return { healthy: false, message: this.#link.why };
+    return { healthy: this.#dir.problem === '', message: this.#dir.problem };
   }
 
   async openConsole(vmId: VmId, signal: AbortSignal): Promise<ConsoleLink> {
@@ -316,6 +321,7 @@ export class LibvirtHostDriver implements HostDriver {
     const facts = await readFacts(this.#deps.fsRoot ?? '/', this.#config, paths);
     // First, so that a spec that cannot be built leaves nothing behind.
     const xml = serialize(buildDomain(request, facts));
+    await this.#dir.require(request.domain.disks);
     await this.#files.makeDirectories();
     const { cloudInit } = request.domain;
     if (cloudInit !== undefined) await buildSeed(cloudInit, paths.seedIso);

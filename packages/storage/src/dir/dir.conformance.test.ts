@@ -11,7 +11,7 @@ import { openStorage } from '../open.ts';
 
 test('a volume that QEMU has open is not deleted', async () => {
   const path = await mkdtemp(join(tmpdir(), 'busbar-dir-'));
-  const driver = openStorage({ driver: 'dir', path });
+  const driver = openStorage({ driver: 'dir', path }, { anyMount: true });
   const volumeId = systemRandom.uuid() as VolumeId;
   try {
     await driver.createVolume({ volumeId, sizeBytes: 1048576n });

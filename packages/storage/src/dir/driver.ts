@@ -8,11 +8,13 @@
  * visible: `<name>.*` was never whole, and the next attempt at the same name clears it away; `gone.<name>.*` was
  * deleted, and is swept whenever volumes are listed.
  */
-import { mkdir, open, readdir, rm, stat, statfs, truncate } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { type FileHandle, lstat, mkdir, open, readdir, rm, statfs, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Clock, withDeadline } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { ImageId, VolumeId } from '@busbar/core/ids';
+import { openPlainFile } from '@busbar/native/confined';
 import { z } from 'zod';
 import type { DirConfig } from '../config.ts';
 import type { DiskSource, ImageStat, ImportRequest, PoolCapacity, StorageDriver, VolumeStat } from '../driver.ts';
@@ -44,6 +46,8 @@ const ImageSidecar = z.object({ format: z.string(), streamBytes: z.string(), sha
 
 export interface DirDeps {
   readonly clock: Clock;
+  /** Why the directory must not be used as it is mounted; empty when it may. */
+  readonly whyUnsafe: () => Promise<string>;
   /** Whether a hypervisor has the file open. */
   readonly isOpen?: (path: string) => Promise<boolean>;
 }
@@ -75,13 +79,18 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
 
   /** A directory that is missing is never made here: it may be a mount that failed, and the root disk below it. */
   async function prepare(): Promise<void> {
+    let unsafe: string;
     try {
-      await stat(config.path);
+      unsafe = await deps.whyUnsafe();
     } catch (cause) {
       throw storageError('storageUnavailable', `the pool's directory ${config.path} cannot be read`, { cause });
     }
+    if (unsafe !== '') throw storageError('storageUnavailable', unsafe);
     for (const dir of [folders.volumes, folders.images, temp]) await mkdir(dir, { recursive: true, mode: 0o711 });
   }
+
+  const openVolume = (id: VolumeId, flags: number): Promise<FileHandle> =>
+    openPlainFile(config.path, ['volumes', `${names.volumeName(id)}.raw`], flags);
 
   async function clearTemp(name: string): Promise<void> {
     for (const entry of await readdir(temp)) {
@@ -90,7 +99,7 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
   }
 
   async function readVolume(id: VolumeId): Promise<VolumeStat | null> {
-    const file = await orNull(stat(volumePath(id, 'raw'), { bigint: true }));
+    const file = await statPlain(volumePath(id, 'raw'));
     const sidecar = file === null ? null : await readText(volumePath(id, 'json'));
     if (file === null || sidecar === null) return null;
     const { origin } = VolumeSidecar.parse(JSON.parse(sidecar));
@@ -98,7 +107,7 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
   }
 
   async function readImage(id: ImageId): Promise<{ stat: ImageStat; origin: names.ImageOrigin } | null> {
-    const file = await orNull(stat(imagePath(id, 'raw'), { bigint: true }));
+    const file = await statPlain(imagePath(id, 'raw'));
     const sidecar = file === null ? null : await readText(imagePath(id, 'json'));
     if (file === null || sidecar === null) return null;
     const { format, streamBytes, sha256 } = ImageSidecar.parse(JSON.parse(sidecar));
@@ -131,9 +140,10 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
       const is = names.describe(existing.sizeBytes, existing.parentImageId);
       throw names.existsDifferent(id, is, names.describe(sizeBytes, origin));
     };
-    if (await isThere()) return;
     const name = names.volumeName(id);
+    // Also when it is there: a crash right after it got its place leaves it a second name, and no VM would start with it.
     await clearTemp(name);
+    if (await isThere()) return;
     const path = tempPath(name);
     try {
       await fill(path);
@@ -236,7 +246,14 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
         if (image === null) throw names.imageNotFound(imageId);
         const { virtualSizeBytes } = image.stat;
         if (sizeBytes < virtualSizeBytes) throw names.wouldShrink(volumeId, virtualSizeBytes, sizeBytes);
-        await create(volumeId, sizeBytes, imageId, (path) => cloneFile(imagePath(imageId, 'raw'), path));
+        await create(volumeId, sizeBytes, imageId, async (path) => {
+          const file = await openPlainFile(config.path, ['images', `${names.imageName(imageId)}.raw`]);
+          try {
+            await cloneFile(`/proc/self/fd/${file.fd}`, path);
+          } finally {
+            await file.close();
+          }
+        });
       }),
     resizeVolume: (volumeId, sizeBytes) =>
       call(`resizing volume ${volumeId}`, callMs, async () => {
@@ -244,15 +261,21 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
         const volume = await readVolume(volumeId);
         if (volume === null) throw names.volumeNotFound(volumeId);
         if (sizeBytes < volume.sizeBytes) throw names.wouldShrink(volumeId, volume.sizeBytes, sizeBytes);
-        await truncate(volumePath(volumeId, 'raw'), Number(sizeBytes));
-        await syncFile(volumePath(volumeId, 'raw'));
+        const file = await openVolume(volumeId, constants.O_RDWR);
+        try {
+          await file.truncate(Number(sizeBytes));
+          await file.sync();
+        } finally {
+          await file.close();
+        }
       }),
     deleteVolume: (volumeId, options) =>
       call(`deleting volume ${volumeId}`, callMs, async () => {
         await prepare();
         const path = volumePath(volumeId, 'raw');
         const name = names.volumeName(volumeId);
-        const mayBeOpen = options?.neverUsed !== true && (await orNull(stat(path))) !== null;
+        // A link in its place is taken away as what it is, without a look at where it points to.
+        const mayBeOpen = options?.neverUsed !== true && (await orNull(lstat(path)))?.isFile() === true;
         if (mayBeOpen && (await isOpen(path))) throw names.volumeInUse(volumeId, 'QEMU has locked its file');
         await takeAway(path, tempPath(GONE + name));
         await removeFile(volumePath(volumeId, 'json'));
@@ -303,6 +326,13 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
       closing.abort(storageError('storageUnavailable', 'the storage driver was closed'));
     },
   };
+}
+
+/** Of what has that name itself: a link in the place of a file is no volume. */
+async function statPlain(path: string) {
+  const found = await orNull(lstat(path, { bigint: true }));
+  if (found === null || found.isFile()) return found;
+  throw storageError('storageFailed', `${path} is not a regular file`);
 }
 
 async function syncFile(path: string): Promise<void> {

@@ -2,7 +2,7 @@
 /** Steps on files that are whole or not there, also after a power failure. */
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { copyFile, type FileHandle, link, open, readFile, rename, rm } from 'node:fs/promises';
+import { copyFile, type FileHandle, link, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { SparseWriter } from '../image/sparse.ts';
 import { writeAll } from '../image/spool.ts';
@@ -81,8 +81,14 @@ export async function writeWhole(temp: string, path: string, text: string): Prom
   await publish(temp, path);
 }
 
-export function readText(path: string): Promise<string | null> {
-  return orNull(readFile(path, 'utf8'));
+export async function readText(path: string): Promise<string | null> {
+  const file = await orNull(open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK));
+  if (file === null) return null;
+  try {
+    return await file.readFile('utf8');
+  } finally {
+    await file.close();
+  }
 }
 
 /**

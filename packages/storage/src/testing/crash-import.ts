@@ -11,7 +11,7 @@ import { MIB, noise, stallAfter } from './streams.ts';
 
 if (process.argv[1] === import.meta.filename) {
   const [config = '', imageId = ''] = process.argv.slice(2);
-  const driver = openStorage(JSON.parse(config));
+  const driver = openStorage(JSON.parse(config), { anyMount: true });
   await driver.importImage({
     imageId: imageId as ImageId,
     format: 'raw',
