@@ -100,7 +100,7 @@ export function callGrpc(address: string, port: number, pair: KeyPair | undefine
       te: 'trailers',
     });
     const look = (headers: Record<string, unknown>) => {
-      if (headers['grpc-status'] !== undefined) end(String(headers['grpc-status']));
+      if (typeof headers['grpc-status'] === 'string') end(headers['grpc-status']);
     };
     stream.once('response', look);
     stream.once('trailers', look);
