@@ -187,7 +187,7 @@ describe('a pool that other hosts write to', () => {
     await expect.poll(() => state(34), SOON).toBe(DomainState.RUNNING);
     host.desire([host.desired(34, 1n, DesiredRun.POWER_OFF)]);
     await expect.poll(() => state(34), SOON).toBe(DomainState.ENDED);
-  });
+  }, 180_000);
 
   test('mounted so that links are followed: the host says so and starts nothing', async () => {
     const remount = (options: string) => host.libvirtd.exec('mount', '-o', `remount,bind,${options}`, pool());
@@ -201,7 +201,7 @@ describe('a pool that other hosts write to', () => {
     await expect.poll(note, SOON).not.toMatch(/nosymfollow/);
     expect(host.observed?.report?.hypervisorHealthy).toBe(true);
     host.desire([]);
-  });
+  }, 180_000);
 });
 
 describe('the disk of the host is full', () => {

@@ -122,6 +122,19 @@ export function storageDriverConformance(name: string, start: () => Promise<Stor
         await driver.deleteVolume(volumeId);
       });
 
+      test('that are open are not grown: who has them open does that', async () => {
+        const volumeId = newVolume();
+        await driver.createVolume({ volumeId, sizeBytes: BigInt(4 * MIB) });
+        const release = await harness.holdOpen(volumeId);
+        await refused(driver.resizeVolume(volumeId, BigInt(8 * MIB)), 'VOLUME_IN_USE');
+        // What it has already takes nothing from anybody.
+        await driver.resizeVolume(volumeId, BigInt(4 * MIB));
+        expect((await driver.statVolume(volumeId))?.sizeBytes).toBe(BigInt(4 * MIB));
+        await release();
+        await driver.resizeVolume(volumeId, BigInt(8 * MIB));
+        await driver.deleteVolume(volumeId);
+      });
+
       test('that are open are not deleted', async () => {
         const volumeId = newVolume();
         await driver.createVolume({ volumeId, sizeBytes: BigInt(4 * MIB) });

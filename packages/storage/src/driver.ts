@@ -25,8 +25,9 @@ export interface StorageDriver {
     readonly sizeBytes: bigint;
   }): Promise<void>;
   /**
-   * Grows only: shrinking cuts off guest data and is refused (VOLUME_SHRINK). Allowed while a VM has
-   * the volume open; telling the VM is its host's task.
+   * Grows only: shrinking cuts off guest data and is refused (VOLUME_SHRINK). Refused (VOLUME_IN_USE) while a client has it
+   * open: growing needs the image's lock, which librbd takes from a QEMU that stands still for 30 s by blocklisting it, and
+   * its guest is lost. Who has it open grows it, and so sees the new size.
    */
   resizeVolume(volumeId: VolumeId, sizeBytes: bigint): Promise<void>;
   /**

@@ -3,7 +3,7 @@ import { BusbarError } from '@busbar/core/errors';
 import type { DomainDisk } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { DiskBus, DiskCache } from '@busbar/proto/gen/busbar/v1/vm';
 import type { RbdFacts } from './facts.ts';
-import { element, type XmlElement } from './xml.ts';
+import { childrenNamed, element, find, textOf, type XmlElement } from './xml.ts';
 
 /** virtio-blk's serial number is a field of this many bytes. */
 const SERIAL_LENGTH = 20;
@@ -89,10 +89,24 @@ export function diskElement(
     }),
     ...sourceElements(disk, rbd),
     element('target', { dev: names.next(bus), bus }),
-    element('serial', {}, disk.volumeId.slice(0, SERIAL_LENGTH)),
+    element('serial', {}, serialOf(disk.volumeId)),
     disk.readOnly ? element('readonly') : null,
     disk.bootOrder > 0 ? element('boot', { order: disk.bootOrder }) : null,
   );
+}
+
+const serialOf = (volumeId: string): string => volumeId.slice(0, SERIAL_LENGTH);
+
+/** What libvirt calls the disk that a volume is in a domain ("vda"); undefined when it has no such disk. */
+export function targetOf(domain: XmlElement, volumeId: string): string | undefined {
+  const devices = find(domain, 'devices');
+  const disks = devices === undefined ? [] : childrenNamed(devices, 'disk');
+  const found = disks.filter((disk) => {
+    const serial = find(disk, 'serial');
+    return serial !== undefined && textOf(serial) === serialOf(volumeId);
+  });
+  // Two volumes with one beginning are told apart by nothing here: better none than the wrong one.
+  return found.length === 1 && found[0] !== undefined ? find(found[0], 'target')?.attributes.dev : undefined;
 }
 
 function sourceElements(disk: DomainDisk, rbd: RbdFacts | null): XmlElement[] {

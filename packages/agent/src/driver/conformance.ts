@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Epoch, VmId } from '@busbar/core/ids';
-import type { DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import type { DomainDisk, DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { GUEST_GREETING } from './boot-sector.fixture.ts';
 import { startRequest, testNic } from './domain.fixture.ts';
@@ -24,6 +24,8 @@ export interface ConformanceHost {
   crash(vmId: VmId): Promise<void>;
   /** Whether the guest sees a carrier, asked of the hypervisor and not of the driver. */
   linksUp(vmId: VmId): Promise<boolean>;
+  /** Makes a disk of 1 MiB that a guest may write to. */
+  disk(volumeId: string): Promise<DomainDisk>;
   close(): Promise<void>;
 }
 
@@ -199,6 +201,22 @@ export function hostDriverConformance(create: () => Promise<ConformanceHost>): v
         await made.setLinks(one.vmId, up);
         expect(await host.linksUp(one.vmId)).toBe(up);
       }
+    });
+
+    test('a disk grows, is never cut, and what is not there cannot', async () => {
+      const made = await driver();
+      const volumeId = '5d2c0c39-41f5-4c53-9d10-0f7f1b1a00aa';
+      const one = request({ disks: [...(host.guest.disks ?? []), await host.disk(volumeId)] });
+      await made.startDomain(one);
+      const grow = (mib: bigint, of = volumeId, vmId = one.vmId) =>
+        made.growDisk(vmId, { volumeId: of, sizeBytes: mib * 1024n ** 2n });
+      expect(await grow(4n)).toBe(4n * 1024n ** 2n);
+      expect(await grow(4n)).toBe(4n * 1024n ** 2n);
+      expect(await grow(2n)).toBe(4n * 1024n ** 2n);
+      expect(await grow(8n)).toBe(8n * 1024n ** 2n);
+      const missing = { reason: HOST_DRIVER_REASONS.domainNotFound };
+      await expect(grow(16n, '00000000-0000-4000-8000-000000000000')).rejects.toMatchObject(missing);
+      await expect(grow(16n, volumeId, request().vmId)).rejects.toMatchObject(missing);
     });
 
     test('hints come with starts and ends', async () => {

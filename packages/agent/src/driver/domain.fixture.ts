@@ -51,6 +51,7 @@ export function fileDisk(path: string, disk: Partial<DomainDisk> = {}): DomainDi
     cache: DiskCache.NONE,
     bootOrder: 1,
     readOnly: false,
+    growToBytes: 0n,
     ...disk,
   };
 }

@@ -46,6 +46,12 @@ export interface HostDriver {
   destroyDomain(vmId: VmId): Promise<void>;
   /** Raises or cuts every NIC link of a domain. Needs the hypervisor and a QEMU that answers: who must be sure destroys instead. */
   setLinks(vmId: VmId, up: boolean): Promise<void>;
+  /**
+   * Has QEMU grow a disk to at least so many bytes, and returns what it has then. Never shrinks. QEMU owns the image's lock,
+   * so nothing is taken from it. HYPERVISOR_TIMEOUT when QEMU does not answer: it may then still do it later, which is no
+   * harm. DOMAIN_NOT_FOUND also when the domain has no such disk.
+   */
+  growDisk(vmId: VmId, disk: { readonly volumeId: string; readonly sizeBytes: bigint }): Promise<bigint>;
   /** Called when something may have changed (events are hints: the agent lists again). */
   onHint(listener: () => void): Disposable;
   /**

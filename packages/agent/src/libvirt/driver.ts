@@ -8,6 +8,7 @@ import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 import { readLog } from '../console/log-file.ts';
 import { SerialLines } from '../console/serial-line.ts';
 import { buildDomain } from '../domain/build.ts';
+import { targetOf } from '../domain/disks.ts';
 import { METADATA_URI, parseMetadata } from '../domain/metadata.ts';
 import { nicsToChange } from '../domain/nics.ts';
 import { buildSeed } from '../domain/seed.ts';
@@ -222,6 +223,20 @@ export class LibvirtHostDriver implements HostDriver {
       const devices = nicsToChange(parseXml(xml), up).map((nic) => serialize(nic));
       if (devices.length === 0) return;
       if (!(await this.#link.call('updateDevices', { uuid: vmId, devices }, SHORT))) throw domainNotFound(vmId);
+    } catch (error) {
+      throw inOurWords(error);
+    }
+  }
+
+  async growDisk(vmId: VmId, disk: { readonly volumeId: string; readonly sizeBytes: bigint }): Promise<bigint> {
+    try {
+      const xml = await this.#link.call('xml', { uuid: vmId }, SHORT);
+      const target = xml === null ? undefined : targetOf(parseXml(xml), disk.volumeId);
+      if (target === undefined) throw domainNotFound(vmId);
+      const options = { lane: 'long', deadlineMs: CALL_DEADLINE_MS } as const;
+      const has = await this.#link.call('growDisk', { uuid: vmId, target, sizeBytes: disk.sizeBytes }, options);
+      if (has === null) throw domainNotFound(vmId);
+      return has;
     } catch (error) {
       throw inOurWords(error);
     }

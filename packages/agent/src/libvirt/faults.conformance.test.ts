@@ -184,6 +184,28 @@ describe('QEMU', () => {
     expect(await driver.listDomains()).toMatchObject([{ vmId: other.vmId }]);
   });
 
+  test('frozen: its disk is not grown, that is told in time, and once it goes on it is', async () => {
+    const file = join(libvirtd.dir, 'grows.raw');
+    await writeFile(file, Buffer.alloc(1024 ** 2));
+    const volumeId = '5d2c0c39-41f5-4c53-9d10-0f7f1b1a00bb';
+    const disks = [fileDisk(disk, { readOnly: true }), fileDisk(file, { volumeId, bootOrder: 0 })];
+    const { driver, vmId } = await running({ disks });
+    const { pid } = await freeze(vmId);
+    try {
+      const grow = await timed(driver.growDisk(vmId, { volumeId, sizeBytes: 4n * 1024n ** 2n }));
+      expect(grow.error).toMatchObject({ reason: HOST_DRIVER_REASONS.hypervisorTimeout });
+      expect(grow.ms).toBeLessThan(10_000);
+      expect((await timed(driver.listDomains())).error).toBeNull();
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    await vi.waitFor(
+      async () => expect(await driver.growDisk(vmId, { volumeId, sizeBytes: 4n * 1024n ** 2n })).toBe(4n * 1024n ** 2n),
+      SLOW,
+    );
+    await healthy(driver);
+  });
+
   test('hangs at start because its storage does: undone at the deadline, with the reason; the key shows nowhere', async () => {
     const driver = newDriver({ startDeadlineMs: 3000 });
     await healthy(driver);

@@ -42,6 +42,11 @@ describe('LibvirtHostDriver', () => {
         const nic = find(parseXml(await virsh('dumpxml', vmId)), 'devices', 'interface');
         return nic !== undefined && find(nic, 'link')?.attributes.state !== 'down';
       },
+      disk: async (volumeId) => {
+        const path = join(dir, `${volumeId}.raw`);
+        await writeFile(path, Buffer.alloc(1024 ** 2));
+        return fileDisk(path, { volumeId, bootOrder: 0 });
+      },
       close: () => libvirtd.destroy(),
     };
   });

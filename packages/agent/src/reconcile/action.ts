@@ -6,4 +6,10 @@ import type { DesiredVm } from '@busbar/proto/gen/busbar/agent/v1/agent';
 export type Action =
   | { readonly kind: 'start'; readonly vmId: VmId; readonly epoch: bigint; readonly vm: DesiredVm }
   | { readonly kind: 'destroy'; readonly vmId: VmId; readonly epoch: bigint; readonly why: string }
-  | { readonly kind: 'press'; readonly vmId: VmId; readonly epoch: bigint };
+  | { readonly kind: 'press'; readonly vmId: VmId; readonly epoch: bigint }
+  | {
+      readonly kind: 'grow';
+      readonly vmId: VmId;
+      readonly epoch: bigint;
+      readonly disk: { readonly volumeId: string; readonly sizeBytes: bigint };
+    };

@@ -12,7 +12,9 @@ import { isStartable } from './plan.ts';
 import type { VmTrack } from './track.ts';
 
 /** Backstops behind the driver's own deadlines, so that a VM is never busy for ever. */
-const DEADLINE_MS = { start: 75_000, destroy: 60_000, press: 20_000 } as const;
+const DEADLINE_MS = { start: 75_000, destroy: 60_000, press: 20_000, grow: 15_000 } as const;
+/** A QEMU that did not answer is asked again, as long as the controllers want it. */
+const GROW_AGAIN_MS = 5_000;
 /** A destroy is repeated until it works; the pause doubles from the first to the last value. */
 const RETRY_MS = { first: 500, last: 10_000 } as const;
 
@@ -50,6 +52,9 @@ export async function execute(given: ExecuteDeps, action: Action): Promise<void>
       break;
     case 'press':
       await press(deps, action);
+      break;
+    case 'grow':
+      await grow(deps, action);
       break;
     default:
       unreachable(action);
@@ -125,5 +130,21 @@ async function press(deps: ExecuteDeps, { vmId, epoch }: Action & { kind: 'press
   } catch (error) {
     // The next press, or the timeout that takes its power, is the retry.
     deps.logger.warn({ err: error }, 'shutdown request failed');
+  }
+}
+
+/** Safe at any time and any number of times: the driver grows what is smaller and leaves the rest. */
+async function grow(deps: ExecuteDeps, { vmId, epoch, disk }: Action & { kind: 'grow' }): Promise<void> {
+  const { volumeId } = disk;
+  try {
+    const work = () => deps.driver.growDisk(vmId, disk);
+    const has = await withDeadline(deps.clock, DEADLINE_MS.grow, `growing volume ${volumeId}`, work);
+    const { sizes } = deps.track(vmId);
+    const bytes = { ...(sizes.epoch === epoch ? sizes.bytes : {}), [volumeId]: has };
+    deps.setTrack(vmId, { ...deps.track(vmId), sizes: { epoch, bytes }, growProblem: '' });
+  } catch (error) {
+    deps.logger.warn({ volumeId, err: error }, 'a disk was not grown');
+    const growProblem = `volume ${volumeId} was not grown: ${errorChain(error)}`;
+    deps.setTrack(vmId, { ...deps.track(vmId), growAtMs: deps.clock.nowMs() + GROW_AGAIN_MS, growProblem });
   }
 }

@@ -49,7 +49,7 @@ export interface Plan {
   readonly wakeAtMs: number;
 }
 
-/** Starts and stops are limited apart, so that hung starts do not keep a VM from being stopped. */
+/** Starts, stops and the rest are limited apart, so that what hangs does not keep a VM from being stopped. */
 const IN_FLIGHT_LIMIT = 4;
 /** A guest that is still booting, or sits at a login prompt without acpid ready, misses the power button. */
 const PRESS_AGAIN_MS = 10_000;
@@ -108,6 +108,12 @@ function planVm(input: PlanInput, vmId: VmId): VmPlan {
     }
     if (why !== '' && input.nowMs >= track.retryAtMs) action = { kind: 'destroy', vmId, epoch: domain.epoch, why };
     else if (why !== '') wakeAtMs = Math.min(wakeAtMs, track.retryAtMs);
+    else if (action === undefined) {
+      const disk = diskToGrow(domain, assigned, track);
+      if (disk === undefined) track = track.growProblem === '' ? track : { ...track, growProblem: '' };
+      else if (input.nowMs >= track.growAtMs) action = { kind: 'grow', vmId, epoch: domain.epoch, disk };
+      else wakeAtMs = Math.min(wakeAtMs, track.growAtMs);
+    }
   } else if (usable && assigned !== undefined && isStartable(memory, assigned.epoch)) {
     if (!isOfBoot(assigned, input.bootId)) memory = ended(memory, assigned.epoch, FORMER_BOOT, true);
     else
@@ -161,6 +167,14 @@ function whyDestroy(
   return assigned.run === DesiredRun.POWER_OFF ? 'power off was ordered' : '';
 }
 
+/** The first disk that shall be larger than QEMU is known to have it. Only of what runs: who stands still is not asked. */
+function diskToGrow(domain: DomainObservation, assigned: DesiredVm | undefined, track: VmTrack) {
+  if (assigned?.epoch !== domain.epoch || domain.state !== 'running') return undefined;
+  const has = track.sizes.epoch === domain.epoch ? track.sizes.bytes : {};
+  const disk = assigned.domain?.disks.find((each) => each.growToBytes > (has[each.volumeId] ?? 0n));
+  return disk === undefined ? undefined : { volumeId: disk.volumeId, sizeBytes: disk.growToBytes };
+}
+
 /** A controller of an older version does not say. */
 export function isOfBoot(vm: DesiredVm, bootId: BootId): boolean {
   return vm.bootId === '' || vm.bootId === bootId;
@@ -187,11 +201,16 @@ function concerned(input: PlanInput): ReadonlySet<VmId> {
 function limited(actions: readonly Action[], tracks: ReadonlyMap<VmId, VmTrack>): Action[] {
   let starts = 0;
   let stops = 0;
+  let grows = 0;
   for (const track of tracks.values()) {
     if (track.busy === 'start') starts++;
+    else if (track.busy === 'grow') grows++;
     else if (track.busy !== undefined) stops++;
   }
-  return actions.filter((action) => (action.kind === 'start' ? starts++ : stops++) < IN_FLIGHT_LIMIT);
+  return actions.filter((action) => {
+    if (action.kind === 'grow') return grows++ < IN_FLIGHT_LIMIT;
+    return (action.kind === 'start' ? starts++ : stops++) < IN_FLIGHT_LIMIT;
+  });
 }
 
 function enumerate(names: readonly string[]): string {

@@ -36,14 +36,15 @@ export function describeDomains(vm: VmPlan): readonly DomainReport[] {
   const placementOf = (epoch: bigint) => (domain?.epoch === epoch ? domain.placement : undefined);
   const say = (epoch: bigint, state: DomainState, message: string, endReason: EndReason = EndReason.UNSPECIFIED) => {
     if (lines.some((line) => line.epoch === epoch)) return;
-    lines.push({ vmId, epoch, state, endReason, message, placement: placementOf(epoch) });
+    const diskSizes = track.sizes.epoch === epoch ? { ...track.sizes.bytes } : {};
+    lines.push({ vmId, epoch, state, endReason, message, placement: placementOf(epoch), diskSizes });
   };
   const { startedEpoch } = memory;
   if (track.busy === 'start') say(startedEpoch, DomainState.STARTING, '');
   if (domain !== undefined) {
     const stopping =
       track.stop?.epoch === domain.epoch || track.destroy?.epoch === domain.epoch || action?.kind === 'destroy';
-    const message = [domain.message, track.problem].filter((text) => text !== '').join('; ');
+    const message = [domain.message, track.problem, track.growProblem].filter((text) => text !== '').join('; ');
     if (stopping || domain.state === 'shutting-down') say(domain.epoch, DomainState.STOPPING, message);
     else say(domain.epoch, domain.state === 'paused' ? DomainState.PAUSED : DomainState.RUNNING, message);
   }

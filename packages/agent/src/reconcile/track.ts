@@ -7,7 +7,7 @@ import type { DomainObservation } from '../driver/host-driver.ts';
  */
 export interface VmTrack {
   /** The action in flight; nothing else is done to this VM meanwhile. */
-  readonly busy: 'start' | 'destroy' | 'press' | undefined;
+  readonly busy: 'start' | 'destroy' | 'press' | 'grow' | undefined;
   /** Only a listing that began after this step is to be believed: an older one may miss what an action did. */
   readonly listAfter: number;
   /** The newest epoch that this run knows to have been there. */
@@ -21,6 +21,11 @@ export interface VmTrack {
   readonly destroy: { readonly epoch: bigint; readonly why: string; readonly done: boolean } | undefined;
   /** The guest was asked to shut down. */
   readonly stop: { readonly epoch: bigint; readonly begunAtMs: number; readonly pressedAtMs: number } | undefined;
+  /** What QEMU said of disks that it was asked to grow, by volume id, and of which epoch. Lost at a restart: it is asked again. */
+  readonly sizes: { readonly epoch: bigint; readonly bytes: Readonly<Record<string, bigint>> };
+  /** After it did not: when to ask again, and why, for people. */
+  readonly growAtMs: number;
+  readonly growProblem: string;
   /** After a failed destroy: when to try again, how often it failed, and why, for people. */
   readonly retryAtMs: number;
   readonly failures: number;
@@ -36,6 +41,9 @@ export const NO_TRACK: VmTrack = {
   formerBoot: false,
   destroy: undefined,
   stop: undefined,
+  sizes: { epoch: 0n, bytes: {} },
+  growAtMs: 0,
+  growProblem: '',
   retryAtMs: 0,
   failures: 0,
   problem: '',

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
-import { withDeadline } from '@busbar/core/clock/clock';
+import { sleep, withDeadline } from '@busbar/core/clock/clock';
 import { BusbarError } from '@busbar/core/errors';
 import type { BootId, VmId } from '@busbar/core/ids';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
@@ -96,6 +96,17 @@ export class SimHostDriver implements HostDriver {
 
   async setLinks(vmId: VmId, up: boolean): Promise<void> {
     await this.#call(`set links of ${vmId}`, () => this.#machine.setLinks(vmId, up));
+  }
+
+  async growDisk(vmId: VmId, disk: { readonly volumeId: string; readonly sizeBytes: bigint }): Promise<bigint> {
+    // A QEMU that stands still answers nobody; its hypervisor does.
+    if (this.#machine.faults.frozen.has(vmId)) {
+      await sleep(this.#clock, CALL_DEADLINE_MS, this.#closed.signal);
+      throw hypervisorTimeout(`grow a disk of ${vmId}`, CALL_DEADLINE_MS);
+    }
+    return await this.#call(`grow a disk of ${vmId}`, () =>
+      this.#machine.growDisk(vmId, disk.volumeId, disk.sizeBytes),
+    );
   }
 
   onHint(listener: () => void): Disposable {

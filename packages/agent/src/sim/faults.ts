@@ -19,6 +19,8 @@ export interface SimFaults {
   ignoreShutdown: boolean | ReadonlySet<string>;
   /** VM ids whose domains the hypervisor has lost: not listed, no events, no calls reach them. Their QEMUs run on. */
   lost: ReadonlySet<string>;
+  /** VM ids whose QEMUs stand still (SIGSTOP): listed as running, and what needs their answer has none. */
+  frozen: ReadonlySet<string>;
   /** Nothing is told of what happens to domains, neither as a hint nor as an end; who looks sees it. */
   loseEvents: boolean;
   /** What somebody changed by hand of what these VMs get, by VM id. */
@@ -33,6 +35,7 @@ export function noFaults(): SimFaults {
     crashAfterMs: null,
     ignoreShutdown: false,
     lost: new Set(),
+    frozen: new Set(),
     loseEvents: false,
     tampered: new Map(),
   };

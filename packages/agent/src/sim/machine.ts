@@ -63,6 +63,8 @@ export class SimMachine {
   inventory: HostInventory;
   readonly #random: Random;
   readonly #guest: SimGuest;
+  /** By VM, epoch and volume: what QEMU was asked to grow. */
+  readonly #diskSizes = new Map<string, bigint>();
   readonly #domains = new Map<VmId, MutableDomain>();
   readonly #serials = new Map<VmId, SimSerial>();
   readonly #listeners = new Set<SimMachineListener>();
@@ -264,6 +266,16 @@ export class SimMachine {
     if (domain.linksUp === up) return;
     domain.linksUp = up;
     this.#tell({ kind: 'links', domain });
+  }
+
+  growDisk(vmId: VmId, volumeId: string, sizeBytes: bigint): bigint {
+    const domain = this.#domains.get(vmId);
+    const disk = domain?.spec.disks.find((each) => each.volumeId === volumeId);
+    if (domain === undefined || disk === undefined || this.faults.lost.has(vmId)) throw domainNotFound(vmId);
+    const key = `${vmId}/${domain.epoch}/${volumeId}`;
+    const has = this.#diskSizes.get(key) ?? 0n;
+    if (has < sizeBytes) this.#diskSizes.set(key, sizeBytes);
+    return has < sizeBytes ? sizeBytes : has;
   }
 
   serial(vmId: VmId): SimSerial | null {

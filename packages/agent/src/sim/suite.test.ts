@@ -3,6 +3,7 @@ import { systemClock } from '@busbar/core/clock/clock';
 import { seededRandom } from '@busbar/core/random';
 import { describe } from 'vitest';
 import { hostDriverConformance } from '../driver/conformance.ts';
+import { fileDisk } from '../driver/domain.fixture.ts';
 import { SimHostDriver } from './driver.ts';
 import type { SimLatencies } from './faults.ts';
 import { SimMachine } from './machine.ts';
@@ -30,6 +31,7 @@ describe('SimHostDriver', () => {
       },
       crash: async (vmId) => machine.crashDomain(vmId),
       linksUp: async (vmId) => machine.domain(vmId)?.linksUp === true,
+      disk: async (volumeId) => fileDisk('/volumes/data.raw', { volumeId }),
       close: async () => {},
     };
   });

@@ -14,6 +14,7 @@ const CALLS = [
   'shutdownDomain',
   'destroyDomain',
   'setLinks',
+  'growDisk',
 ] as const;
 
 export function measuredDriver(driver: HostDriver, metrics: Metrics, clock: Clock): HostDriver {

@@ -63,7 +63,15 @@ describe('a watch', () => {
     const first = await stream.next();
     expect(told(first)).toEqual([PROGRESS, '']);
     const timer = () => {
-      write(putRecord('volume', 'v', { meta: undefined, spec: undefined, phase: 'VOLUME_PHASE_READY', ownerVmId: '' }));
+      write(
+        putRecord('volume', 'v', {
+          meta: undefined,
+          spec: undefined,
+          phase: 'VOLUME_PHASE_READY',
+          ownerVmId: '',
+          growingToBytes: 0n,
+        }),
+      );
       rig.clock.timer(1_000, timer);
     };
     timer();

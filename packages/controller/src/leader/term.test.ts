@@ -246,7 +246,13 @@ describe('a term', () => {
       rig.api.store.txn({
         compare: [],
         writes: [
-          putRecord('volume', 'x', { meta: undefined, spec: undefined, phase: 'VOLUME_PHASE_READY', ownerVmId: '' }),
+          putRecord('volume', 'x', {
+            meta: undefined,
+            spec: undefined,
+            phase: 'VOLUME_PHASE_READY',
+            ownerVmId: '',
+            growingToBytes: 0n,
+          }),
         ],
       }),
     );

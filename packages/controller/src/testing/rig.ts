@@ -5,7 +5,7 @@ import { seededRandom } from '@busbar/core/random';
 import { ok } from '@busbar/core/result';
 import { openSeal, SEAL_KEY_BYTES } from '@busbar/pki/seal';
 import { DomainState, EndReason } from '@busbar/proto/gen/busbar/agent/v1/agent';
-import type { VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
+import type { VmRecord, VmStatusRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { BridgeKind, HostRole, HostState } from '@busbar/proto/gen/busbar/v1/host';
 import { Placement, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
 import { DEFAULT_POLICY } from '@busbar/scheduler/model';
@@ -73,6 +73,8 @@ export class Rig {
   usesCrypto = false;
   /** The guests do not react to being shut down. */
   shutdownHangs = false;
+  /** Its QEMUs stand still: nothing that needs their answer has one. */
+  qemuHangs = false;
 
   /** `startWall`: for tests with certificates, which TLS judges by the machine's clock. */
   constructor(seed = 1, startWall?: Date, sealKey: Uint8Array = Buffer.alloc(SEAL_KEY_BYTES), audit = AUDIT_POLICY) {
@@ -284,6 +286,7 @@ export class Rig {
       if (status === undefined) continue;
       const plan = planVm(vm.record, status.record, {
         domain: this.#domain(vm.id, status.record),
+        diskSizes: this.qemuHangs ? {} : this.#grown(vm.record),
         hostReporting: true,
         bootId: 'b',
         isAlone: true,
@@ -306,8 +309,24 @@ export class Rig {
     }
   }
 
+  /** QEMU grows at once what it is asked to. */
+  #grown(vm: VmRecord): Record<string, bigint> {
+    const wanted = Object.values(vm.diskVolumes).map(
+      (id) => [id, this.view.tables.volume.get(id)?.record.growingToBytes ?? 0n] as const,
+    );
+    return Object.fromEntries(wanted.filter(([, bytes]) => bytes > 0n));
+  }
+
   #domain(vmId: string, status: VmStatusRecord) {
-    const base = { vmId, epoch: status.epoch, endReason: EndReason.UNSPECIFIED, message: '', placement: undefined };
+    const { UNSPECIFIED } = EndReason;
+    const base = {
+      vmId,
+      epoch: status.epoch,
+      endReason: UNSPECIFIED,
+      message: '',
+      placement: undefined,
+      diskSizes: {},
+    };
     if (status.phase === VmPhase.STOPPING && this.shutdownHangs) return { ...base, state: DomainState.STOPPING };
     if (status.phase === VmPhase.STOPPING)
       return { ...base, state: DomainState.ENDED, endReason: EndReason.GUEST_SHUTDOWN };

@@ -84,6 +84,7 @@ export function planCreate(api: Api, request: CreateVmRequest, call: Call): Plan
       observedPlacement: undefined,
       placementDrift: '',
       placementReason: '',
+      diskSizes: {},
       bootId: '',
       epochFloor: 0n,
     }),
@@ -195,6 +196,7 @@ function newVolume(api: Api, vmId: string, vmName: string, disk: Disk, now: Date
     spec: { sizeBytes: disk.sizeBytes, image: disk.image },
     phase: VolumePhase.CREATING,
     ownerVmId: vmId,
+    growingToBytes: 0n,
   };
 }
 

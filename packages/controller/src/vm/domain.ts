@@ -54,6 +54,7 @@ export function domainOf(
         cache: disk.cache,
         bootOrder: disk.bootOrder,
         readOnly: disk.readOnly,
+        growToBytes: view.tables.volume.get(volumeId)?.record.growingToBytes ?? 0n,
       };
     }),
     nics: spec.nics.map((nic): DomainNic => {

@@ -46,6 +46,7 @@ function domainOf(state: DomainState, more: Partial<DomainReport> = {}): DomainR
     endReason: EndReason.UNSPECIFIED,
     message: '',
     placement: undefined,
+    diskSizes: {},
     ...more,
   };
 }

@@ -24,6 +24,8 @@ import { ON_HOST, phaseWord } from './state.ts';
 export interface VmObservation {
   /** What the assigned host reports for the current epoch; null when it reports nothing of it (yet). */
   readonly domain: DomainReport | null;
+  /** What QEMU said of volumes of this VM that were grown; nothing of other volumes. Absent: nothing was said. */
+  readonly diskSizes?: Readonly<Record<string, bigint>>;
   /** The assigned host's agent is connected to this leader and has reported. */
   readonly hostReporting: boolean;
   /** Boot id of the machine that reports; empty when none does. */
@@ -131,6 +133,7 @@ function planOffHost(vm: VmRecord, status: VmStatusRecord, seen: VmObservation):
       placementReason: placed.value.reason,
       observedPlacement: undefined,
       placementDrift: '',
+      diskSizes: {},
       epoch: newestEpoch(status) + 1n,
       startedRevision: seen.revision,
       startedHardware: seen.hardware,
@@ -195,6 +198,7 @@ function become(status: VmStatusRecord, phase: LiveVmPhase, told: string, seen: 
     // A record of an older version does not say; the host reports under the boot that has it.
     bootId: status.bootId || (seen.hostReporting ? seen.bootId : ''),
     ...observedOf(status, seen),
+    diskSizes: sizesOf(status, seen),
   };
   const same =
     phase === status.phase &&
@@ -203,8 +207,15 @@ function become(status: VmStatusRecord, phase: LiveVmPhase, told: string, seen: 
     next.bootId === status.bootId &&
     !begins &&
     next.placementDrift === status.placementDrift &&
+    next.diskSizes === status.diskSizes &&
     next.observedPlacement === status.observedPlacement;
   return { status: same ? null : next, report: message || phaseWord(phase) };
+}
+
+/** Sizes only grow; an agent that was restarted says nothing until it has asked again. */
+function sizesOf(status: VmStatusRecord, seen: VmObservation): VmStatusRecord['diskSizes'] {
+  const news = Object.entries(seen.diskSizes ?? {}).filter(([id, bytes]) => bytes > (status.diskSizes[id] ?? 0n));
+  return news.length === 0 ? status.diskSizes : { ...status.diskSizes, ...Object.fromEntries(news) };
 }
 
 /** What the host told last stays when it tells nothing. */
@@ -241,6 +252,7 @@ function ended(vm: VmRecord, status: VmStatusRecord, domain: DomainReport, stop:
     placementReason: '',
     observedPlacement: undefined,
     placementDrift: '',
+    diskSizes: {},
     startTime: undefined,
     failedStarts,
   };

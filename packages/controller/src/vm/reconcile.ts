@@ -179,9 +179,12 @@ export class VmReconciler {
     const nowMs = this.#clock.nowMs();
     const report = seen?.report ?? null;
     const state = hostStatus?.state;
+    const domain = report?.domains.find((each) => each.vmId === vm.id && each.epoch === epoch) ?? null;
+    const told = Object.values(vm.record.diskVolumes).map((id) => [id, domain?.diskSizes[id] ?? 0n] as const);
     return {
       awaitsReport: state === HostState.READY && report === null && (seen === null || withinReportGrace(seen, nowMs)),
-      domain: report?.domains.find((domain) => domain.vmId === vm.id && domain.epoch === epoch) ?? null,
+      domain,
+      diskSizes: Object.fromEntries(told.filter(([, bytes]) => bytes > 0n)),
       hostReporting:
         report !== null && (state === HostState.READY || (state === HostState.DEGRADED && !isStale(seen, nowMs))),
       bootId: seen?.boot.bootId ?? '',

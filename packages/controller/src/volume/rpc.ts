@@ -195,6 +195,7 @@ function planCreate(api: Api, request: CreateVolumeRequest, call: Call): Plan<Vo
     spec: { sizeBytes, image },
     phase: VolumePhase.CREATING,
     ownerVmId: '',
+    growingToBytes: 0n,
   };
   const target = { kind: 'volume', id, name: request.name };
   const operation = newOperation(api, call, {

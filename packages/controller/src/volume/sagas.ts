@@ -5,10 +5,20 @@ import type { ImageId, VolumeId } from '@busbar/core/ids';
 import type { VolumeRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { VolumePhase } from '@busbar/proto/gen/busbar/v1/volume';
 import { operationOf } from '../operation/progress.ts';
-import { DONE, done, NO_WRITES, type Saga, type SagaContext, type StepWrites } from '../operation/saga.ts';
+import {
+  DONE,
+  done,
+  NO_WRITES,
+  type PoolContext,
+  type Saga,
+  type SagaContext,
+  type StepWrites,
+} from '../operation/saga.ts';
 import { deleteRecord, nameKey, putRecord } from '../records/kinds.ts';
 import { type Entry, unchanged } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
+import { isOnHost } from '../vm/plan.ts';
+import { phaseWord } from '../vm/state.ts';
 import { deleteWhenClosed } from './delete.ts';
 
 /** Sagas on volumes that stand on their own. Those of a VM are made and deleted by the VM's sagas. */
@@ -78,26 +88,84 @@ export const CREATE_VOLUME: Saga = {
   ],
 };
 
+/** Within this a QEMU that answers has grown its disk many times over (0.6 s), and one that hangs is told as such. */
+const GROW_LIMIT_MS = 45_000;
+
+/**
+ * Who has the volume open grows it. For a VM that is on a host that is its QEMU, asked by the agent: the guest sees the new
+ * size, and nobody takes the image's lock from a QEMU that may just stand still, which would end its guest. The volume says
+ * which size is wanted; the VM reconciler records what QEMU says. Only what no VM has is grown by the pool.
+ *
+ * A VM that stops meanwhile: the pool grows it. One that starts meanwhile opens it as it is and is asked then. An agent or
+ * libvirt that is away, a QEMU that hangs, a host that is unknown: waited for, then the order is taken back.
+ */
 export const RESIZE_VOLUME: Saga = {
   name: 'resize-volume',
   steps: [
+    {
+      name: 'order',
+      do: async (context) => done(wantSize(context, BigInt(context.operation.facts.sizeBytes ?? '0'))),
+      undo: async (context) => wantSize(context, 0n),
+    },
     {
       name: 'resize',
       pool: true,
       async do(context) {
         const entry = volume(context);
         const sizeBytes = BigInt(context.operation.facts.sizeBytes ?? '0');
-        if (entry?.record.spec === undefined || sizeBytes <= entry.record.spec.sizeBytes) return DONE;
-        await context.storage.resizeVolume(entry.id as VolumeId, sizeBytes);
-        const next = { ...entry.record, spec: { ...entry.record.spec, sizeBytes } };
+        if (entry?.record.spec === undefined) return DONE;
+        if (sizeBytes > entry.record.spec.sizeBytes) {
+          const waitsFor = await grown(context, entry.id, sizeBytes);
+          if (waitsFor !== null && context.stepAgeMs < GROW_LIMIT_MS) return { kind: 'wait', message: waitsFor };
+          if (waitsFor !== null) throw notAnswering(entry.record.meta?.name ?? '', waitsFor);
+        }
+        const size = sizeBytes > entry.record.spec.sizeBytes ? sizeBytes : entry.record.spec.sizeBytes;
+        const next = { ...entry.record, growingToBytes: 0n, spec: { ...entry.record.spec, sizeBytes: size } };
         return done({ compare: [unchanged('volume', entry)], writes: [putRecord('volume', entry.id, next)] });
       },
       // No undo: a grown volume cannot be cut without risk to the guest's data.
       undo: null,
-      pointOfNoReturn: true,
     },
   ],
 };
+
+function wantSize(context: SagaContext, sizeBytes: bigint): StepWrites {
+  const entry = volume(context);
+  const isLarger = sizeBytes > (entry?.record.spec?.sizeBytes ?? 0n);
+  const growingToBytes = isLarger ? sizeBytes : 0n;
+  if (entry === undefined || entry.record.growingToBytes === growingToBytes) return NO_WRITES;
+  const next = { ...entry.record, growingToBytes };
+  return { compare: [unchanged('volume', entry)], writes: [putRecord('volume', entry.id, next)] };
+}
+
+/** What it waits for; null when the volume has the size. */
+async function grown(context: PoolContext, volumeId: string, sizeBytes: bigint): Promise<string | null> {
+  const user = userOf(volumeId, context.view);
+  const status = user === null ? undefined : context.view.tables['vm-status'].get(user.id)?.record;
+  if (user !== null && status !== undefined && isOnHost(status)) {
+    if ((status.diskSizes[volumeId] ?? 0n) >= sizeBytes) return null;
+    const said = status.message === '' ? '' : `: ${status.message}`;
+    return `VM "${user.name}" on ${status.host} (${phaseWord(status.phase)}) to grow its disk${said}`;
+  }
+  try {
+    await context.storage.resizeVolume(volumeId as VolumeId, sizeBytes);
+    return null;
+  } catch (error) {
+    // A QEMU that ended a moment ago, or one that the records do not know: either way not ours to take it from.
+    if (error instanceof BusbarError && error.reason === 'VOLUME_IN_USE')
+      return `whoever has it open: ${error.message}`;
+    throw error;
+  }
+}
+
+function notAnswering(name: string, waitsFor: string): BusbarError {
+  return new BusbarError({
+    kind: 'precondition',
+    reason: 'VM_NOT_ANSWERING',
+    message: `volume "${name}" was not grown within ${GROW_LIMIT_MS / 1_000} s: waited for ${waitsFor}`,
+    hint: 'look at the VM and its host; when both answer, or the VM is stopped, resize again',
+  });
+}
 
 export const DELETE_VOLUME: Saga = {
   name: 'delete-volume',

@@ -261,8 +261,10 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
         const volume = await readVolume(volumeId);
         if (volume === null) throw names.volumeNotFound(volumeId);
         if (sizeBytes < volume.sizeBytes) throw names.wouldShrink(volumeId, volume.sizeBytes, sizeBytes);
+        if (sizeBytes === volume.sizeBytes) return;
         const file = await openVolume(volumeId, constants.O_RDWR);
         try {
+          if (await isOpen(volumePath(volumeId, 'raw'))) throw names.volumeInUse(volumeId, 'QEMU has locked its file');
           await file.truncate(Number(sizeBytes));
           await file.sync();
         } finally {

@@ -283,7 +283,10 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
       const info = await inspect(name);
       if (info === null || !meta.isCompleteVolume(info)) throw names.volumeNotFound(volumeId);
       if (sizeBytes < info.sizeBytes) throw names.wouldShrink(volumeId, info.sizeBytes, sizeBytes);
-      if (sizeBytes > info.sizeBytes) await client.call('resize', { name, sizeBytes });
+      if (sizeBytes === info.sizeBytes) return;
+      const watchers = await client.call('watchers', { name });
+      if (watchers.length > 0) throw names.volumeInUse(volumeId, watchers.map(({ address }) => address).join(', '));
+      await client.call('resize', { name, sizeBytes });
     },
     deleteVolume: (volumeId, options) =>
       exclusive.inTurn(names.volumeName(volumeId), () => deleteVolume(volumeId, options?.neverUsed === true)),

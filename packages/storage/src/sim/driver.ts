@@ -208,6 +208,8 @@ export function simDriver(pool: SimPool, deps: SimDeps): StorageDriver {
         const volume = pool.volumes.get(volumeId);
         if (volume === undefined || volume.deleting === true) throw names.volumeNotFound(volumeId);
         if (sizeBytes < volume.sizeBytes) throw names.wouldShrink(volumeId, volume.sizeBytes, sizeBytes);
+        if (sizeBytes === volume.sizeBytes) return;
+        if (pool.open.has(volumeId)) throw names.volumeInUse(volumeId, 'a simulated VM');
         volume.sizeBytes = sizeBytes;
       }),
     deleteVolume: (volumeId, options) =>

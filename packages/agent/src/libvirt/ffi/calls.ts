@@ -3,10 +3,16 @@ import { LibvirtError, VIR_ERR } from './errors.ts';
 import type { ConnectPtr, DomainArrayPtr, DomainPtr } from './handles.ts';
 import type { LibvirtMethods, ListedDomain } from './methods.ts';
 import type { Session } from './session.ts';
-import { type Libvirt, takeDomainArray } from './signatures.ts';
+import { type BlockInfo, type Libvirt, takeDomainArray } from './signatures.ts';
 
 /** AFFECT_LIVE: only what runs, transient domains have no other configuration. */
-export const FLAGS = { listActive: 1, metadataElement: 2, affectLive: 1, shutdownAcpi: 1 } as const;
+export const FLAGS = {
+  listActive: 1,
+  metadataElement: 2,
+  affectLive: 1,
+  shutdownAcpi: 1,
+  blockResizeBytes: 1,
+} as const;
 
 export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
   readonly #libvirt: Libvirt;
@@ -96,6 +102,23 @@ export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
     );
   }
 
+  growDisk(args: { untilNs: bigint; uuid: string; target: string; sizeBytes: bigint }): Promise<bigint | null> {
+    const capacity = async (dom: DomainPtr): Promise<bigint> => {
+      const info: [BlockInfo] = [{ capacity: 0 }];
+      const failed = (await this.#libvirt.virDomainGetBlockInfo(dom, args.target, info, 0)) < 0;
+      return failed ? -1n : BigInt(info[0].capacity);
+    };
+    // Not "short": a QEMU that stands still holds the connection, and listings would wait behind it.
+    return this.#withDomain('long', args.untilNs, 'grow the disk', args.uuid, async (dom) => {
+      const before = await capacity(dom);
+      // virDomainBlockResize shrinks as readily as it grows: never ask for less than there is.
+      if (before < 0n || before >= args.sizeBytes) return before;
+      const flags = FLAGS.blockResizeBytes;
+      if ((await this.#libvirt.virDomainBlockResize(dom, args.target, args.sizeBytes, flags)) < 0) return -1n;
+      return await capacity(dom);
+    });
+  }
+
   async updateDevices(args: { untilNs: bigint; uuid: string; devices: readonly string[] }): Promise<boolean> {
     const found = await this.#withDomain('short', args.untilNs, 'change devices', args.uuid, async (dom) => {
       for (const xml of args.devices) {
@@ -107,8 +130,8 @@ export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
   }
 
   /** null when there is no such domain, also when it went away during the call. */
-  #withDomain<T extends number | string>(
-    lane: 'short' | 'abort',
+  #withDomain<T extends number | string | bigint>(
+    lane: 'short' | 'long' | 'abort',
     untilNs: bigint,
     what: string,
     uuid: string,
@@ -120,7 +143,7 @@ export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
       if (dom === null) return this.#nullWhenGone(session.failure(conn, what));
       try {
         const value = await call(dom);
-        if (value !== null && !(typeof value === 'number' && value < 0)) return value;
+        if (value !== null && (typeof value === 'string' || (value as number | bigint) >= 0)) return value;
         return this.#nullWhenGone(session.failure(conn, what));
       } finally {
         this.#libvirt.virDomainFree(dom);

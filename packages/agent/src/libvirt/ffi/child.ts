@@ -56,6 +56,7 @@ serveNative<LibvirtMethods, LibvirtEvent>((context) => {
     destroy: async (args) => await calls.destroy(args),
     shutdown: async (args) => await calls.shutdown(args),
     xml: async (args) => await calls.xml(args),
+    growDisk: (args) => calls.growDisk(args),
     updateDevices: async (args) => await calls.updateDevices(args),
   };
 });

@@ -56,6 +56,10 @@ function inKoffi(type: string, where: 'argument' | 'return'): readonly string[] 
     case 'int *':
     case 'unsigned long *':
       return [`_Out_ ${type.replace('unsigned ', 'u')}`];
+    case 'unsigned long long':
+      return ['uint64_t'];
+    case 'virDomainBlockInfoPtr':
+      return ['_Out_ BusbarBlockInfo *'];
     case 'virDomainPtr **':
       return ['_Out_ void **'];
     default:
@@ -94,6 +98,7 @@ describe('what we say of libvirt is what libvirt says', () => {
       VIR_CONNECT_LIST_DOMAINS_ACTIVE: FLAGS.listActive,
       VIR_DOMAIN_METADATA_ELEMENT: FLAGS.metadataElement,
       VIR_DOMAIN_AFFECT_LIVE: FLAGS.affectLive,
+      VIR_DOMAIN_BLOCK_RESIZE_BYTES: FLAGS.blockResizeBytes,
       VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN: FLAGS.shutdownAcpi,
       VIR_DOMAIN_RUNNING: STATE.running,
       VIR_DOMAIN_BLOCKED: STATE.blocked,

@@ -54,6 +54,10 @@ export interface LibvirtMethods {
   shutdown(args: Until & { readonly uuid: string; readonly acpiOnly: boolean }): Promise<boolean>;
   /** The live XML; null when there is no such domain. */
   xml(args: Until & { readonly uuid: string }): Promise<string | null>;
+  /** Grows a disk unless it is as large already; how large it is then. `target` as in the XML. Null when there is no such domain. */
+  growDisk(
+    args: Until & { readonly uuid: string; readonly target: string; readonly sizeBytes: bigint },
+  ): Promise<bigint | null>;
   /** Changes devices of a running domain; each XML is one device. False when there is no such domain. */
   updateDevices(args: Until & { readonly uuid: string; readonly devices: readonly string[] }): Promise<boolean>;
 }

@@ -39,6 +39,8 @@ interface Blocking {
   virDomainDestroyFlags(domain: DomainPtr, flags: number): number;
   virDomainShutdownFlags(domain: DomainPtr, flags: number): number;
   virDomainUpdateDeviceFlags(domain: DomainPtr, xml: string, flags: number): number;
+  virDomainGetBlockInfo(domain: DomainPtr, disk: string, info: [BlockInfo], flags: number): number;
+  virDomainBlockResize(domain: DomainPtr, disk: string, size: bigint, flags: number): number;
   virSecretDefineXML(conn: ConnectPtr, xml: string, flags: number): SecretPtr | null;
   virSecretSetValue(secret: SecretPtr, value: Uint8Array, size: number, flags: number): number;
   virEventRunDefaultImpl(): number;
@@ -61,6 +63,12 @@ interface Immediate {
 
 const POINTER = 'void *';
 
+/** virDomainBlockInfo. Only the capacity is what QEMU says to the guest. */
+export interface BlockInfo {
+  capacity: number | bigint;
+}
+koffi.struct('BusbarBlockInfo', { capacity: 'uint64_t', allocation: 'uint64_t', physical: 'uint64_t' });
+
 const BLOCKING: Readonly<Record<keyof Blocking, string>> = {
   virConnectOpen: `${POINTER} virConnectOpen(str)`,
   virConnectClose: `int virConnectClose(${POINTER})`,
@@ -80,6 +88,8 @@ const BLOCKING: Readonly<Record<keyof Blocking, string>> = {
   virDomainDestroyFlags: `int virDomainDestroyFlags(${POINTER}, uint)`,
   virDomainShutdownFlags: `int virDomainShutdownFlags(${POINTER}, uint)`,
   virDomainUpdateDeviceFlags: `int virDomainUpdateDeviceFlags(${POINTER}, str, uint)`,
+  virDomainGetBlockInfo: `int virDomainGetBlockInfo(${POINTER}, str, _Out_ BusbarBlockInfo *, uint)`,
+  virDomainBlockResize: `int virDomainBlockResize(${POINTER}, str, uint64_t, uint)`,
   virSecretDefineXML: `${POINTER} virSecretDefineXML(${POINTER}, str, uint)`,
   virSecretSetValue: `int virSecretSetValue(${POINTER}, uint8_t *, size_t, uint)`,
   virEventRunDefaultImpl: 'int virEventRunDefaultImpl()',

@@ -1865,8 +1865,9 @@ export const VolumeServiceDefinition = {
       options: {},
     },
     /**
-     * Grows a volume. Shrinking is refused (INVALID_ARGUMENT VOLUME_SHRINK). A running guest sees the new size at once where
-     * its bus allows, else after its next start.
+     * Grows a volume. Shrinking is refused (INVALID_ARGUMENT VOLUME_SHRINK). Of a VM that is on a host, QEMU itself grows it:
+     * the guest sees the new size at once, and the operation succeeds when QEMU says that it has it. A VM that does not run,
+     * or whose QEMU does not answer within 45 s, fails it (VM_NOT_ANSWERING), and nothing is done behind QEMU's back.
      */
     resizeVolume: {
       name: "ResizeVolume",
@@ -1911,8 +1912,9 @@ export interface VolumeServiceImplementation<CallContextExt = {}> {
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<ListVolumesResponse>>;
   /**
-   * Grows a volume. Shrinking is refused (INVALID_ARGUMENT VOLUME_SHRINK). A running guest sees the new size at once where
-   * its bus allows, else after its next start.
+   * Grows a volume. Shrinking is refused (INVALID_ARGUMENT VOLUME_SHRINK). Of a VM that is on a host, QEMU itself grows it:
+   * the guest sees the new size at once, and the operation succeeds when QEMU says that it has it. A VM that does not run,
+   * or whose QEMU does not answer within 45 s, fails it (VM_NOT_ANSWERING), and nothing is done behind QEMU's back.
    */
   resizeVolume(
     request: ResizeVolumeRequest,
@@ -1944,8 +1946,9 @@ export interface VolumeServiceClient<CallOptionsExt = {}> {
     options?: CallOptions & CallOptionsExt,
   ): Promise<ListVolumesResponse>;
   /**
-   * Grows a volume. Shrinking is refused (INVALID_ARGUMENT VOLUME_SHRINK). A running guest sees the new size at once where
-   * its bus allows, else after its next start.
+   * Grows a volume. Shrinking is refused (INVALID_ARGUMENT VOLUME_SHRINK). Of a VM that is on a host, QEMU itself grows it:
+   * the guest sees the new size at once, and the operation succeeds when QEMU says that it has it. A VM that does not run,
+   * or whose QEMU does not answer within 45 s, fails it (VM_NOT_ANSWERING), and nothing is done behind QEMU's back.
    */
   resizeVolume(
     request: DeepPartial<ResizeVolumeRequest>,

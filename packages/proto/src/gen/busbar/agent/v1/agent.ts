@@ -529,7 +529,16 @@ export interface DomainReport {
   /** For people. */
   message: string;
   /** What the hypervisor gives it; looked at when it comes up and every now and then, unset while that was not done. */
-  placement: ObservedPlacement | undefined;
+  placement:
+    | ObservedPlacement
+    | undefined;
+  /** Size of disks that were grown, as QEMU has it, by volume id. */
+  diskSizes: { [key: string]: bigint };
+}
+
+export interface DomainReport_DiskSizesEntry {
+  key: string;
+  value: bigint;
 }
 
 /** What shall be on a host. */
@@ -657,6 +666,8 @@ export interface DomainDisk {
   bootOrder: number;
   /** Read only. */
   readOnly: boolean;
+  /** At least this many bytes; a running QEMU is asked to grow it. 0: as it is. */
+  growToBytes: bigint;
 }
 
 /** A disk in Ceph RBD. Monitors, user and key come from the agent's own configuration. */
@@ -1855,6 +1866,7 @@ function createBaseDomainReport(): DomainReport {
     endReason: EndReason.UNSPECIFIED,
     message: "",
     placement: undefined,
+    diskSizes: {},
   };
 }
 
@@ -1881,6 +1893,9 @@ export const DomainReport: MessageFns<DomainReport> = {
     if (message.placement !== undefined) {
       ObservedPlacement.encode(message.placement, writer.uint32(50).fork()).join();
     }
+    globalThis.Object.entries(message.diskSizes).forEach(([key, value]: [string, bigint]) => {
+      DomainReport_DiskSizesEntry.encode({ key: key as any, value }, writer.uint32(58).fork()).join();
+    });
     return writer;
   },
 
@@ -1945,6 +1960,17 @@ export const DomainReport: MessageFns<DomainReport> = {
             message.placement = ObservedPlacement.decode(reader, reader.uint32());
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            const entry7 = DomainReport_DiskSizesEntry.decode(reader, reader.uint32());
+            if (entry7.value !== undefined) {
+              message.diskSizes[entry7.key] = entry7.value;
+            }
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1973,6 +1999,33 @@ export const DomainReport: MessageFns<DomainReport> = {
         : EndReason.UNSPECIFIED,
       message: isSet(object.message) ? globalThis.String(object.message) : "",
       placement: isSet(object.placement) ? ObservedPlacement.fromJSON(object.placement) : undefined,
+      diskSizes: isObject(object.diskSizes)
+        ? (globalThis.Object.entries(object.diskSizes) as [string, any][]).reduce(
+          (acc: { [key: string]: bigint }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: BigInt(value as string | number | bigint | boolean),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : isObject(object.disk_sizes)
+        ? (globalThis.Object.entries(object.disk_sizes) as [string, any][]).reduce(
+          (acc: { [key: string]: bigint }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: BigInt(value as string | number | bigint | boolean),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
     };
   },
 
@@ -1996,6 +2049,15 @@ export const DomainReport: MessageFns<DomainReport> = {
     if (message.placement !== undefined) {
       obj.placement = ObservedPlacement.toJSON(message.placement);
     }
+    if (message.diskSizes) {
+      const entries = globalThis.Object.entries(message.diskSizes) as [string, bigint][];
+      if (entries.length > 0) {
+        obj.diskSizes = {};
+        entries.forEach(([k, v]) => {
+          obj.diskSizes[k] = v.toString();
+        });
+      }
+    }
     return obj;
   },
 
@@ -2012,6 +2074,103 @@ export const DomainReport: MessageFns<DomainReport> = {
     message.placement = (object.placement !== undefined && object.placement !== null)
       ? ObservedPlacement.fromPartial(object.placement)
       : undefined;
+    message.diskSizes = (globalThis.Object.entries(object.diskSizes ?? {}) as [string, bigint][]).reduce(
+      (acc: { [key: string]: bigint }, [key, value]: [string, bigint]) => {
+        if (value !== undefined) {
+          acc[key] = BigInt(value as string | number | bigint | boolean);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseDomainReport_DiskSizesEntry(): DomainReport_DiskSizesEntry {
+  return { key: "", value: 0n };
+}
+
+export const DomainReport_DiskSizesEntry: MessageFns<DomainReport_DiskSizesEntry> = {
+  encode(message: DomainReport_DiskSizesEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0n) {
+      if (BigInt.asIntN(64, message.value) !== message.value) {
+        throw new globalThis.Error("value provided for field message.value of type int64 too large");
+      }
+      writer.uint32(16).int64(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DomainReport_DiskSizesEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDomainReport_DiskSizesEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DomainReport_DiskSizesEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? BigInt(object.value) : 0n,
+    };
+  },
+
+  toJSON(message: DomainReport_DiskSizesEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== 0n) {
+      obj.value = message.value.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DomainReport_DiskSizesEntry>): DomainReport_DiskSizesEntry {
+    return DomainReport_DiskSizesEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DomainReport_DiskSizesEntry>): DomainReport_DiskSizesEntry {
+    const message = createBaseDomainReport_DiskSizesEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null) ? BigInt(object.value) : 0n;
     return message;
   },
 };
@@ -2935,6 +3094,7 @@ function createBaseDomainDisk(): DomainDisk {
     cache: DiskCache.UNSPECIFIED,
     bootOrder: 0,
     readOnly: false,
+    growToBytes: 0n,
   };
 }
 
@@ -2965,6 +3125,12 @@ export const DomainDisk: MessageFns<DomainDisk> = {
     }
     if (message.readOnly !== false) {
       writer.uint32(64).bool(message.readOnly);
+    }
+    if (message.growToBytes !== 0n) {
+      if (BigInt.asIntN(64, message.growToBytes) !== message.growToBytes) {
+        throw new globalThis.Error("value provided for field message.growToBytes of type int64 too large");
+      }
+      writer.uint32(72).int64(message.growToBytes);
     }
     return writer;
   },
@@ -3046,6 +3212,14 @@ export const DomainDisk: MessageFns<DomainDisk> = {
             message.readOnly = reader.bool();
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.growToBytes = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3083,6 +3257,11 @@ export const DomainDisk: MessageFns<DomainDisk> = {
         : isSet(object.read_only)
         ? globalThis.Boolean(object.read_only)
         : false,
+      growToBytes: isSet(object.growToBytes)
+        ? BigInt(object.growToBytes)
+        : isSet(object.grow_to_bytes)
+        ? BigInt(object.grow_to_bytes)
+        : 0n,
     };
   },
 
@@ -3110,6 +3289,9 @@ export const DomainDisk: MessageFns<DomainDisk> = {
     }
     if (message.readOnly !== false) {
       obj.readOnly = message.readOnly;
+    }
+    if (message.growToBytes !== 0n) {
+      obj.growToBytes = message.growToBytes.toString();
     }
     return obj;
   },
@@ -3139,6 +3321,9 @@ export const DomainDisk: MessageFns<DomainDisk> = {
     message.cache = object.cache ?? DiskCache.UNSPECIFIED;
     message.bootOrder = object.bootOrder ?? 0;
     message.readOnly = object.readOnly ?? false;
+    message.growToBytes = (object.growToBytes !== undefined && object.growToBytes !== null)
+      ? BigInt(object.growToBytes)
+      : 0n;
     return message;
   },
 };
@@ -4114,6 +4299,10 @@ export type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
+
+function isObject(value: any): boolean {
+  return typeof value === "object" && value !== null;
+}
 
 function isSet(value: any): boolean {
   return value !== null && value !== undefined;

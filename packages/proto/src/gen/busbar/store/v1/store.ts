@@ -141,6 +141,13 @@ export interface VmStatusRecord {
    * them is found is destroyed. Raised when a cluster is adopted after its store went back in time.
    */
   epochFloor: bigint;
+  /** What QEMU said of the size of volumes that were grown while this epoch ran, by volume id. */
+  diskSizes: { [key: string]: bigint };
+}
+
+export interface VmStatusRecord_DiskSizesEntry {
+  key: string;
+  value: bigint;
 }
 
 /** volume/ID: written by the API at creation, then by the leader. */
@@ -157,6 +164,8 @@ export interface VolumeRecord {
   phase: VolumePhase;
   /** VM it was created with; empty for a volume of its own. */
   ownerVmId: string;
+  /** Size that a resize in progress wants; 0 while there is none. `spec.size_bytes` follows when the volume has it. */
+  growingToBytes: bigint;
 }
 
 /** image/ID: written by the importing controller (under its store lease until ready), then by the leader. */
@@ -860,6 +869,7 @@ function createBaseVmStatusRecord(): VmStatusRecord {
     placementReason: "",
     bootId: "",
     epochFloor: 0n,
+    diskSizes: {},
   };
 }
 
@@ -925,6 +935,9 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
       }
       writer.uint32(160).int64(message.epochFloor);
     }
+    globalThis.Object.entries(message.diskSizes).forEach(([key, value]: [string, bigint]) => {
+      VmStatusRecord_DiskSizesEntry.encode({ key: key as any, value }, writer.uint32(130).fork()).join();
+    });
     return writer;
   },
 
@@ -1069,6 +1082,17 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
             message.epochFloor = reader.int64() as bigint;
             continue;
           }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            const entry16 = VmStatusRecord_DiskSizesEntry.decode(reader, reader.uint32());
+            if (entry16.value !== undefined) {
+              message.diskSizes[entry16.key] = entry16.value;
+            }
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1143,6 +1167,33 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
         : isSet(object.epoch_floor)
         ? BigInt(object.epoch_floor)
         : 0n,
+      diskSizes: isObject(object.diskSizes)
+        ? (globalThis.Object.entries(object.diskSizes) as [string, any][]).reduce(
+          (acc: { [key: string]: bigint }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: BigInt(value as string | number | bigint | boolean),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : isObject(object.disk_sizes)
+        ? (globalThis.Object.entries(object.disk_sizes) as [string, any][]).reduce(
+          (acc: { [key: string]: bigint }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: BigInt(value as string | number | bigint | boolean),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
     };
   },
 
@@ -1196,6 +1247,15 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
     if (message.epochFloor !== 0n) {
       obj.epochFloor = message.epochFloor.toString();
     }
+    if (message.diskSizes) {
+      const entries = globalThis.Object.entries(message.diskSizes) as [string, bigint][];
+      if (entries.length > 0) {
+        obj.diskSizes = {};
+        entries.forEach(([k, v]) => {
+          obj.diskSizes[k] = v.toString();
+        });
+      }
+    }
     return obj;
   },
 
@@ -1230,12 +1290,109 @@ export const VmStatusRecord: MessageFns<VmStatusRecord> = {
     message.epochFloor = (object.epochFloor !== undefined && object.epochFloor !== null)
       ? BigInt(object.epochFloor)
       : 0n;
+    message.diskSizes = (globalThis.Object.entries(object.diskSizes ?? {}) as [string, bigint][]).reduce(
+      (acc: { [key: string]: bigint }, [key, value]: [string, bigint]) => {
+        if (value !== undefined) {
+          acc[key] = BigInt(value as string | number | bigint | boolean);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseVmStatusRecord_DiskSizesEntry(): VmStatusRecord_DiskSizesEntry {
+  return { key: "", value: 0n };
+}
+
+export const VmStatusRecord_DiskSizesEntry: MessageFns<VmStatusRecord_DiskSizesEntry> = {
+  encode(message: VmStatusRecord_DiskSizesEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0n) {
+      if (BigInt.asIntN(64, message.value) !== message.value) {
+        throw new globalThis.Error("value provided for field message.value of type int64 too large");
+      }
+      writer.uint32(16).int64(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VmStatusRecord_DiskSizesEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVmStatusRecord_DiskSizesEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): VmStatusRecord_DiskSizesEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? BigInt(object.value) : 0n,
+    };
+  },
+
+  toJSON(message: VmStatusRecord_DiskSizesEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== 0n) {
+      obj.value = message.value.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<VmStatusRecord_DiskSizesEntry>): VmStatusRecord_DiskSizesEntry {
+    return VmStatusRecord_DiskSizesEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<VmStatusRecord_DiskSizesEntry>): VmStatusRecord_DiskSizesEntry {
+    const message = createBaseVmStatusRecord_DiskSizesEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null) ? BigInt(object.value) : 0n;
     return message;
   },
 };
 
 function createBaseVolumeRecord(): VolumeRecord {
-  return { meta: undefined, spec: undefined, phase: VolumePhase.UNSPECIFIED, ownerVmId: "" };
+  return { meta: undefined, spec: undefined, phase: VolumePhase.UNSPECIFIED, ownerVmId: "", growingToBytes: 0n };
 }
 
 export const VolumeRecord: MessageFns<VolumeRecord> = {
@@ -1251,6 +1408,12 @@ export const VolumeRecord: MessageFns<VolumeRecord> = {
     }
     if (message.ownerVmId !== "") {
       writer.uint32(34).string(message.ownerVmId);
+    }
+    if (message.growingToBytes !== 0n) {
+      if (BigInt.asIntN(64, message.growingToBytes) !== message.growingToBytes) {
+        throw new globalThis.Error("value provided for field message.growingToBytes of type int64 too large");
+      }
+      writer.uint32(40).int64(message.growingToBytes);
     }
     return writer;
   },
@@ -1300,6 +1463,14 @@ export const VolumeRecord: MessageFns<VolumeRecord> = {
             message.ownerVmId = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.growingToBytes = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1322,6 +1493,11 @@ export const VolumeRecord: MessageFns<VolumeRecord> = {
         : isSet(object.owner_vm_id)
         ? globalThis.String(object.owner_vm_id)
         : "",
+      growingToBytes: isSet(object.growingToBytes)
+        ? BigInt(object.growingToBytes)
+        : isSet(object.growing_to_bytes)
+        ? BigInt(object.growing_to_bytes)
+        : 0n,
     };
   },
 
@@ -1339,6 +1515,9 @@ export const VolumeRecord: MessageFns<VolumeRecord> = {
     if (message.ownerVmId !== "") {
       obj.ownerVmId = message.ownerVmId;
     }
+    if (message.growingToBytes !== 0n) {
+      obj.growingToBytes = message.growingToBytes.toString();
+    }
     return obj;
   },
 
@@ -1355,6 +1534,9 @@ export const VolumeRecord: MessageFns<VolumeRecord> = {
       : undefined;
     message.phase = object.phase ?? VolumePhase.UNSPECIFIED;
     message.ownerVmId = object.ownerVmId ?? "";
+    message.growingToBytes = (object.growingToBytes !== undefined && object.growingToBytes !== null)
+      ? BigInt(object.growingToBytes)
+      : 0n;
     return message;
   },
 };
