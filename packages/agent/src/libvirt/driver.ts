@@ -124,9 +124,8 @@ export class LibvirtHostDriver implements HostDriver {
 
   start(): void {
     this.#link.start();
-    this.#files.sweep().catch((error: unknown) => {
-      this.#deps.logger.warn({ err: error }, 'what is left of making cloud-init disks cannot be removed');
-    });
+    const left = 'what is left of making cloud-init disks cannot be removed';
+    this.#files.sweep().catch((error: unknown) => this.#deps.logger.warn({ err: error }, left));
   }
 
   /** Process id of the child that hosts libvirt; for tests. */
@@ -145,8 +144,7 @@ export class LibvirtHostDriver implements HostDriver {
   async listDomains(): Promise<readonly DomainObservation[]> {
     const missed = this.#eventsMissed;
     await this.#dir.look();
-    const options = { lane: 'short', deadlineMs: CALL_DEADLINE_MS } as const;
-    const listed = await this.#link.call('list', { metadataUri: METADATA_URI }, options);
+    const listed = await this.#link.call('list', { metadataUri: METADATA_URI }, SHORT);
     const domains = listed.flatMap((domain) => this.#observe(domain));
     await this.#observed.refresh(domains, (vmId) => this.#link.call('xml', { uuid: vmId }, SHORT));
     this.#ends.listed(domains, missed);
@@ -233,8 +231,7 @@ export class LibvirtHostDriver implements HostDriver {
       const xml = await this.#link.call('xml', { uuid: vmId }, SHORT);
       const target = xml === null ? undefined : targetOf(parseXml(xml), disk.volumeId);
       if (target === undefined) throw domainNotFound(vmId);
-      const options = { lane: 'long', deadlineMs: CALL_DEADLINE_MS } as const;
-      const has = await this.#link.call('growDisk', { uuid: vmId, target, sizeBytes: disk.sizeBytes }, options);
+      const has = await this.#link.call('growDisk', { uuid: vmId, target, sizeBytes: disk.sizeBytes }, BESIDE);
       if (has === null) throw domainNotFound(vmId);
       return has;
     } catch (error) {
@@ -379,9 +376,8 @@ export class LibvirtHostDriver implements HostDriver {
 
   #ended(vmId: VmId): void {
     if (this.#starting.has(vmId)) return;
-    this.#files.removeSeed(vmId).catch((error: unknown) => {
-      this.#deps.logger.warn({ vmId, err: error }, 'a cloud-init disk cannot be removed');
-    });
+    const left = 'a cloud-init disk cannot be removed';
+    this.#files.removeSeed(vmId).catch((error: unknown) => this.#deps.logger.warn({ vmId, err: error }, left));
   }
 
   async #libvirtCpuModel(): Promise<string> {
@@ -401,3 +397,5 @@ export class LibvirtHostDriver implements HostDriver {
 }
 
 const SHORT = { lane: 'short', deadlineMs: CALL_DEADLINE_MS } as const;
+/** What a QEMU that stands still may hold: listings do not wait behind it. */
+const BESIDE = { lane: 'long', deadlineMs: CALL_DEADLINE_MS } as const;

@@ -187,7 +187,7 @@ describe('QEMU', () => {
   test('frozen: its disk is not grown, that is told in time, and once it goes on it is', async () => {
     const file = join(libvirtd.dir, 'grows.raw');
     await writeFile(file, Buffer.alloc(1024 ** 2));
-    const volumeId = '5d2c0c39-41f5-4c53-9d10-0f7f1b1a00bb';
+    const volumeId = '0b2c0c39-41f5-4c53-9d10-0f7f1b1a00bb';
     const disks = [fileDisk(disk, { readOnly: true }), fileDisk(file, { volumeId, bootOrder: 0 })];
     const { driver, vmId } = await running({ disks });
     const { pid } = await freeze(vmId);
