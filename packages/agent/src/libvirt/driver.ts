@@ -197,10 +197,8 @@ export class LibvirtHostDriver implements HostDriver {
       (error: unknown) => error,
     );
     const timer = new AbortController();
-    const slow = sleep(this.#deps.clock, KILL_AFTER_MS, timer.signal).then(
-      () => 'slow' as const,
-      () => 'slow' as const,
-    );
+    const isSlow = () => 'slow' as const;
+    const slow = sleep(this.#deps.clock, KILL_AFTER_MS, timer.signal).then(isSlow, isSlow);
     const outcome = await Promise.race([byLibvirt, slow]);
     timer.abort();
     // After libvirt's success too: what it does not know of must end as well.
@@ -250,8 +248,8 @@ export class LibvirtHostDriver implements HostDriver {
   }
 
   health(): { readonly healthy: boolean; readonly message: string } {
-    if (!this.#link.connected) return { healthy: false, message: this.#link.why };
-    return { healthy: this.#dir.problem === '', message: this.#dir.problem };
+    const message = this.#link.connected ? this.#dir.problem : this.#link.why;
+    return { healthy: this.#link.connected && message === '', message };
   }
 
   async openConsole(vmId: VmId, signal: AbortSignal): Promise<ConsoleLink> {
