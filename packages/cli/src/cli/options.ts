@@ -72,7 +72,11 @@ export function parseLabels(given: readonly string[]): Record<string, string> {
     const at = text.indexOf('=');
     if (at < 1)
       throw usageError(`${JSON.stringify(text)} is no label`, 'a label is KEY=VALUE', 'write e.g. plant=north');
-    return [text.slice(0, at), text.slice(at + 1)] as const;
+    const key = text.slice(0, at);
+    // What encodes a request would drop it without a word.
+    if (key === '__proto__')
+      throw usageError('a label cannot be named "__proto__"', 'JavaScript keeps it', 'name it otherwise');
+    return [key, text.slice(at + 1)] as const;
   });
   return Object.fromEntries(labels);
 }

@@ -91,7 +91,10 @@ export class Checker {
     const seen = new Set<string>();
     for (const { key: keyNode, value } of node.items as { key: Node; value: Node | null }[]) {
       const key = scalar(keyNode);
-      if (typeof key === 'string' && seen.has(key)) {
+      if (key === '__proto__') {
+        // What encodes a request would drop it without a word.
+        this.report(keyNode, path, 'has the name "__proto__"', 'another name');
+      } else if (typeof key === 'string' && seen.has(key)) {
         this.report(keyNode, path === '' ? key : `${path}.${key}`, 'is there twice', 'each name once');
       } else if (typeof key === 'string') {
         seen.add(key);

@@ -148,6 +148,7 @@ describe('a bad file says where and what would be right', () => {
     ],
     [`${VM}  nics: [{name: eth0}]\n`, 'f.yaml:7:10: spec.nics[0].network: is missing, expected text'],
     [`${VM}  firmware: [uefi]\n`, 'f.yaml:7:13: spec.firmware: a list is not known, expected one of bios, uefi'],
+    [`${VM}labels: {__proto__: x}\n`, 'f.yaml:7:10: labels: has the name "__proto__", expected another name'],
     [`${VM}name: again\n`, 'f.yaml:7:1: name: is there twice, expected each name once'],
     [`${VM}---\n${VM}`, 'f.yaml:8:1: name: Vm "web" is described twice (first in line 1), expected each resource once'],
     ['just words', 'f.yaml:1:1: this document is no mapping, expected apiVersion, kind, name and spec'],

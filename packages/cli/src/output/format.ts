@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import { replaceMisleading } from '@busbar/core/visible';
+
 /** Values as people read them. Pure. */
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const;
@@ -54,13 +56,11 @@ export function formatEnum(value: string | undefined, prefix: string): string {
 }
 
 /**
- * Text from the cluster on one line of a terminal. Control characters are shown, not sent: a guest's or another user's
- * text must not move the cursor.
+ * Text from the cluster on one line of a terminal. Control and format characters are shown, not sent: a guest's or another
+ * user's text must neither move the cursor nor turn the rest of the line around.
  */
 export function oneLine(text: string): string {
-  const flat = text.replaceAll(/\s+/g, ' ').trim();
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is replaced
-  return flat.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, '\ufffd');
+  return replaceMisleading(text.replaceAll(/\s+/g, ' ').trim(), '\ufffd');
 }
 
 export function plural(count: number, one: string): string {

@@ -11,7 +11,7 @@ const { listNetworks } = NetworkServiceDefinition.methods;
 
 /** A server with this one method, behind the entrance. */
 async function calling(answer: () => Promise<unknown>): Promise<unknown> {
-  const options = { interceptors: [entranceInterceptor(newIntake(systemClock), () => null)] };
+  const options = { interceptors: [entranceInterceptor(newIntake(systemClock), () => null, new Map())] };
   const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
   const definition = { ...NetworkServiceDefinition, methods: { listNetworks } };
   server.add(encodingOnce(definition) as never, { listNetworks: answer } as never);

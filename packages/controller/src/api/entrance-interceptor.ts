@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Metadata, ServerInterceptingCall, type ServerInterceptor } from '@grpc/grpc-js';
+import { limitMessages, showPeer } from './base-call.ts';
 import type { Intake } from './intake.ts';
-import { showPeer } from './peer-key.ts';
+import { type RequestBounds, Unreadable } from './request-bounds.ts';
 import type { Screen } from './screen.ts';
 import { ERROR_TRAILER, statusOf } from './status.ts';
 
@@ -16,15 +17,28 @@ class AnsweringCall extends ServerInterceptingCall {
   }
 }
 
+/** What is known of a method before a request of it is read. */
+export interface Entrance {
+  /** Throws the refusal of a caller, known by the text of its certificate and where it calls from, who may not make this call. */
+  readonly admit: (peer: string, address: string) => void;
+  readonly bounds: RequestBounds;
+}
+
 /**
  * What every call passes before anything of it is read, in one interceptor: each costs all messages of all streams.
  *
- * Shows who is calling (peer-key.ts), asks whether that may be (screen.ts), and lets the first message of a call in through the
- * intake. grpc-js reads nothing before it has passed the metadata on, so a call that waits or is refused costs its headers
- * alone.
+ * Shows who is calling (base-call.ts), asks whether that may be (screen.ts) and whether this method is for it, sets how large its
+ * messages may be, and lets the first message in through the intake. grpc-js reads nothing before it has passed the metadata
+ * on, so a call that waits or is refused costs its headers alone. What reads a message (request-bounds.ts) cannot refuse it: it
+ * hands the refusal on, and here it is told.
  */
-export function entranceInterceptor(intake: Intake, screen: Screen): ServerInterceptor {
+export function entranceInterceptor(
+  intake: Intake,
+  screen: Screen,
+  entrances: ReadonlyMap<string, Entrance>,
+): ServerInterceptor {
   return (method, call) => {
+    const entrance = entrances.get(method.path);
     const refuse = (error: unknown) => {
       const status = statusOf(error);
       const trailer = new Metadata();
@@ -41,10 +55,20 @@ export function entranceInterceptor(intake: Intake, screen: Screen): ServerInter
       start(next) {
         next({
           onReceiveMetadata(metadata, pass) {
-            const refused = screen(showPeer(metadata, call), method.path, call.getHost());
+            const peer = showPeer(metadata, call);
+            const refused = screen(peer, method.path, call.getHost());
             if (refused !== null) {
               refuse(refused);
               return;
+            }
+            if (entrance !== undefined) {
+              limitMessages(call, entrance.bounds.limits.wireBytesMax);
+              try {
+                entrance.admit(peer, call.getPeer());
+              } catch (error) {
+                refuse(error);
+                return;
+              }
             }
             leave = intake.enter(call.getConnectionInfo().remoteAddress ?? '', () => pass(metadata), refuse);
             // The message may have been there already.
@@ -52,7 +76,8 @@ export function entranceInterceptor(intake: Intake, screen: Screen): ServerInter
           },
           onReceiveMessage(message, pass) {
             done();
-            pass(message);
+            if (message instanceof Unreadable) refuse(message.error);
+            else pass(message);
           },
           onReceiveHalfClose(pass) {
             done();

@@ -12,21 +12,33 @@ import { type CallContext, createServer, ServerError, type ServiceImplementation
 import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
 import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
 import type { AuditTrail } from '../audit/trail.ts';
+import { type Limits, limitsOf } from '../bounds/limits.ts';
+import { openRegistry } from '../bounds/registry.ts';
+import { wireShapes } from '../bounds/scan-wire.ts';
 import type { Admission } from '../certificate/admission.ts';
+import { AGENT_LIMITS } from '../session/bounds.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import { serverCredentials } from '../tls/credentials.ts';
 import { grpcArrival } from './arrival.ts';
-import { agentHostOf, type Recognise, recognition } from './authenticate.ts';
+import {
+  agentHostOf,
+  type PresentedCertificate,
+  type Recognise,
+  type Recognised,
+  recognition,
+} from './authenticate.ts';
+import { peerText } from './base-call.ts';
 import { CONNECTION_LIMITS, type ConnectionCounts, type ConnectionLimits, guardConnections } from './connections.ts';
 import { endHttp2Connections } from './end-connections.ts';
-import { entranceInterceptor } from './entrance-interceptor.ts';
+import { type Entrance, entranceInterceptor } from './entrance-interceptor.ts';
 import { newIntake } from './intake.ts';
 import { listeningServer } from './listening-server.ts';
 import { measuredPipeline } from './measured.ts';
 import { ownNames } from './own-names.ts';
-import { peerText } from './peer-key.ts';
 import { pipeline } from './pipeline.ts';
+import { boundingRequests, type RequestBounds, requestTypeName } from './request-bounds.ts';
 import { screenOf } from './screen.ts';
+import type { MethodDefinition } from './service.ts';
 import type { BoundService } from './services.ts';
 import { encodingOnce } from './shared-messages.ts';
 import { sideServices } from './side-services.ts';
@@ -60,8 +72,8 @@ const CHANNEL_OPTIONS = {
   'grpc.max_concurrent_streams': 1_000,
   // Who has nothing under way can connect again; the place is for others.
   'grpc.max_connection_idle_ms': 600_000,
-  // Lists are paged and chunks are 1 MiB: nothing legitimate is larger.
-  'grpc.max_receive_message_length': 4 * 1024 ** 2,
+  // Of services that say nothing of their requests, which are health and reflection: a name.
+  'grpc.max_receive_message_length': 4 * 1024,
 };
 
 export function grpcServer(deps: {
@@ -88,7 +100,8 @@ export function grpcServer(deps: {
     admission: deps.admission,
     asking: new Set([...deps.services.map(({ definition }) => definition.fullName), AgentServiceDefinition.fullName]),
   });
-  const interceptors = [entranceInterceptor(newIntake(clock), screen)];
+  const entrances = new Map<string, Entrance>();
+  const interceptors = [entranceInterceptor(newIntake(clock), screen, entrances)];
   const options = { ...CHANNEL_OPTIONS, interceptors };
   // nice-grpc hands its options to grpc-js's Server, which also takes interceptors; only its type does not say so.
   const server = createServer(options as unknown as Parameters<typeof createServer>[0]);
@@ -100,11 +113,25 @@ export function grpcServer(deps: {
     Object.values(methods).every((method) => method.access !== 'join'),
   );
 
+  const registry = openRegistry();
+  const shapeOf = wireShapes();
+  const boundsOf = (service: string, rpc: MethodDefinition, limits: Limits): RequestBounds => ({
+    limits,
+    shape: shapeOf(registry(requestTypeName(service, rpc.name))),
+  });
   for (const { definition, methods } of services) {
+    const bounds: Record<string, RequestBounds> = {};
     const implementation: Record<string, unknown> = {};
     for (const [key, method] of Object.entries(methods)) {
       const rpc = definition.methods[key];
       if (rpc === undefined) throw new Error(`${definition.fullName} has no method ${key}`);
+      const bound = boundsOf(definition.fullName, rpc, limitsOf(method.schema, method.bytesMax));
+      bounds[key] = bound;
+      const admit = gate.admit(definition.fullName, rpc, method);
+      entrances.set(`/${definition.fullName}/${rpc.name}`, {
+        admit: (peer, address) => admit(recognise(peer).caller, grpcArrival(address)),
+        bounds: bound,
+      });
       if (rpc.requestStream || rpc.responseStream) {
         const run = gate.stream(definition.fullName, rpc, method);
         implementation[key] = (request: unknown, context: CallContext) =>
@@ -120,7 +147,8 @@ export function grpcServer(deps: {
         };
       }
     }
-    server.add(encodingOnce(definition) as never, implementation as never);
+    const bounded = boundingRequests(definition, (key) => bounds[key] as RequestBounds);
+    server.add(encodingOnce(bounded) as never, implementation as never);
   }
 
   const agent: ServiceImplementation<typeof AgentServiceDefinition> = {
@@ -131,7 +159,15 @@ export function grpcServer(deps: {
     attach: (incoming, context) =>
       agentStream(context, { ...deps, recognise }, (host) => deps.sessions.attached(host, incoming)),
   };
-  server.add(AgentServiceDefinition, agent);
+  const { fullName } = AgentServiceDefinition;
+  const agentBounds: Record<string, RequestBounds> = {};
+  for (const [key, rpc] of Object.entries(AgentServiceDefinition.methods)) {
+    const bounds = boundsOf(fullName, rpc, AGENT_LIMITS[key as keyof typeof AGENT_LIMITS]);
+    agentBounds[key] = bounds;
+    entrances.set(`/${fullName}/${rpc.name}`, { admit: (peer) => void agentOf(recognise(peer), deps), bounds });
+  }
+  const boundedAgent = boundingRequests(AgentServiceDefinition, (key) => agentBounds[key] as RequestBounds);
+  server.add(boundedAgent, agent);
 
   const health = HealthState();
   const side = sideServices((context) => recognised(context).caller);
@@ -194,16 +230,7 @@ async function* agentStream<T>(
   open: (host: string, signal: AbortSignal) => AsyncIterable<T>,
 ): AsyncIterable<T> {
   try {
-    const { certificate } = deps.recognise(peerText(context.metadata));
-    const host = agentHostOf(certificate, deps.cluster);
-    if (certificate === null || host === null) {
-      throw new BusbarError({
-        kind: 'forbidden',
-        reason: 'HOST_CERTIFICATE_REQUIRED',
-        message: 'this service is for the agents of hosts; the client certificate is not one of a host of this cluster',
-      });
-    }
-    deps.admission.checkAgent(certificate);
+    const { host, certificate } = agentOf(deps.recognise(peerText(context.metadata)), deps);
     yield* untilEnded(
       (told) => deps.admission.onRevoked(certificate, told),
       context.signal,
@@ -212,4 +239,21 @@ async function* agentStream<T>(
   } catch (error) {
     throw toServerError(error, context);
   }
+}
+
+/** The host whose agent calls, or the refusal. */
+function agentOf(
+  { certificate }: Recognised,
+  deps: { readonly cluster: string; readonly admission: Admission },
+): { readonly host: string; readonly certificate: PresentedCertificate } {
+  const host = agentHostOf(certificate, deps.cluster);
+  if (certificate === null || host === null) {
+    throw new BusbarError({
+      kind: 'forbidden',
+      reason: 'HOST_CERTIFICATE_REQUIRED',
+      message: 'this service is for the agents of hosts; the client certificate is not one of a host of this cluster',
+    });
+  }
+  deps.admission.checkAgent(certificate);
+  return { host, certificate };
 }

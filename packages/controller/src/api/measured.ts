@@ -29,6 +29,18 @@ export function measuredPipeline(
   };
 
   return {
+    admit: (service, definition, handler) => {
+      const method = nameOf(service, definition);
+      const admit = gate.admit(service, definition, handler);
+      return (caller, arrival) => {
+        try {
+          admit(caller, arrival);
+        } catch (error) {
+          count(method, error);
+          throw error;
+        }
+      };
+    },
     unary: (service, definition, handler) => {
       const method = nameOf(service, definition);
       const handle = gate.unary(service, definition, handler);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
 import { z } from 'zod';
+import { text } from '../bounds/schema.ts';
 import type { Kind, RecordOf } from '../records/kinds.ts';
 import type { Entry, RecordPlace, Table } from '../view/table.ts';
 import type { ClusterView } from '../view/view.ts';
@@ -11,7 +12,7 @@ export const PAGE_SIZE_MAX = 1000;
 
 export const pageFields = {
   pageSize: z.number().int('0 to 1000').min(0, '0 to 1000').max(PAGE_SIZE_MAX, '0 to 1000'),
-  pageToken: z.string().max(512, 'the nextPageToken of the page before'),
+  pageToken: text(512, 'the nextPageToken of the page before'),
 };
 
 /**

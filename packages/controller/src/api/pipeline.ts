@@ -11,7 +11,7 @@ import type { AuditTrail } from '../audit/trail.ts';
 import type { Admission } from '../certificate/admission.ts';
 import { type Arrival, INSIDE } from './arrival.ts';
 import { type Call, type CallAudit, type Caller, NOBODY } from './call.ts';
-import type { Access, MethodDefinition } from './service.ts';
+import type { Access, CallGuard, MethodDefinition } from './service.ts';
 import { untilEnded } from './until-ended.ts';
 import { parse } from './validation.ts';
 
@@ -28,10 +28,21 @@ export interface AnyMethod {
   readonly schema: z.ZodType;
   /** Takes the place that what lasts needs (places.ts); null for what does not. */
   readonly enter: (caller: Caller) => Disposable | null;
+  readonly bytesMax?: number;
+  readonly guard?: CallGuard;
   readonly handle: (request: never, call: Call) => unknown;
 }
 
 export interface Pipeline {
+  /**
+   * Throws the refusal of a caller who may not make this call. A transport asks before it reads the request: who may not call
+   * costs its headers alone. The record of such a call has no target, which nobody has read.
+   */
+  admit(
+    service: string,
+    definition: MethodDefinition,
+    method: AnyMethod,
+  ): (caller: Caller | null, arrival?: Arrival) => void;
   unary(
     service: string,
     definition: MethodDefinition,
@@ -52,11 +63,6 @@ const ADMITS: Readonly<Record<Access, Role | 'certificate' | 'anybody'>> = {
   renew: 'certificate',
   join: 'anybody',
 };
-
-/** Whether a method wants to know who calls. A transport need not read the body of a call that is refused anyway. */
-export function needsCaller(access: Access): boolean {
-  return ADMITS[access] !== 'anybody';
-}
 
 /** What the pipeline stands on. */
 export interface Gate {
@@ -157,6 +163,17 @@ export function pipeline({ logger, trail, admission, clock, lines = boundedLog({
   }
 
   return {
+    admit:
+      (service, definition, method) =>
+      (caller, arrival = INSIDE) => {
+        try {
+          authorise(caller, method.access, definition);
+        } catch (error) {
+          const call = begin({ service, method, caller, arrival, beganTime: null }, definition, () => undefined);
+          ended(call, undefined, error);
+          throw error;
+        }
+      },
     unary:
       (service, definition, method) =>
       async (request, caller, signal, arrival = INSIDE) => {

@@ -57,7 +57,7 @@ describe('violations', () => {
       },
     ]);
     expect(problems(z.object({ labels }), { labels: { a: 'x\n' } })).toEqual([
-      { field: 'labels.a', problem: 'is "x\\n"', expected: 'a value without control characters' },
+      { field: 'labels.a', problem: 'is "x\\n"', expected: 'text without control and invisible characters' },
     ]);
     const many = Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`k${i}`, '']));
     expect(problems(z.object({ labels }), { labels: many })[0]?.expected).toBe('at most 64 labels');

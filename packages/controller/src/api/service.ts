@@ -45,10 +45,17 @@ type Outgoing<M extends MethodDefinition> = M['responseStream'] extends true
  */
 export type Access = 'read' | 'write' | 'administer' | 'renew' | 'join';
 
+/** Does the work of a call from this address, when there is a place for it. */
+export type CallGuard = <T>(address: string, work: () => Promise<T>) => Promise<T>;
+
 export type Method<M extends MethodDefinition> = {
   readonly access: Access;
-  /** Of one request message; for request streams of each. */
+  /** Of one request message; for request streams of each. What it allows bounds what is read at all (bounds/limits.ts). */
   readonly schema: z.ZodType;
+  /** Bytes of one request message, where the sum of all that the schema allows says nothing about what is needed. */
+  readonly bytesMax?: number;
+  /** Between a caller who has proven nothing and the reading of its request. */
+  readonly guard?: CallGuard;
   readonly handle: (request: Incoming<M>, call: Call) => Outgoing<M>;
 } & (M extends { readonly requestStream: false; readonly responseStream: false } ? Partial<Placed> : Placed);
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { BusbarError, type FieldViolation } from '@busbar/core/errors';
-import { visible, visibleText } from '@busbar/core/visible';
+import { hasMisleading, visible, visibleText } from '@busbar/core/visible';
 import type { JoinRequest } from '@busbar/proto/gen/busbar/v1/join';
 import type { CloudInit } from '@busbar/proto/gen/busbar/v1/vm';
 import { z } from 'zod';
+import { map, text, word } from '../bounds/schema.ts';
 
 /**
  * Every message of a schema says what would be right; what is wrong is shown by the value itself.
@@ -51,8 +52,10 @@ export function fieldPath(path: readonly PropertyKey[]): string {
       typeof part === 'number' ? `${before}[${part}]` : before === '' ? String(part) : `${before}.${String(part)}`,
     '',
   );
-  return cut(visibleText(text), 160);
+  return cut(visibleText(text.slice(0, FIELD_MAX + 1)), FIELD_MAX);
 }
+
+const FIELD_MAX = 160;
 
 /** Shortens without leaving half a character behind. */
 export function cut(text: string, length: number): string {
@@ -63,15 +66,18 @@ function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
   return path.reduce<unknown>((value, part) => (value as Record<PropertyKey, unknown> | undefined)?.[part], input);
 }
 
+const SHOWN_MAX = 80;
+
 /** A value as a person reads it in an error, cut so that a hostile one cannot flood a terminal. */
 export function show(value: unknown): string {
   if (value === undefined) return 'missing';
   if (value instanceof Uint8Array) return `${value.length} bytes`;
   try {
-    const text = visible(value, (key, item) =>
+    // Of a text no more than is shown: to escape a megabyte takes long.
+    const text = visible(typeof value === 'string' ? value.slice(0, SHOWN_MAX + 1) : value, (key, item) =>
       SECRET_FIELDS.has(key) ? HIDDEN : typeof item === 'bigint' ? String(item) : item,
     );
-    return cut(typeof value === 'bigint' ? String(value) : (text ?? typeof value), 80);
+    return cut(typeof value === 'bigint' ? String(value) : (text ?? typeof value), SHOWN_MAX);
   } catch {
     return `an unreadable ${typeof value}`;
   }
@@ -92,33 +98,38 @@ export const NAME_RULE =
   '1 to 63 lower-case letters, digits and hyphens, beginning with a letter, not ending in a hyphen';
 /** What a reference takes for an id: a name like that would stand for another resource. */
 const UUID_SHAPE = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
-export const name = z
-  .string()
-  .regex(/^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$/, NAME_RULE)
-  .refine((value) => !UUID_SHAPE.test(value), 'a name that does not look like an id (UUID)');
+export const name = word(63, /^[a-z]([-a-z0-9]*[a-z0-9])?$/, NAME_RULE).refine(
+  (value) => !UUID_SHAPE.test(value),
+  'a name that does not look like an id (UUID)',
+);
 
 export const INNER_NAME_RULE =
   '1 to 20 lower-case letters, digits and hyphens, beginning with a letter, not ending in a hyphen';
 /** Name of a disk or NIC inside a VM; 20 characters so that VM and disk names together fit a volume's name. */
-export const innerName = z.string().regex(/^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$/, INNER_NAME_RULE);
+export const innerName = word(20, /^[a-z]([-a-z0-9]*[a-z0-9])?$/, INNER_NAME_RULE);
 
 /** A name or an id, as a reference: only bounded, because an unknown one is told as "not found". */
-export const reference = z.string().min(1, 'a name or an id').max(253, 'a name or an id');
+export const reference = text(253, 'a name or an id').min(1, 'a name or an id');
 
-const LABEL_KEY = /^[A-Za-z0-9]([-A-Za-z0-9_./]{0,61}[A-Za-z0-9])?$/;
-export const labels = z
-  .record(
-    z.string().regex(LABEL_KEY, "a key of 1 to 63 letters, digits, '-', '_', '.', '/'"),
-    z
-      .string()
-      .max(255, 'a value of at most 255 characters')
-      .regex(/^\P{Cc}*$/u, 'a value without control characters'),
-  )
-  .refine((value) => Object.keys(value).length <= 64, 'at most 64 labels');
+/**
+ * Text that is shown as it is. Characters that nobody sees, or that turn around what stands beside them (U+202E), would show
+ * another text than is stored.
+ */
+export function plainText(max: number, rule: string) {
+  return text(max, rule).refine((value) => !hasMisleading(value), 'text without control and invisible characters');
+}
 
-export const requestId = z
-  .string()
-  .regex(/^[-A-Za-z0-9_.:]{0,128}$/, "up to 128 letters, digits, '-', '_', '.', ':' (a UUID is best)");
+const LABEL_KEY = /^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$/;
+const LABEL_KEY_RULE = "a key of 1 to 63 letters, digits, '-', '_', '.', '/'";
+export const labels = map(
+  word(63, LABEL_KEY, LABEL_KEY_RULE),
+  plainText(255, 'a value of at most 255 characters'),
+  64,
+  'at most 64 labels',
+);
+
+const REQUEST_ID_RULE = "up to 128 letters, digits, '-', '_', '.', ':' (a UUID is best)";
+export const requestId = word(128, /^[-A-Za-z0-9_.:]*$/, REQUEST_ID_RULE);
 
 export const time = z.date('a time such as 2026-05-01T12:00:00Z').optional();
 

@@ -14,19 +14,20 @@ import { pageByAge, pageFields } from '../api/pages.ts';
 import type { Service } from '../api/service.ts';
 import { revision, time } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
+import { text, word } from '../bounds/schema.ts';
 import { matchesAudit, presentAuditRecord } from './present.ts';
 
 const filter = z
   .object({
-    caller: z.string().max(253, 'an identity such as client/admin'),
-    target: z.string().max(253, 'a name or an id'),
-    methodPrefix: z.string().max(253, 'the beginning of a method, e.g. busbar.v1.VmService/ or Delete'),
+    caller: text(253, 'an identity such as client/admin'),
+    target: text(253, 'a name or an id'),
+    methodPrefix: text(253, 'the beginning of a method, e.g. busbar.v1.VmService/ or Delete'),
     since: time,
-    certificateSerial: z.string().regex(/^[0-9A-Fa-f:]{0,96}$/, 'a serial in hexadecimal'),
-    address: z
-      .string()
-      .refine((text) => text === '' || isIP(text.split('%')[0] ?? '') !== 0, 'an IP address')
-      .max(ADDRESS_MAX, 'an IP address'),
+    certificateSerial: word(96, /^[0-9A-Fa-f:]*$/, 'a serial in hexadecimal'),
+    address: text(ADDRESS_MAX, 'an IP address').refine(
+      (value) => value === '' || isIP(value.split('%')[0] ?? '') !== 0,
+      'an IP address',
+    ),
   })
   .optional();
 

@@ -19,16 +19,16 @@ import type { Api, Call, Caller } from '../api/call.ts';
 import { contentOf, mutate, type Plan } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import type { Service } from '../api/service.ts';
-import { requestId } from '../api/validation.ts';
+import { plainText, requestId } from '../api/validation.ts';
+import { text, word } from '../bounds/schema.ts';
 import { sign } from './authority.ts';
 import { planRenew } from './line.ts';
 import { certificateOf, planIssue, planRevoke, REVOKED_AT_ONCE, type Revoked, revokedWith, validOf } from './plan.ts';
 import { newCertificate, presentPurpose, purposeOf, roleOf, shownCertificate } from './present.ts';
 
 const CLIENT_NAME = 'a lower-case DNS label: up to 63 letters, digits and hyphens';
-export const csrPem = z
-  .string('a certificate request, PEM')
-  .max(8_192, 'a certificate request of at most 4096 characters');
+/** One for an RSA key of 4096 bits with a dozen names has 2 KB. */
+export const csrPem = text(4_096, 'a certificate request, PEM, of at most 4096 characters');
 const { UNRECOGNIZED: _, ...KNOWN_PURPOSES } = CertificatePurpose;
 /** libvirt's stay readable in the records and are never made again (ADR 0053). An agent from before still asks for them. */
 const PURPOSE_WORDS = Object.values(KNOWN_PURPOSES).filter((word) => word !== CertificatePurpose.LIBVIRT);
@@ -46,7 +46,7 @@ export function certificateService(api: Api): Service<typeof CertificateServiceD
       access: 'administer',
       schema: z.object({
         csrPem,
-        client: z.string(CLIENT_NAME).refine(isIdentityName, CLIENT_NAME),
+        client: text(63, CLIENT_NAME).refine(isIdentityName, CLIENT_NAME),
         role: z.enum(ROLES, ROLES.join(', ')),
         validDays: z
           .number('1 to 3650 days')
@@ -60,7 +60,7 @@ export function certificateService(api: Api): Service<typeof CertificateServiceD
     },
     listCertificates: {
       access: 'read',
-      schema: z.object({ ...pageFields, subject: z.string().max(160, 'a subject such as host/host1') }),
+      schema: z.object({ ...pageFields, subject: text(160, 'a subject such as host/host1') }),
       async handle(request) {
         const revision = await api.view.fresh();
         const wanted = api.view.tables.certificate
@@ -74,8 +74,8 @@ export function certificateService(api: Api): Service<typeof CertificateServiceD
     revokeCertificate: {
       access: 'administer',
       schema: z.object({
-        serial: z.string().regex(/^[0-9a-fA-F:]{1,128}$/, 'a serial number, hexadecimal'),
-        reason: z.string().max(200, 'at most 200 characters'),
+        serial: word(128, /^[0-9a-fA-F:]+$/, 'a serial number, hexadecimal'),
+        reason: plainText(200, 'at most 200 characters'),
         unrecorded: z.boolean(),
         scope: z.enum(SCOPES, SCOPES.join(', ')),
         validateOnly: z.boolean(),

@@ -13,7 +13,7 @@ import type { Api } from '../api/call.ts';
 import type { Service } from '../api/service.ts';
 import { LEADER_KEY } from '../leadership/leadership.ts';
 import { phaseWord } from '../vm/state.ts';
-import { adoptCluster, adoptSchema } from './adopt/rpc.ts';
+import { ADOPT_BYTES_MAX, adoptCluster, adoptSchema } from './adopt/rpc.ts';
 import { historyRecord } from './behind.ts';
 
 /** What a person waits for without wondering. */
@@ -32,6 +32,7 @@ export function clusterService(api: Api): Service<typeof ClusterServiceDefinitio
     adoptCluster: {
       access: 'administer',
       schema: adoptSchema,
+      bytesMax: ADOPT_BYTES_MAX,
       handle: (request, call) => adoptCluster(api, request, call),
     },
   };

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { IncomingMessage } from 'node:http';
+import type { DescMessage } from '@bufbuild/protobuf';
 import { BusbarError } from '@busbar/core/errors';
 import { ok, type Result, refuse } from '@busbar/core/result';
 import type { Intake } from '../api/intake.ts';
+import type { MethodDefinition } from '../api/service.ts';
 import { type ErrorAnswer, errorAnswerOf } from '../api/status.ts';
 import { invalid } from '../api/validation.ts';
-import { BODY_MAX, bodyTooLarge, requestTooSlow } from './refusals.ts';
+import type { Limits } from '../bounds/limits.ts';
+import { scanJson } from '../bounds/scan-json.ts';
+import { bodyTooLarge, requestTooSlow } from './refusals.ts';
+import { checkRequest } from './request-json.ts';
 
 /**
  * The whole body, through the intake. What is announced as too large is not read at all; what turns out to be is not
@@ -15,8 +20,9 @@ export function readBody(
   request: IncomingMessage,
   intake: Intake,
   onBegin: () => void,
+  bytesMax: number,
 ): Promise<Result<Buffer, ErrorAnswer>> {
-  if (Number(request.headers['content-length'] ?? 0) > BODY_MAX) return Promise.resolve(refuse(bodyTooLarge()));
+  if (Number(request.headers['content-length'] ?? 0) > bytesMax) return Promise.resolve(refuse(bodyTooLarge(bytesMax)));
   return new Promise((resolve) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
@@ -29,7 +35,7 @@ export function readBody(
     };
     const onData = (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes > BODY_MAX) finish(refuse(bodyTooLarge()));
+      if (bytes > bytesMax) finish(refuse(bodyTooLarge(bytesMax)));
       else chunks.push(chunk);
     };
     const onEnd = () => finish(ok(Buffer.concat(chunks)));
@@ -61,8 +67,24 @@ export function readBody(
   });
 }
 
-/** Throws INVALID_REQUEST. */
-export function parseJson(bytes: Buffer): unknown {
+/**
+ * The request that a body says. What it would make of the controller's memory and time is counted before any of it is parsed.
+ * Throws INVALID_REQUEST.
+ */
+export function requestOf(
+  body: Buffer,
+  type: DescMessage,
+  rpc: Pick<MethodDefinition, 'requestType'>,
+  limits: Limits,
+): unknown {
+  const excess = scanJson(body, limits);
+  if (excess !== null) throw invalid([excess]);
+  const json = parseJson(body);
+  checkRequest(type, json);
+  return rpc.requestType.fromJSON(json);
+}
+
+function parseJson(bytes: Buffer): unknown {
   const problem = (text: string) =>
     invalid([{ field: 'the body', problem: text, expected: 'a JSON object, such as {}' }]);
   if (bytes.length === 0) throw problem('is empty');

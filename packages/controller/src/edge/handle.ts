@@ -7,11 +7,11 @@ import { BusbarError, errorChain } from '@busbar/core/errors';
 import { httpsArrival } from '../api/arrival.ts';
 import type { Intake } from '../api/intake.ts';
 import type { OwnNames } from '../api/own-names.ts';
-import { needsCaller } from '../api/pipeline.ts';
+import type { CallGuard } from '../api/service.ts';
 import { type ErrorAnswer, errorAnswerOf } from '../api/status.ts';
 import { invalid, show } from '../api/validation.ts';
 import type { Admission } from '../certificate/admission.ts';
-import { parseJson, readBody } from './body.ts';
+import { readBody, requestOf } from './body.ts';
 import { fail, sendEvents } from './events.ts';
 import { type Peer, peerOf } from './peer.ts';
 import {
@@ -22,9 +22,10 @@ import {
   wrongEncoding,
   wrongMediaType,
   wrongMethod,
+  wrongTarget,
 } from './refusals.ts';
 import { answerJson, checkRequest } from './request-json.ts';
-import { refuseAndClose, sendError, sendJson } from './respond.ts';
+import { refuseAndClose, sendJson } from './respond.ts';
 import type { Route } from './routes.ts';
 
 type Served = Exclude<Route, { readonly kind: 'grpc-only' }>;
@@ -57,10 +58,10 @@ export function handlerOf(
     try {
       await answer(deps, request, response, onBegin, hungUp.signal);
     } catch (error) {
-      if (!(error instanceof BusbarError)) tellFailure(deps, request, error);
+      if (!(error instanceof BusbarError || error instanceof Refusal)) tellFailure(deps, request, error);
+      const said = error instanceof Refusal ? error.answer : errorAnswerOf(error);
       if (response.headersSent) response.destroy();
-      else if (request.complete) sendError(response, errorAnswerOf(error));
-      else await refuseAndClose(request, response, errorAnswerOf(error), deps.clock);
+      else await refuseAndClose(request, response, said, deps.clock);
     }
     // Until it is sent the next request of this connection has to wait.
     if (!response.writableFinished && !response.destroyed)
@@ -83,33 +84,56 @@ async function answer(
   onBegin: () => void,
   hungUp: AbortSignal,
 ): Promise<void> {
-  const url = new URL(request.url ?? '/', 'https://edge');
+  const url = urlOf(request);
   const peer = peerOf(request.socket as TLSSocket, deps.cluster);
   const route = deps.routes.get(url.pathname);
   const refused = wronglyNamed(deps.names, request, url) ?? refusalOf(request, url.pathname, route);
-  if (refused !== null) return refuseAndClose(request, response, refused, deps.clock);
+  if (refused !== null) throw new Refusal(refused);
   if (url.pathname === OPENAPI_PATH) return sendOpenApi(deps, peer, response);
   const served = route as Served;
   const timeoutMs = timeoutOf(request);
 
-  if (peer.caller === null && needsCaller(served.access)) {
-    // Through the pipeline all the same: it says no, and writes down that somebody tried.
-    await first(served, peer, hungUp).catch((error: unknown) => {
-      throw peer.refusal ?? error;
-    });
-    throw new Error('the pipeline let nobody in');
+  try {
+    served.admit(peer.caller, peer.arrival);
+  } catch (error) {
+    throw peer.refusal ?? error;
   }
-  let message: unknown;
-  if (request.method === 'GET') message = watchOf(served, url);
-  else {
-    const body = await readBody(request, deps.intake, onBegin);
-    if (!body.ok) return refuseAndClose(request, response, body.error, deps.clock);
-    const json = parseJson(body.value);
-    checkRequest(served.requestType, json);
-    message = served.rpc.requestType.fromJSON(json);
+  const { guard = unguarded } = served;
+  await guard(request.socket.remoteAddress ?? '', async () => {
+    const message = request.method === 'GET' ? watchOf(served, url) : await messageOf(deps, served, request, onBegin);
+    if (served.kind === 'unary') await unary(deps, served, message, peer, response, timeoutMs, hungUp);
+    else await events(deps, served, resumedAt(served, request, message), peer, response, timeoutMs, hungUp);
+  });
+}
+
+const unguarded: CallGuard = (_address, work) => work();
+
+/** An answer that is HTTP's own and no error of the API. */
+class Refusal extends Error {
+  readonly answer: ErrorAnswer;
+
+  constructor(answer: ErrorAnswer) {
+    super(answer.body.message);
+    this.answer = answer;
   }
-  if (served.kind === 'unary') await unary(deps, served, message, peer, response, timeoutMs, hungUp);
-  else await events(deps, served, resumedAt(served, request, message), peer, response, timeoutMs, hungUp);
+}
+
+/** A path, or the whole URL of this edge (RFC 9112 3.2.2). What is neither is the caller's mistake. */
+function urlOf(request: IncomingMessage): URL {
+  const target = request.url ?? '/';
+  if (URL.canParse(target, 'https://edge')) return new URL(target, 'https://edge');
+  throw new Refusal(wrongTarget(show(target)));
+}
+
+async function messageOf(
+  deps: HandlerDeps,
+  { limits, requestType, rpc }: Served,
+  request: IncomingMessage,
+  onBegin: () => void,
+): Promise<unknown> {
+  const body = await readBody(request, deps.intake, onBegin, limits.jsonBytesMax);
+  if (!body.ok) throw new Refusal(body.error);
+  return requestOf(body.value, requestType, rpc, limits);
 }
 
 const OPENAPI_PATH = '/openapi.json';
@@ -141,11 +165,6 @@ function refusalOf(request: IncomingMessage, path: string, route: Route | undefi
   if (!MEDIA_TYPES.includes((type.split(';')[0] ?? '').trim().toLowerCase())) return wrongMediaType(type);
   const encoding = headers['content-encoding'] ?? 'identity';
   return encoding === 'identity' ? null : wrongEncoding(encoding);
-}
-
-async function first(route: Served, { arrival }: Peer, signal: AbortSignal): Promise<void> {
-  if (route.kind === 'unary') await route.run(undefined, null, signal, arrival);
-  else for await (const _ of route.run(undefined, null, signal, arrival)) return;
 }
 
 function sendOpenApi(deps: HandlerDeps, peer: Peer, response: ServerResponse): void {

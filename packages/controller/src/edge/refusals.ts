@@ -7,8 +7,6 @@ function refusal(httpStatus: number, code: string, reason: string, message: stri
   return { httpStatus, body: { code, reason, message, hint, fields: [] } };
 }
 
-export const BODY_MAX = 4 * 1024 ** 2;
-
 export const noSuchPath = (path: string) =>
   refusal(
     404,
@@ -43,13 +41,21 @@ export const grpcOnly = () =>
     'this call takes a stream from its caller, which JSON over HTTP cannot carry',
     'use gRPC (port 7800), for example through the busbar command',
   );
-export const bodyTooLarge = () =>
+export const bodyTooLarge = (bytesMax: number) =>
   refusal(
     413,
     'RESOURCE_EXHAUSTED',
     'REQUEST_TOO_LARGE',
-    `the body is larger than ${BODY_MAX} bytes`,
+    `the body is larger than ${bytesMax} bytes, the most that this call takes`,
     'lists are read in pages; images are imported over gRPC (busbar image import)',
+  );
+export const wrongTarget = (target: string) =>
+  refusal(
+    400,
+    'INVALID_ARGUMENT',
+    'NOT_HTTP',
+    `the request is for ${target}, which is no path`,
+    'POST /busbar.v1.SERVICE/METHOD; all of them are in /openapi.json',
   );
 export const headerTooLarge = () =>
   refusal(431, 'RESOURCE_EXHAUSTED', 'HEADER_TOO_LARGE', 'the request header is larger than 16 KiB', 'send less of it');

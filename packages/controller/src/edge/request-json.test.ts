@@ -3,8 +3,9 @@ import { BusbarError } from '@busbar/core/errors';
 import { CreateVmRequest, ListVmsResponse } from '@busbar/proto/gen/busbar/v1/vm';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { openRegistry } from '../bounds/registry.ts';
 import { Rig } from '../testing/rig.ts';
-import { answerJson, checkRequest, openRegistry } from './request-json.ts';
+import { answerJson, checkRequest } from './request-json.ts';
 
 const registry = openRegistry();
 const createVm = registry('busbar.v1.CreateVmRequest');
@@ -29,7 +30,7 @@ describe('a request as JSON', () => {
     ['32 bits as text', { spec: { cpu: { vcpus: '2' } } }],
     ['an enum by name or number', { spec: { runPolicy: 'RUN_POLICY_RUNNING', firmware: 2 } }],
     ['names of the proto file', { validate_only: true, spec: { memory_bytes: '1', disks: [{ size_bytes: '1' }] } }],
-    ['odd keys of a map', { labels: { '': 'x', ['__proto__']: 'y', constructor: 'z' } }],
+    ['odd keys of a map', { labels: { '': 'x', prototype: 'y', constructor: 'z' } }],
   ])('%s is taken', (_what, json) => expect(violations(json)).toEqual([]));
 
   const LIST = 'one of name, labels, spec, validateOnly, requestId';
@@ -40,6 +41,11 @@ describe('a request as JSON', () => {
       'an unknown field deep inside',
       { spec: { disks: [{}, { sizeGiB: 1 }] } },
       ['spec.disks[1].sizeGiB', 'is unknown', 'one of name, volume, image, sizeBytes, bus, cache, bootOrder, readOnly'],
+    ],
+    [
+      'a key that an object would drop',
+      { labels: { ['__proto__']: 'x' } },
+      ['labels', 'has the key "__proto__"', 'another key, JavaScript keeps this one to itself'],
     ],
     ['a number for text', { name: 7 }, ['name', 'is 7', 'a text "…" of well-formed Unicode']],
     ['half a character', { name: '\ud800' }, ['name', 'is "\\ud800"', 'a text "…" of well-formed Unicode']],

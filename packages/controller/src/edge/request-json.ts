@@ -1,34 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync } from 'node:fs';
-import {
-  createFileRegistry,
-  type DescEnum,
-  type DescField,
-  type DescMessage,
-  fromBinary,
-  ScalarType,
-} from '@bufbuild/protobuf';
-import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import { type DescEnum, type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
 import type { FieldViolation } from '@busbar/core/errors';
-import { DESCRIPTORS } from '@busbar/proto/files';
 import { fieldPath, invalid, show } from '../api/validation.ts';
+import { prototypeKey } from '../bounds/scan-json.ts';
 
 /**
  * Proto3 JSON, strictly. The generated fromJSON takes anything: it ignores a field that it does not know, makes "7" of 7
  * and 0 of false. Over gRPC such a request cannot be written; here a misspelt field would be a change that silently is
  * not made. So a request is first held against its descriptor, and every deviation is told with its path.
  */
-export type Registry = (typeName: string) => DescMessage;
-
-export function openRegistry(): Registry {
-  const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(DESCRIPTORS)));
-  return (typeName) => {
-    const found = registry.getMessage(typeName);
-    if (found === undefined) throw new Error(`the descriptors do not know ${typeName}`);
-    return found;
-  };
-}
-
 type Path = readonly PropertyKey[];
 type Report = (path: Path, problem: string, expected: string) => void;
 
@@ -36,8 +16,9 @@ type Report = (path: Path, problem: string, expected: string) => void;
 export function checkRequest(type: DescMessage, json: unknown): void {
   const violations: FieldViolation[] = [];
   checkMessage(type, json, [], (path, problem, expected) => {
-    if (violations.length < VIOLATIONS_MAX)
-      violations.push({ field: fieldPath(path) || 'the body', problem, expected });
+    violations.push({ field: fieldPath(path) || 'the body', problem, expected });
+    // The rest is not looked at.
+    if (violations.length === VIOLATIONS_MAX) throw invalid(violations);
   });
   if (violations.length > 0) throw invalid(violations);
 }
@@ -84,7 +65,10 @@ function checkField(field: DescField, value: unknown, path: Path, report: Report
     if (!isObject(value)) report(path, `is ${show(value)}`, 'an object {"key": …}');
     else
       for (const [key, item] of Object.entries(value)) {
-        if (!key.isWellFormed()) report(path, `has the key ${show(key)}`, 'well-formed Unicode');
+        if (key === '__proto__') {
+          const { problem, expected } = prototypeKey('');
+          report(path, problem, expected);
+        } else if (!key.isWellFormed()) report(path, `has the key ${show(key)}`, 'well-formed Unicode');
         checkValue(field, item, [...path, key], report);
       }
   } else checkValue(field, value, path, report);

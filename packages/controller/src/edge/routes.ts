@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { DescMessage } from '@bufbuild/protobuf';
 import type { AnyMethod, Pipeline } from '../api/pipeline.ts';
-import type { Access, MethodDefinition } from '../api/service.ts';
+import type { CallGuard, MethodDefinition } from '../api/service.ts';
 import type { BoundService } from '../api/services.ts';
-import type { Registry } from './request-json.ts';
+import { type Limits, limitsOf } from '../bounds/limits.ts';
+import type { Registry } from '../bounds/registry.ts';
 
 interface Common {
-  readonly access: Access;
+  readonly admit: ReturnType<Pipeline['admit']>;
+  readonly guard: CallGuard | undefined;
+  readonly limits: Limits;
   readonly rpc: MethodDefinition;
   readonly requestType: DescMessage;
   readonly responseType: DescMessage;
@@ -44,7 +47,9 @@ export function routesOf(
     // buf's lint makes these names a rule.
     const named = (suffix: string) => registry(`${service.replace(/\.[^.]*$/, '')}.${rpc.name}${suffix}`);
     const common = {
-      access: method.access,
+      admit: gate.admit(service, rpc, method),
+      guard: method.guard,
+      limits: limitsOf(method.schema, method.bytesMax),
       rpc,
       requestType: named('Request'),
       responseType: named('Response'),

@@ -24,9 +24,9 @@ import { measuredPipeline } from '../api/measured.ts';
 import { ownNames } from '../api/own-names.ts';
 import { type Gate, pipeline } from '../api/pipeline.ts';
 import type { BoundService } from '../api/services.ts';
+import { openRegistry } from '../bounds/registry.ts';
 import { handlerOf } from './handle.ts';
 import { headerTooLarge, notHttp, requestTooSlow } from './refusals.ts';
-import { openRegistry } from './request-json.ts';
 import { routesOf } from './routes.ts';
 
 /**

@@ -13,17 +13,18 @@ import { pageByAge, pageFields } from '../api/pages.ts';
 import type { Service } from '../api/service.ts';
 import { revision, time } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
+import { text } from '../bounds/schema.ts';
 import { matchesEvent, presentEvent } from './present.ts';
 
 const SEVERITIES = [EventSeverity.UNSPECIFIED, EventSeverity.INFO, EventSeverity.WARNING, EventSeverity.ERROR] as const;
 
 const filter = z
   .object({
-    subjectKind: z.string().max(32, 'a kind such as vm or host'),
-    subject: z.string().max(253, 'a name or an id'),
+    subjectKind: text(32, 'a kind such as vm or host'),
+    subject: text(253, 'a name or an id'),
     minSeverity: z.enum(SEVERITIES, `one of ${SEVERITIES.join(', ')}`),
     since: time,
-    reason: z.string().max(64, 'a reason such as VM_STARTED'),
+    reason: text(64, 'a reason such as VM_STARTED'),
   })
   .optional();
 

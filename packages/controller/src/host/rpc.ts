@@ -12,6 +12,7 @@ import { assertAdministers, assertRevision, find } from '../api/refusals.ts';
 import type { Service } from '../api/service.ts';
 import { invalid, labels, reference, requestId, revision, show } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
+import { list, text } from '../bounds/schema.ts';
 import { putRecord } from '../records/kinds.ts';
 import { unchanged } from '../view/table.ts';
 import { presentMeta } from '../vm/present.ts';
@@ -20,6 +21,7 @@ import { presentHost } from './present.ts';
 import { administeredChanges, HOST_FIELDS, hostSpecSchema, mergeHostSpec } from './spec.ts';
 
 const MASK = ['labels', 'spec', ...HOST_FIELDS.map((field) => `spec.${field}`), '*'];
+const MASK_RULE = `one of ${MASK.join(', ')}`;
 
 export function hostService(api: Api): Service<typeof HostServiceDefinition> {
   const present = (id: string) => presentHost(id, api.view, api.sessions);
@@ -59,7 +61,7 @@ export function hostService(api: Api): Service<typeof HostServiceDefinition> {
         host: reference,
         labels,
         spec: hostSpecSchema.optional(),
-        updateMask: z.array(z.string()).max(16, 'at most 16 paths'),
+        updateMask: list(text(64, MASK_RULE), 0, 16, 'at most 16 paths'),
         revision,
         validateOnly: z.boolean(),
         requestId,
@@ -115,7 +117,7 @@ function planUpdate(api: Api, request: UpdateHostRequest, caller: Caller): Plan<
         {
           field: `updateMask[${index}]`,
           problem: `is ${show(request.updateMask[index])}`,
-          expected: `one of ${MASK.join(', ')}`,
+          expected: MASK_RULE,
         },
       ]);
   });

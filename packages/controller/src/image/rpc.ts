@@ -13,6 +13,7 @@ import type { Service } from '../api/service.ts';
 import { sharedMessages } from '../api/shared-messages.ts';
 import { reference, requestId, revision } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
+import { bytes, checkedLater } from '../bounds/schema.ts';
 import { newOperation } from '../operation/create.ts';
 import { operationById } from '../operation/present.ts';
 import { putRecord } from '../records/kinds.ts';
@@ -21,6 +22,7 @@ import { presentMeta } from '../vm/present.ts';
 import { importImage } from './import.ts';
 import { presentImage } from './present.ts';
 import { clonesOf, DELETE_IMAGE, imageInUse } from './sagas.ts';
+import { headerSchema } from './schema.ts';
 
 /** A chunk of 1 MiB stays well below gRPC's message limit of 4 MiB. */
 const CHUNK_MAX_BYTES = 1024 ** 2;
@@ -34,10 +36,10 @@ export function imageService(api: Api): Service<typeof ImageServiceDefinition> {
       schema: z.object({
         part: z
           .union([
-            z.object({ $case: z.literal('header'), value: z.unknown() }),
+            z.object({ $case: z.literal('header'), value: checkedLater(headerSchema) }),
             z.object({
               $case: z.literal('chunk'),
-              value: z.instanceof(Uint8Array).refine((v) => v.length <= CHUNK_MAX_BYTES, 'at most 1 MiB'),
+              value: bytes(CHUNK_MAX_BYTES, 'at most 1 MiB'),
             }),
           ])
           .optional(),

@@ -373,8 +373,8 @@ describe('the guard', () => {
     const { clock } = rig;
     const guard = joinGuard(clock);
     const refusal = new Error('no');
-    const attempts = Array.from({ length: 6 }, () =>
-      guard.attempt(() => Promise.reject(refusal)).catch((e: unknown) => e),
+    const attempts = Array.from({ length: 6 }, (_, number) =>
+      guard(`10.0.0.${number % 3}`, () => Promise.reject(refusal)).catch((e: unknown) => e),
     );
     const ended: unknown[] = [];
     for (const attempt of attempts) void attempt.then((error) => ended.push(error));
@@ -382,6 +382,6 @@ describe('the guard', () => {
     expect(ended.map((each) => (each as { reason?: string }).reason)).toEqual(['JOIN_BUSY', 'JOIN_BUSY']);
     await clock.advance(1);
     expect(ended.slice(2)).toEqual([refusal, refusal, refusal, refusal]);
-    await expect(guard.attempt(() => Promise.resolve('in'))).resolves.toBe('in');
+    await expect(guard('10.0.0.9', () => Promise.resolve('in'))).resolves.toBe('in');
   });
 });

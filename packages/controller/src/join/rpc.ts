@@ -23,6 +23,7 @@ import { contentOf, mutate } from '../api/mutate.ts';
 import { page, pageFields } from '../api/pages.ts';
 import type { Service } from '../api/service.ts';
 import { invalid, requestId } from '../api/validation.ts';
+import { list, text } from '../bounds/schema.ts';
 import { authorityPem, sign } from '../certificate/authority.ts';
 import { certificateOf } from '../certificate/plan.ts';
 import { newCertificate, presentPurpose } from '../certificate/present.ts';
@@ -48,21 +49,21 @@ const HOST_NAME = 'a host name: lower-case letters, digits and hyphens (DNS labe
 const ROLES = [HostRole.UNSPECIFIED, HostRole.HYPERVISOR, HostRole.WITNESS] as const;
 
 const ADDRESSES_RULE = `1 to ${ADDRESSES_MAX} IP addresses, the management address first`;
-const address = z.string().refine((text) => canonicalAddress(text) !== null, ADDRESS_RULE);
+/** The longest text form of an IPv6 address has 45 characters (INET6_ADDRSTRLEN), a zone comes on top. */
+const address = text(64, ADDRESS_RULE).refine((value) => canonicalAddress(value) !== null, ADDRESS_RULE);
 
 export function joinTokenService(api: Api): Service<typeof JoinTokenServiceDefinition> {
   return {
     createJoinToken: {
       access: 'administer',
       schema: z.object({
-        host: z.string(HOST_NAME).refine(isIdentityName, HOST_NAME),
+        host: text(63, HOST_NAME).refine(isIdentityName, HOST_NAME),
         role: z.enum(ROLES, ROLES.join(', ')),
         voter: z.boolean(),
-        addresses: z
-          .array(address)
-          .min(1, ADDRESSES_RULE)
-          .max(ADDRESSES_MAX, ADDRESSES_RULE)
-          .refine((all) => new Set(all.map(canonicalAddress)).size === all.length, 'each address once'),
+        addresses: list(address, 1, ADDRESSES_MAX, ADDRESSES_RULE).refine(
+          (all) => new Set(all.map(canonicalAddress)).size === all.length,
+          'each address once',
+        ),
         ttlSeconds: z
           .number(TTL_RULE)
           .int(TTL_RULE)
@@ -153,21 +154,25 @@ function secretOf(api: Api, id: string): string {
 const PURPOSE_WORDS = Object.values(CertificatePurpose);
 
 export function joinService(api: Api): Service<typeof JoinServiceDefinition> {
-  const guard = joinGuard(api.clock);
   return {
     join: {
       access: 'join',
+      // Six certificate requests of RSA keys are 12 KB.
+      bytesMax: 64 * 1024,
+      guard: joinGuard(api.clock),
       schema: z.object({
         tokenId: z.uuid('the id in the token'),
-        // No rule that a secret could break: the refusal would show it.
-        secret: z.string('text'),
-        addresses: z.array(address).max(ADDRESSES_MAX, ADDRESSES_RULE),
-        csrs: z
-          .array(z.object({ purpose: z.enum(PURPOSE_WORDS, PURPOSE_WORDS.join(', ')), csrPem }))
-          .min(1, '1 to 8 certificate requests')
-          .max(8, '1 to 8 certificate requests'),
+        // Never shown (SECRET_FIELDS).
+        secret: text(256, 'at most 256 characters'),
+        addresses: list(address, 0, ADDRESSES_MAX, ADDRESSES_RULE),
+        csrs: list(
+          z.object({ purpose: z.enum(PURPOSE_WORDS, PURPOSE_WORDS.join(', ')), csrPem }),
+          1,
+          8,
+          '1 to 8 certificate requests',
+        ),
       }),
-      handle: (request, call) => guard.attempt(() => join(api, request, call)),
+      handle: (request, call) => join(api, request, call),
     },
   };
 }

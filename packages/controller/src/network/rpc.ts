@@ -21,6 +21,7 @@ import type { Service } from '../api/service.ts';
 import { sharedMessages } from '../api/shared-messages.ts';
 import { labels, name, reference, requestId, revision } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
+import { list, word } from '../bounds/schema.ts';
 import { deleteRecord, guardKey, nameKey, putRecord } from '../records/kinds.ts';
 import type { KeyValue } from '../store/cluster-store.ts';
 import { absent, unchanged } from '../view/table.ts';
@@ -34,17 +35,16 @@ const VLAN_RULE = '1 to 4094';
 /** More tags than a guest has interfaces for. */
 const TRUNK_MAX = 64;
 const TRUNK_RULE = `at most ${TRUNK_MAX} different VLANs`;
-const trunkVlans = z
-  .array(z.number(VLAN_RULE).int(VLAN_RULE).min(1, VLAN_RULE).max(4094, VLAN_RULE), TRUNK_RULE)
-  .max(TRUNK_MAX, TRUNK_RULE)
-  .refine((list) => new Set(list).size === list.length, TRUNK_RULE);
+const vlan = z.number(VLAN_RULE).int(VLAN_RULE).min(1, VLAN_RULE).max(4094, VLAN_RULE);
+const trunkVlans = list(vlan, 0, TRUNK_MAX, TRUNK_RULE).refine((all) => new Set(all).size === all.length, TRUNK_RULE);
 
+const BRIDGE_RULE = "1 to 15 letters, digits, '-', '_', '.'";
 const spec = z
   .object(
     {
       kind: z.enum([BridgeKind.LINUX, BridgeKind.OPEN_VSWITCH], 'BRIDGE_KIND_LINUX or BRIDGE_KIND_OPEN_VSWITCH'),
       // IFNAMSIZ - 1 in the kernel; the characters are those every tool takes without quoting.
-      bridge: z.string().regex(/^[A-Za-z0-9][-A-Za-z0-9_.]{0,14}$/, "1 to 15 letters, digits, '-', '_', '.'"),
+      bridge: word(15, /^[A-Za-z0-9][-A-Za-z0-9_.]*$/, BRIDGE_RULE),
       vlanTag: z.number().int('0 to 4094').min(0, '0 to 4094').max(4094, '0 to 4094'),
       trunkVlans,
     },

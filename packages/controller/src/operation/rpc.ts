@@ -13,6 +13,7 @@ import type { Service } from '../api/service.ts';
 import { reference, revision } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
 import { audited } from '../audit/change.ts';
+import { text } from '../bounds/schema.ts';
 import { putRecord } from '../records/kinds.ts';
 import { unchanged } from '../view/table.ts';
 import { operationById, presentOperation } from './present.ts';
@@ -34,7 +35,7 @@ export function operationService(api: Api): Service<typeof OperationServiceDefin
     },
     listOperations: {
       access: 'read',
-      schema: z.object({ ...pageFields, activeOnly: z.boolean(), targetId: z.string().max(253, 'a resource id') }),
+      schema: z.object({ ...pageFields, activeOnly: z.boolean(), targetId: text(253, 'a resource id') }),
       async handle(request) {
         await api.view.fresh();
         const wanted = api.view.tables.operation
@@ -63,7 +64,7 @@ export function operationService(api: Api): Service<typeof OperationServiceDefin
     watchOperations: {
       access: 'read',
       place: 'watch',
-      schema: z.object({ revision, operation: z.string().max(253, 'an operation id') }),
+      schema: z.object({ revision, operation: text(253, 'an operation id') }),
       handle: (request, call) =>
         watchTable<Operation, WatchOperationsResponse>(api, call, request.revision, {
           kinds: ['operation'],

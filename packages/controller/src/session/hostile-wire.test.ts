@@ -290,7 +290,7 @@ describe('a host with a good certificate of its own', () => {
     const thief = await channelOf('thief');
     const large = encode({ $case: 'report', value: { sequence: 5n, message: 'x'.repeat(5 * 1024 ** 2) } });
     expect(await ended(thief, 'session', [hello('thief'), large])).toMatchObject({ code: Status.RESOURCE_EXHAUSTED });
-    const novel = encode({ $case: 'report', value: { sequence: 5n, message: 'x'.repeat(3 * 1024 ** 2) } });
+    const novel = encode({ $case: 'report', value: { sequence: 5n, message: 'x'.repeat(2 * 1024 ** 2) } });
     expect(await ended(thief, 'session', [hello('thief'), novel])).toMatchObject({
       code: Status.INVALID_ARGUMENT,
       reason: 'SESSION_MESSAGE_TOO_LARGE',

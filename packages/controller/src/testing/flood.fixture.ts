@@ -53,7 +53,7 @@ switch (order.kind) {
     const text =
       order.kind === 'half-headers'
         ? 'POST /busbar.v1.VmService/ListVms HTTP/1.1\r\nhost: localhost\r\nx-slow: '
-        : 'POST /busbar.v1.VmService/ListVms HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4000000\r\n\r\n';
+        : 'POST /busbar.v1.VmService/CreateVm HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1100000\r\n\r\n';
     const answers: Record<string, number> = {};
     let opened = 0;
     for (let i = 0; i < order.count; i++) {
@@ -62,7 +62,7 @@ switch (order.kind) {
       await new Promise((done) => socket.once('secureConnect', done).once('error', done));
       opened++;
       socket.write(text);
-      if (order.kind === 'half-bodies') socket.write(Buffer.alloc(2_000_000, 0x20));
+      if (order.kind === 'half-bodies') socket.write(Buffer.alloc(900_000, 0x20));
       socket.on('data', (chunk: Buffer) => (answer += chunk.toString())).on('error', () => {});
       socket.once('close', () => {
         const status = answer.slice(9, 12);
@@ -81,9 +81,9 @@ switch (order.kind) {
     });
     session.on('error', () => {});
     await new Promise((done) => session.once('remoteSettings', done));
-    // Four megabytes are announced, three are sent, and then nothing.
-    const half = Buffer.alloc(3 * 1024 ** 2);
-    half.writeUInt32BE(4 * 1024 ** 2 - 1, 1);
+    // As much is announced as the call takes, most of it is sent, and then nothing.
+    const half = Buffer.alloc(450_000);
+    half.writeUInt32BE(600_000, 1);
     const statuses: Record<string, number> = {};
     let sent = 0;
     for (let i = 0; i < order.count; i++) {

@@ -13,6 +13,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/vm';
 import { z } from 'zod';
 import { count, NAME_RULE, oneOf } from '../api/validation.ts';
+import { list, word } from '../bounds/schema.ts';
 
 /** What a VM asks of a host's CPUs, memory and devices, and of the other VMs on it: limits and defaults. Pure. */
 
@@ -52,7 +53,7 @@ const cell = z.object({
 });
 
 const device = z.object({
-  class: z.string().regex(/^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$/, NAME_RULE),
+  class: word(63, /^[a-z]([-a-z0-9]*[a-z0-9])?$/, NAME_RULE),
   count: count(0, DEVICES_MAX),
   numaPolicy: oneOf(DeviceNumaPolicy),
 });
@@ -63,34 +64,32 @@ export const needs = {
   numa: z
     .object({
       topology: oneOf(NumaTopology),
-      cells: z.array(cell).max(CELLS_MAX, `1 to ${CELLS_MAX} cells`),
+      cells: list(cell, 0, CELLS_MAX, `1 to ${CELLS_MAX} cells`),
       oneNodeRequired: z.boolean(),
     })
     .optional(),
-  devices: z.array(device).max(DEVICES_MAX, `at most ${DEVICES_MAX} classes`),
+  devices: list(device, 0, DEVICES_MAX, `at most ${DEVICES_MAX} classes`),
 };
 
 export const GROUP_RULE = "up to 63 letters, digits, '-', '_', '.'";
 export const GROUP = /^[A-Za-z0-9][-A-Za-z0-9_.]{0,62}$/;
 
+const GROUP_NAME_RULE = "1 to 63 letters, digits, '-', '_', '.'";
 const rule = z.object({
-  group: z.string().regex(GROUP, `1 to 63 letters, digits, '-', '_', '.'`),
+  group: word(63, GROUP, GROUP_NAME_RULE),
   kind: oneOf(PlacementRuleKind).refine((v) => v !== PlacementRuleKind.UNSPECIFIED, 'one of TOGETHER, APART, PAIR'),
   soft: z.boolean(),
 });
 
-export const rules = z
-  .array(rule)
-  .max(RULES_MAX, `at most ${RULES_MAX} rules`)
-  .superRefine((list, context) => {
-    const seen = new Set<string>();
-    list.forEach(({ group, kind }, index) => {
-      const key = `${kind}/${group}`;
-      if (seen.has(key))
-        context.addIssue({ code: 'custom', path: [index, 'group'], message: 'each group and kind once' });
-      seen.add(key);
-    });
+export const rules = list(rule, 0, RULES_MAX, `at most ${RULES_MAX} rules`).superRefine((all, context) => {
+  const seen = new Set<string>();
+  all.forEach(({ group, kind }, index) => {
+    const key = `${kind}/${group}`;
+    if (seen.has(key))
+      context.addIssue({ code: 'custom', path: [index, 'group'], message: 'each group and kind once' });
+    seen.add(key);
   });
+});
 
 type Issue = (path: readonly PropertyKey[], message: string) => void;
 

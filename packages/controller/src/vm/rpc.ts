@@ -26,6 +26,7 @@ import type { Service } from '../api/service.ts';
 import { sharedMessages } from '../api/shared-messages.ts';
 import { labels, name, reference, requestId, revision } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
+import { bytes, checkedLater, list, text } from '../bounds/schema.ts';
 import { newOperation, supersede } from '../operation/create.ts';
 import { operationById } from '../operation/present.ts';
 import type { Saga } from '../operation/saga.ts';
@@ -39,7 +40,7 @@ import { previewPlacement } from './placement.ts';
 import { presentVm, presentVmById } from './present.ts';
 import { DELETE_VM, RESTART_VM, START_VM, STOP_VM } from './sagas.ts';
 import { vmSpecSchema } from './spec.ts';
-import { planUpdate } from './update.ts';
+import { MASK_RULE, planUpdate } from './update.ts';
 
 const flags = { validateOnly: z.boolean(), requestId };
 const timeout = z.number().int('milliseconds').min(0, '0 to 3600000 ms').max(3_600_000, '0 to 3600000 ms');
@@ -72,7 +73,7 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
     },
     listVms: {
       access: 'read',
-      schema: z.object({ ...pageFields, host: z.string().max(253, 'a host name') }),
+      schema: z.object({ ...pageFields, host: text(253, 'a host name') }),
       async handle(request, call) {
         const shown = shownTo(api, call);
         const revisionNow = await api.view.fresh();
@@ -100,7 +101,8 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
       schema: z.object({
         vm: reference,
         labels,
-        updateMask: z.array(z.string()).max(64, 'at most 64 paths'),
+        spec: checkedLater(vmSpecSchema),
+        updateMask: list(text(64, MASK_RULE), 0, 64, 'at most 64 paths'),
         revision,
         ...flags,
       }),
@@ -193,8 +195,8 @@ export function vmService(api: Api): Service<typeof VmServiceDefinition> {
       access: 'write',
       place: 'console',
       schema: z.object({
-        vm: z.string().max(253, 'a name or an id'),
-        input: z.instanceof(Uint8Array).refine((v) => v.length <= 65_536, 'at most 64 KiB'),
+        vm: text(253, 'a name or an id'),
+        input: bytes(65_536, 'at most 64 KiB'),
       }),
       handle: (incoming, call) => openConsole(api, incoming, call),
     },

@@ -12,6 +12,7 @@ import {
 } from '@busbar/proto/gen/busbar/v1/vm';
 import { z } from 'zod';
 import { count, innerName, invalid, labels, oneOf, reference } from '../api/validation.ts';
+import { list, text, word } from '../bounds/schema.ts';
 import { checkNeeds, cpuNeeds, cpuWithDefaults, GROUP, GROUP_RULE, needs, needsWithDefaults, rules } from './needs.ts';
 
 const MIB = 1024n ** 2n;
@@ -28,13 +29,12 @@ const CLOUD_INIT_MAX_BYTES = 64 * 1024;
 
 const bootOrder = count(0, 32);
 
+const MODEL_RULE = 'a libvirt CPU model, host-model or host-passthrough';
 const cpu = z
   .object({
     vcpus: count(1, VCPUS_MAX),
     topology: z.object({ sockets: count(0, VCPUS_MAX), cores: count(0, VCPUS_MAX), threads: count(0, 8) }).optional(),
-    model: z
-      .string()
-      .regex(/^[A-Za-z0-9][-A-Za-z0-9_.]{0,63}$|^$/, 'a libvirt CPU model, host-model or host-passthrough'),
+    model: word(64, /^[A-Za-z0-9][-A-Za-z0-9_.]*$|^$/, MODEL_RULE),
     ...cpuNeeds,
   })
   .superRefine((value, context) => {
@@ -53,8 +53,8 @@ const cpu = z
 const disk = z
   .object({
     name: innerName,
-    volume: z.string().max(253, 'a name or an id'),
-    image: z.string().max(253, 'a name or an id'),
+    volume: text(253, 'a name or an id'),
+    image: text(253, 'a name or an id'),
     sizeBytes: z
       .bigint()
       .refine((v) => v === 0n || (v >= VOLUME_MIN_BYTES && v <= VOLUME_MAX_BYTES), '1 MiB to 64 TiB')
@@ -78,12 +78,8 @@ const disk = z
   });
 
 /** Bit 0 of the first byte marks a group address, which no NIC may own (IEEE 802). */
-const mac = z
-  .string()
-  .regex(
-    /^$|^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/,
-    'a unicast MAC address such as 52:54:00:12:34:56 in lower case, or nothing',
-  );
+const MAC_RULE = 'a unicast MAC address such as 52:54:00:12:34:56 in lower case, or nothing';
+const mac = word(17, /^$|^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/, MAC_RULE);
 
 const nic = z.object({
   name: innerName,
@@ -93,46 +89,51 @@ const nic = z.object({
   bootOrder,
 });
 
+const cloudInitText = text(CLOUD_INIT_MAX_BYTES, 'at most 64 KiB in all');
+
 const spec = z
-  .object({
-    runPolicy: oneOf(RunPolicy),
-    cpu: cpu.optional(),
-    memoryBytes: z
-      .bigint()
-      .min(16n * MIB, '16 MiB to 16 TiB')
-      .max(16n * TIB, '16 MiB to 16 TiB')
-      .refine((v) => v % MIB === 0n, 'a multiple of 1 MiB'),
-    machineType: oneOf(MachineType),
-    firmware: oneOf(Firmware),
-    disks: z.array(disk).max(DISKS_MAX, `at most ${DISKS_MAX} disks`),
-    nics: z.array(nic).max(NICS_MAX, `at most ${NICS_MAX} NICs`),
-    serialConsoleDisabled: z.boolean(),
-    guestAgentDisabled: z.boolean(),
-    watchdog: oneOf(WatchdogAction),
-    cloudInit: z
-      .object({ userData: z.string(), networkConfig: z.string(), redacted: z.boolean() })
-      .refine((v) => !v.redacted || (v.userData === '' && v.networkConfig === ''), 'either data or redacted')
-      .refine(
-        (v) => Buffer.byteLength(v.userData) + Buffer.byteLength(v.networkConfig) <= CLOUD_INIT_MAX_BYTES,
-        'at most 64 KiB in all',
-      )
-      .optional(),
-    ha: z.object({ enabled: z.boolean(), priority: count(0, 1000) }).optional(),
-    isolationPolicy: oneOf(IsolationPolicy),
-    placement: z
-      .object({
-        hostSelector: labels,
-        pinnedHost: z.string().max(253, 'a host name'),
-        preferredHosts: z.array(reference).max(64, 'at most 64 hosts'),
-        antiAffinityGroup: z.string().refine((v) => v === '' || GROUP.test(v), GROUP_RULE),
-        rules,
-      })
-      .optional(),
-    shutdownTimeoutMs: z
-      .number()
-      .refine((v) => v === 0 || (v >= 1_000 && v <= 3_600_000), '1000 to 3600000 ms, or 0 for the default'),
-    ...needs,
-  })
+  .object(
+    {
+      runPolicy: oneOf(RunPolicy),
+      cpu: cpu.optional(),
+      memoryBytes: z
+        .bigint()
+        .min(16n * MIB, '16 MiB to 16 TiB')
+        .max(16n * TIB, '16 MiB to 16 TiB')
+        .refine((v) => v % MIB === 0n, 'a multiple of 1 MiB'),
+      machineType: oneOf(MachineType),
+      firmware: oneOf(Firmware),
+      disks: list(disk, 0, DISKS_MAX, `at most ${DISKS_MAX} disks`),
+      nics: list(nic, 0, NICS_MAX, `at most ${NICS_MAX} NICs`),
+      serialConsoleDisabled: z.boolean(),
+      guestAgentDisabled: z.boolean(),
+      watchdog: oneOf(WatchdogAction),
+      cloudInit: z
+        .object({ userData: cloudInitText, networkConfig: cloudInitText, redacted: z.boolean() })
+        .refine((v) => !v.redacted || (v.userData === '' && v.networkConfig === ''), 'either data or redacted')
+        .refine(
+          (v) => Buffer.byteLength(v.userData) + Buffer.byteLength(v.networkConfig) <= CLOUD_INIT_MAX_BYTES,
+          'at most 64 KiB in all',
+        )
+        .optional(),
+      ha: z.object({ enabled: z.boolean(), priority: count(0, 1000) }).optional(),
+      isolationPolicy: oneOf(IsolationPolicy),
+      placement: z
+        .object({
+          hostSelector: labels,
+          pinnedHost: text(253, 'a host name'),
+          preferredHosts: list(reference, 0, 64, 'at most 64 hosts'),
+          antiAffinityGroup: text(63, GROUP_RULE).refine((v) => v === '' || GROUP.test(v), GROUP_RULE),
+          rules,
+        })
+        .optional(),
+      shutdownTimeoutMs: z
+        .number()
+        .refine((v) => v === 0 || (v >= 1_000 && v <= 3_600_000), '1000 to 3600000 ms, or 0 for the default'),
+      ...needs,
+    },
+    'the VM: {cpu: {vcpus: …}, memoryBytes: …}',
+  )
   .superRefine((value, context) => {
     checkNeeds(value, (path, message) => context.addIssue({ code: 'custom', path: [...path], message }));
     if (value.cpu === undefined) context.addIssue({ code: 'custom', path: ['cpu'], message: 'vCPUs: cpu: {vcpus: …}' });
@@ -151,19 +152,7 @@ const spec = z
   });
 
 /** The schema of a spec as a caller sends it. */
-export const vmSpecSchema = z.unknown().transform((value, context) => {
-  if (value === undefined) {
-    context.addIssue({ code: 'custom', message: 'the VM: {cpu: {vcpus: …}, memoryBytes: …}' });
-    return z.NEVER;
-  }
-  const result = spec.safeParse(value);
-  if (!result.success) {
-    for (const issue of result.error.issues)
-      context.addIssue({ code: 'custom', path: issue.path, message: issue.message });
-    return z.NEVER;
-  }
-  return value as VmSpec;
-});
+export const vmSpecSchema = spec as unknown as z.ZodType<VmSpec>;
 
 /**
  * Fills in what the caller left open, so that what is stored and echoed back is the whole truth. The

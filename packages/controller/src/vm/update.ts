@@ -79,6 +79,10 @@ export function planUpdate(api: Api, request: UpdateVmRequest): Plan<VmRecord> {
   };
 }
 
+export const MASK_RULE = `"labels", "spec" or one of ${Object.keys(SPEC_FIELDS)
+  .map((field) => `spec.${field}`)
+  .join(', ')}`;
+
 const specHolder = z.object({ spec: vmSpecSchema });
 
 function readMask(paths: readonly string[]): { readonly labels: boolean; readonly spec: ReadonlySet<keyof VmSpec> } {
@@ -97,7 +101,7 @@ function readMask(paths: readonly string[]): { readonly labels: boolean; readonl
         {
           field: `updateMask[${index}]`,
           problem: `is ${show(path)}`,
-          expected: `"labels", "spec" or one of ${all.map((f) => `spec.${f}`).join(', ')}`,
+          expected: MASK_RULE,
         },
       ]);
     }

@@ -22,6 +22,7 @@ import type { Service } from '../api/service.ts';
 import { sharedMessages } from '../api/shared-messages.ts';
 import { invalid, labels, name, reference, requestId, revision } from '../api/validation.ts';
 import { watchTable } from '../api/watch.ts';
+import { text } from '../bounds/schema.ts';
 import { newOperation } from '../operation/create.ts';
 import { operationById } from '../operation/present.ts';
 import { nameKey, putRecord } from '../records/kinds.ts';
@@ -61,10 +62,7 @@ export function volumeService(api: Api): Service<typeof VolumeServiceDefinition>
       schema: z.object({
         name,
         labels,
-        spec: z.object(
-          { sizeBytes: size, image: z.string().max(253, 'a name or an id') },
-          'the volume: {sizeBytes: …}',
-        ),
+        spec: z.object({ sizeBytes: size, image: text(253, 'a name or an id') }, 'the volume: {sizeBytes: …}'),
         ...flags,
       }),
       handle: (request, call) =>

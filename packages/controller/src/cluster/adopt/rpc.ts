@@ -4,6 +4,7 @@ import { z } from 'zod';
 import type { Api, Call } from '../../api/call.ts';
 import { contentOf, mutate, type Plan } from '../../api/mutate.ts';
 import { reference, requestId } from '../../api/validation.ts';
+import { list } from '../../bounds/schema.ts';
 import { newOperation } from '../../operation/create.ts';
 import { operationById } from '../../operation/present.ts';
 import { unchanged } from '../../view/table.ts';
@@ -17,9 +18,12 @@ const HOSTS_MAX = 512;
 /** Each is a decision of a person. */
 const KEEP_MAX = 512;
 
+/** All of these by the longest names, indented. */
+export const ADOPT_BYTES_MAX = 512 * 1024;
+
 export const adoptSchema = z.object({
-  withoutHosts: z.array(reference).max(HOSTS_MAX, `at most ${HOSTS_MAX} hosts`),
-  keep: z.array(z.object({ vm: reference, host: reference })).max(KEEP_MAX, `at most ${KEEP_MAX} VMs`),
+  withoutHosts: list(reference, 0, HOSTS_MAX, `at most ${HOSTS_MAX} hosts`),
+  keep: list(z.object({ vm: reference, host: reference }), 0, KEEP_MAX, `at most ${KEEP_MAX} VMs`),
   validateOnly: z.boolean(),
   requestId,
 });
