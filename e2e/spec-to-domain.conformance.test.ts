@@ -207,9 +207,11 @@ function xmlOf(given: VmSpec, name: string, kvmUsable: boolean, rbd: boolean): s
     { diskSource } as Parameters<typeof domainOf>[3],
     checked.cloudInit,
     placementOf(checked),
+    undefined,
   );
   if (domain === null) throw new Error('a spec that the schema takes makes no domain');
   const facts: HostFacts = {
+    uid: null,
     kvmUsable,
     rbd: { monitors: ['10.77.1.11:6789', '[fd00::2]:6789', '10.77.1.13'], user: 'busbar', secretUuid: VM },
     paths: {

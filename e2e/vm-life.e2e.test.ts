@@ -3,8 +3,21 @@ import { mkdtemp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
+import { ceph } from '@busbar/deploy/lab/ceph';
 import { beforeAll, describe, expect, inject, it } from 'vitest';
-import { busbar, busbarOk, eventually, getVm, guestCounter, guestYaml, HOSTS, inside, json, qemuPid } from './lab.ts';
+import {
+  busbar,
+  busbarOk,
+  eventually,
+  getVm,
+  guestCounter,
+  guestYaml,
+  HOSTS,
+  inside,
+  json,
+  LAB,
+  qemuPid,
+} from './lab.ts';
 
 /** Goal: the life of a VM as its users see it, on real parts from the API call to the sector on disk. */
 const VM = 'life-1';
@@ -33,11 +46,15 @@ describe('a VM', () => {
     expect(xml).toContain(meta.id);
     expect(xml).toMatch(/busbar:[a-z]+|xmlns:busbar|<busbar/);
     expect(xml).toContain("error_policy='stop'");
-    // The key that opens the disks is a libvirt secret, nowhere in the XML or on QEMU's command line.
-    const key = await inside(status.host, 'cat', '/etc/busbar/ceph/busbar-vm.key');
-    expect(key.length).toBeGreaterThan(10);
+    // The key that opens the disks was made for this start. It is nowhere in the XML, in no argument and in no libvirt.
+    expect(xml).toContain(`<auth username='busbar-vm.${meta.id}.${status.epoch}'>`);
+    const key = (await ceph(LAB, ['auth', 'get-key', `client.busbar-vm.${meta.id}.${status.epoch}`])).stdout.trim();
+    expect(key).toMatch(/^[\w+/]{38}==$/);
     expect(xml).not.toContain(key);
     expect(await inside(status.host, 'sh', '-c', 'cat /proc/[0-9]*/cmdline | tr "\\0" " "')).not.toContain(key);
+    expect(
+      (await inside(status.host, 'virsh', 'secret-list')).split('\n').filter((line) => /\w{8}-/.test(line)),
+    ).toEqual([]);
   });
 
   it('runs in a QEMU without privileges, behind a filter of system calls, that can read no secret of the host', async () => {
@@ -53,7 +70,7 @@ describe('a VM', () => {
     expect(field('Seccomp')).toBe('2');
     // What a guest that broke out would find.
     const asQemu = (...argv: string[]) =>
-      inside(host, 'setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--init-groups', ...argv);
+      inside(host, 'setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--clear-groups', ...argv);
     const readable = await asQemu(
       'find',
       '/etc/busbar',
@@ -92,7 +109,8 @@ describe('a VM', () => {
       expect(processes).toContain('busbar');
       expect(processes).not.toContain(PASSWORD);
     }
-    expect(await inside(status.host, 'stat', '-c', '%U %a', seed)).toBe('libvirt-qemu 600');
+    const qemu = await inside(status.host, 'stat', '-c', '%u', `/proc/${await qemuPid(status.host, VM)}`);
+    expect(await inside(status.host, 'stat', '-c', '%u %a', seed)).toBe(`${qemu} 600`);
     // Whoever may open the guest's console may read it; tests of the API show that a viewer may not.
     expect(await busbarOk(['vm', 'get', VM, '-o', 'json'])).toContain(PASSWORD);
   });

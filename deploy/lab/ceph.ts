@@ -16,7 +16,6 @@ import {
   POOL,
   renderCephConf,
   renderKeyring,
-  VM_USER,
 } from './render-ceph.ts';
 import { CommandError, type RunOptions, type RunResult, run, until } from './run.ts';
 
@@ -78,11 +77,8 @@ export async function installCeph(plan: LabPlan): Promise<void> {
   const make = async (argv: readonly string[]): Promise<void> => void (await run(await inSetup(lab, argv)));
   const work = plan.hosts.map(async (host) => {
     const root = (path: string): string => hostRoot(lab, host.name, path);
-    for (const user of [CONTROLLER_USER, VM_USER]) {
-      if (user === CONTROLLER_USER && !host.voter) continue;
-      await keyring(root(`/etc/busbar/ceph/${user}.keyring`), `client.${user}`);
-    }
-    await writeFile(root(`/etc/busbar/ceph/${VM_USER}.key`), secretOf(`client.${VM_USER}`), { mode: 0o600 });
+    const controllers = `/etc/busbar/ceph/${CONTROLLER_USER}.keyring`;
+    if (host.voter) await keyring(root(controllers), `client.${CONTROLLER_USER}`);
     if (host.mgr) await keyring(root(`/var/lib/ceph/mgr/ceph-${host.name}/keyring`), `mgr.${host.name}`);
     if (host.voter) {
       const data = root(`/var/lib/ceph/mon/ceph-${host.name}`);

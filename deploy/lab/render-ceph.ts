@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ceph's configuration and keys as text. Pure.
+import { controllerMonCaps } from '@busbar/storage/rbd/access';
 import type { HostPlan, LabPlan } from './plan.ts';
 import { replicas } from './plan.ts';
 
 export const POOL = 'busbar';
 export const CONTROLLER_USER = 'busbar-controller';
-export const VM_USER = 'busbar-vm';
 /** Enough for a handful of guests; sparse, so that it costs only what is written. */
 const OSD_BYTES = 16 * 1024 ** 3;
 const CLIENT_KEYRINGS = '/etc/busbar/ceph';
@@ -28,12 +28,12 @@ export interface CephEntity {
 
 /** Every key of the cluster. The monitors read them when they are made, so that no command has to create any. */
 export function cephEntities(plan: LabPlan): readonly CephEntity[] {
-  const client = { mon: 'profile rbd', osd: `profile rbd pool=${POOL}`, mgr: `profile rbd pool=${POOL}` };
+  // Hosts have no key: the controllers make one for each start of a VM.
+  const controller = { mon: controllerMonCaps(POOL), osd: `profile rbd pool=${POOL}`, mgr: `profile rbd pool=${POOL}` };
   return [
     { name: 'mon.', caps: { mon: 'allow *' } },
     { name: 'client.admin', caps: { mon: 'allow *', osd: 'allow *', mgr: 'allow *', mds: 'allow *' } },
-    { name: `client.${CONTROLLER_USER}`, caps: client },
-    { name: `client.${VM_USER}`, caps: client },
+    { name: `client.${CONTROLLER_USER}`, caps: controller },
     ...plan.hosts
       .filter((host) => host.mgr)
       .map((host) => ({ name: `mgr.${host.name}`, caps: { mon: 'profile mgr', osd: 'allow *', mds: 'allow *' } })),
@@ -54,7 +54,9 @@ export function renderKeyring(
 ): string {
   return entries
     .map(({ name, secret, caps }) => {
-      const lines = Object.entries(caps ?? {}).map(([service, cap]) => `\tcaps ${service} = "${cap}"\n`);
+      const lines = Object.entries(caps ?? {}).map(
+        ([service, cap]) => `\tcaps ${service} = "${cap.replaceAll('"', '\\"')}"\n`,
+      );
       return `[${name}]\n\tkey = ${secret}\n${lines.join('')}`;
     })
     .join('');
@@ -143,10 +145,7 @@ export function renderCephConf(plan: LabPlan): string {
       `osd.${host.osd}`,
       { crush_location: `root=default host=${host.name}` },
     ]),
-    ...[CONTROLLER_USER, VM_USER].map((user): [string, Record<string, string>] => [
-      `client.${user}`,
-      { keyring: `${CLIENT_KEYRINGS}/${user}.keyring` },
-    ]),
+    [`client.${CONTROLLER_USER}`, { keyring: `${CLIENT_KEYRINGS}/${CONTROLLER_USER}.keyring` }],
   ];
   return sections
     .map(

@@ -10,7 +10,7 @@ import {
   type HostPlan,
   type LabPlan,
 } from './plan.ts';
-import { CONTROLLER_USER, POOL, VM_USER } from './render-ceph.ts';
+import { CONTROLLER_USER, POOL } from './render-ceph.ts';
 
 const PKI = '/etc/busbar/pki';
 const SHARED_VOLUMES = '/var/lib/busbar/volumes';
@@ -64,6 +64,7 @@ export function renderControllerYaml(plan: LabPlan, host: HostPlan): string {
           cephConf: '/etc/ceph/ceph.conf',
           user: CONTROLLER_USER,
           keyring: `/etc/busbar/ceph/${CONTROLLER_USER}.keyring`,
+          identities: 'vm',
         }
       : { driver: 'dir', path: SHARED_VOLUMES },
     sealKeyFile: `${PKI}/seal.key`,
@@ -81,8 +82,6 @@ export function renderAgentYaml(plan: LabPlan, host: HostPlan): string {
         driver: 'rbd',
         pool: POOL,
         monitors: plan.voters.map((voter) => `${voter.storage}:3300`),
-        user: VM_USER,
-        keyFile: `/etc/busbar/ceph/${VM_USER}.key`,
       }
     : { driver: 'dir', path: SHARED_VOLUMES };
   return stringify({

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+
+import { controllerMonCaps } from '@busbar/storage/rbd/access';
 import { describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { unready } from './busbar.ts';
@@ -60,10 +62,11 @@ describe('configuration of the daemons', () => {
       storage: {
         driver: 'rbd',
         monitors: ['10.77.1.11:3300', '10.77.1.12:3300', '10.77.1.21:3300'],
-        user: 'busbar-vm',
       },
     });
     expect(JSON.stringify(agent)).not.toContain('etcd');
+    // Each start of a VM brings a key of its own.
+    expect(JSON.stringify(agent)).not.toMatch(/keyFile|keyring/);
   });
 
   it('tells a witness nothing of libvirt and storage, which its agent refuses', () => {
@@ -200,8 +203,12 @@ describe('Ceph', () => {
 
   it('gives clients the pool and no more', () => {
     const caps = Object.fromEntries(cephEntities(plan).map((entity) => [entity.name, entity.caps]));
-    expect(caps['client.busbar-vm']).toEqual({
-      mon: 'profile rbd',
+    expect(Object.keys(caps).filter((name) => name.startsWith('client.'))).toEqual([
+      'client.admin',
+      'client.busbar-controller',
+    ]);
+    expect(caps['client.busbar-controller']).toEqual({
+      mon: controllerMonCaps('busbar'),
       osd: 'profile rbd pool=busbar',
       mgr: 'profile rbd pool=busbar',
     });
@@ -209,6 +216,8 @@ describe('Ceph', () => {
     expect(renderKeyring([{ name: 'client.x', secret: 'abc=', caps: { mon: 'allow r' } }])).toBe(
       '[client.x]\n\tkey = abc=\n\tcaps mon = "allow r"\n',
     );
+    const quoted = renderKeyring([{ name: 'client.x', secret: 'abc=', caps: { mon: 'allow command "a b"' } }]);
+    expect(quoted).toContain('caps mon = "allow command \\"a b\\""\n');
   });
 
   it('puts every OSD below its host, and everything on the storage network', () => {

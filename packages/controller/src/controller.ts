@@ -111,7 +111,16 @@ export function createController(deps: ControllerDeps): Controller {
   const quotaBytes = deps.quotaBytes ?? ETCD_QUOTA_BYTES;
   const fill = new FillWatch({ store, storage, quotaBytes, clock, logger });
   const refusedWrites = metrics.counter(CONTROLLER_METRICS.refusedWrites);
-  const world = { cluster: deps.cluster, host: deps.host, view, sessions, audit, clock, fill: () => fill.now() };
+  const world = {
+    cluster: deps.cluster,
+    host: deps.host,
+    view,
+    sessions,
+    audit,
+    storage,
+    clock,
+    fill: () => fill.now(),
+  };
   const alarms = createAlarms(world, ALARM_SOURCES);
   const policy = deps.policy ?? DEFAULT_POLICY;
   const api: Api = {

@@ -20,6 +20,11 @@ export const RbdConfig = z.strictObject({
   /** Without `client.`; needs the caps mon, osd and mgr "profile rbd" (osd and mgr may be limited to the pool). */
   user: name,
   keyring: path,
+  /**
+   * `vm`: each start of a VM gets a Ceph identity of its own, which opens its disks only; `user` then needs the caps that
+   * rbd/access.ts names. `shared`: every host has a key in its agent.yaml that opens every disk of the pool.
+   */
+  identities: z.enum(['vm', 'shared'], '"vm" or "shared"').default('shared'),
   /** Where qcow2 streams wait until they are whole; needs room for the largest of them. */
   spoolDir: path,
   deadlines: z

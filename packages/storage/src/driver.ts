@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { ImageId, VolumeId } from '@busbar/core/ids';
+import type { Epoch, ImageId, VmId, VolumeId } from '@busbar/core/ids';
 
 /**
  * What a pool of volumes can do. Implementations: rbd (librados/librbd for management, Ceph's own
@@ -11,6 +11,8 @@ import type { ImageId, VolumeId } from '@busbar/core/ids';
  */
 export interface StorageDriver {
   readonly kind: 'rbd' | 'dir' | 'sim';
+  /** Whose keys open the disks: nobody needs one; each start of a VM has its own; all hosts have the same. */
+  readonly diskKeys: 'none' | 'vm' | 'shared';
   capacity(): Promise<PoolCapacity>;
 
   /** An empty volume. Refuses (VOLUME_EXISTS_DIFFERENT) when one of that id has another size or origin. */
@@ -61,10 +63,34 @@ export interface StorageDriver {
 
   /** The disk on which qcow2 streams wait on this host; null where there is none. */
   spool(): Promise<SpoolState | null>;
+  /**
+   * Lets one start of a VM open exactly these volumes, and read the images that they are made from; answers as whom. The
+   * same request again gives the same answer. Null where volumes are opened without a key (dir), or with the one that the
+   * hosts have (rbd with `identities: shared`).
+   */
+  grantAccess(request: AccessRequest): Promise<AccessGrant | null>;
+  /** Ends what was granted to starts of the VM that are over. Nothing granted: success. */
+  revokeAccess(vmId: VmId, epochs: readonly Epoch[]): Promise<void>;
   /** How a hypervisor opens the volume. */
   diskSource(volumeId: VolumeId): DiskSource;
   /** Ends running calls and lets go of every handle and child process. */
   close(): Promise<void>;
+}
+
+export interface AccessRequest {
+  readonly vmId: VmId;
+  readonly epoch: Epoch;
+  readonly disks: readonly {
+    readonly volumeId: VolumeId;
+    /** The image that the volume is a clone of, by the cluster's records: what the volume says of itself is the guest's to forge. */
+    readonly imageId: ImageId | null;
+  }[];
+}
+
+/** The key opens disks: it goes to the host that runs the VM, and into no record, log or error. */
+export interface AccessGrant {
+  readonly user: string;
+  readonly key: Buffer;
 }
 
 export type ImageFormat = 'raw' | 'qcow2';

@@ -88,6 +88,13 @@ describe('agent.yaml', () => {
     ['"[fd00::2]:7443"', '"10.77.0.11:7443"', 'controllers', /each controller address once/],
     ['host: host2', 'host: host1', 'controllers', /each controller host once/],
     ['keyFile: /etc/busbar/rbd.key', 'keyFile: rbd.key', 'storage.keyFile', /is "rbd.key"; right is: an absolute path/],
+    [', keyFile: /etc/busbar/rbd.key', '', 'storage.keyFile', /user and keyFile together, or neither/],
+    [
+      'libvirt: {uri: "qemu:///system"}',
+      'libvirt: {uri: "qemu:///system", uidPool: {first: 1000, count: 5000}}',
+      'libvirt.uidPool.first',
+      /is 1000; right is: first from 65536/,
+    ],
     ['monitors: [10.77.1.11, "10.77.1.12:6789"]', 'monitors: []', 'storage.monitors', /at least one/],
     ['driver: rbd', 'driver: zfs', 'storage.driver', /is "zfs"; right is: driver: rbd/],
     [

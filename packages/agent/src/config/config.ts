@@ -6,6 +6,7 @@ import { LOG_LEVELS } from '@busbar/telemetry/logger';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { PretendTopology } from '../inventory/pretend.ts';
+import { UidPoolSchema } from './uid-pool.ts';
 
 // Every field says what would be right, because the reader of the message has this file open and nothing else.
 const WANT = {
@@ -30,16 +31,22 @@ const monitor = z.string(WANT.monitor).refine((text) => isIP(text) !== 0 || isAd
 const storage = z.discriminatedUnion(
   'driver',
   [
-    z.strictObject({
-      driver: z.literal('rbd'),
-      pool: word,
-      monitors: z.array(monitor, 'a list of monitor addresses').min(1, 'at least one monitor address'),
-      user: word,
-      keyFile: path,
-    }),
+    z
+      .strictObject({
+        driver: z.literal('rbd'),
+        pool: word,
+        monitors: z.array(monitor, 'a list of monitor addresses').min(1, 'at least one monitor address'),
+        /** A key that opens every disk of the pool, for controllers with `identities: shared`; else every start brings its own. */
+        user: word.optional(),
+        keyFile: path.optional(),
+      })
+      .refine((rbd) => (rbd.user === undefined) === (rbd.keyFile === undefined), {
+        error: 'user and keyFile together, or neither (then controllers need storage.identities: vm)',
+        path: ['keyFile'],
+      }),
     z.strictObject({ driver: z.literal('dir'), path }),
   ],
-  'driver: rbd (with pool, monitors, user, keyFile) or driver: dir (with path)',
+  'driver: rbd (with pool, monitors) or driver: dir (with path)',
 );
 
 const common = {
@@ -72,6 +79,8 @@ const schema = z.discriminatedUnion(
           uri: z.string(WANT.uri).regex(/^[a-z+]+:\/\//, WANT.uri),
           /** Retired (ADR 0053), and taken so that an upgrade does not cost a host its lease; see `retiredFields`. */
           pki: path.optional(),
+          /** User ids for QEMUs: each runs as one that nobody else has. [a hundred million from 1,900,000,000] */
+          uidPool: UidPoolSchema.optional(),
         },
         'uri, such as qemu:///system',
       ),

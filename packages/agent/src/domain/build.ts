@@ -48,7 +48,14 @@ export function buildDomain(request: StartRequest, host: HostFacts): XmlElement 
     // Hosts do not sleep, so that guests do not either.
     element('pm', {}, element('suspend-to-mem', { enabled: 'no' }), element('suspend-to-disk', { enabled: 'no' })),
     devicesElement(spec, host, tuning.devices),
+    host.uid === null ? null : userElement(host.uid),
   );
+}
+
+/** The plus signs keep libvirt from taking the numbers for names. It hands QEMU's files over at the start, and takes them back. */
+function userElement(uid: number): XmlElement {
+  const label = element('label', {}, `+${uid}:+${uid}`);
+  return element('seclabel', { type: 'static', model: 'dac', relabel: 'yes' }, label);
 }
 
 /** Performance counters cost an exit now and then, and a guest whose vCPUs have their CPUs need not yield when it waits. */

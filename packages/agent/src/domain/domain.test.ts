@@ -15,6 +15,7 @@ import { childrenNamed, element, find, parseXml, serialize, textOf, type XmlElem
 
 const host: HostFacts = {
   kvmUsable: true,
+  uid: null,
   rbd: { monitors: ['10.0.0.1:6789', '[fd00::2]:6789', '10.0.0.3'], user: 'busbar', secretUuid: 'secret-uuid' },
   paths: { consoleSocket: '/run/c', serialLog: '/log/s', nvram: '/state/n.fd', seedIso: '/state/s.iso' },
   cpus: { online: [0, 1, 2, 3, 4, 5, 6, 7], isolated: [6, 7], ofNode: new Map(), pretended: false },

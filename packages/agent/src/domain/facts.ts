@@ -5,6 +5,8 @@ export interface HostFacts {
   readonly kvmUsable: boolean;
   /** How QEMU reaches Ceph; null when this host has none. */
   readonly rbd: RbdFacts | null;
+  /** QEMU's user and group, nobody else's; null: as qemu.conf says. */
+  readonly uid: number | null;
   readonly paths: DomainPaths;
   readonly cpus: HostCpus;
 }

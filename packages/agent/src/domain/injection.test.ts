@@ -155,6 +155,7 @@ function request(text: Texts, of: Shape): { readonly start: StartRequest; readon
   });
   const facts: HostFacts = {
     kvmUsable: of.kvmUsable,
+    uid: null,
     rbd: { monitors: [text.monitor], user: text.user, secretUuid: text.secret },
     paths: { consoleSocket: text.console, serialLog: text.log, nvram: text.nvram, seedIso: text.seed },
     cpus: { online: [0, 1, 2, 3], isolated: [2, 3], ofNode: new Map(), pretended: false },

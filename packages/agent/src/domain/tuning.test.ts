@@ -15,6 +15,7 @@ const MIB = 1024n ** 2n;
 const CPUS: HostCpus = { online: range(16), isolated: [8, 9, 10, 11], ofNode: new Map(), pretended: false };
 const facts = (cpus: HostCpus, kvmUsable = true): HostFacts => ({
   kvmUsable,
+  uid: null,
   rbd: null,
   paths: { consoleSocket: '/run/c', serialLog: '/log/s', nvram: '/state/n.fd', seedIso: '/state/s.iso' },
   cpus,

@@ -38,6 +38,7 @@ export function testSpec(spec: Partial<DomainSpec> = {}): DomainSpec {
     hugepages: Hugepages.HUGEPAGES_NONE,
     memoryLocked: false,
     guestNuma: false,
+    diskAccess: undefined,
     ...spec,
   };
 }

@@ -3,6 +3,7 @@ import type { Epoch, VmId } from '@busbar/core/ids';
 import type { DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 import type { ObservedPlacement } from '@busbar/proto/gen/busbar/v1/vm';
+import type { UidPool } from '../config/uid-pool.ts';
 import type { PretendTopology } from '../inventory/pretend.ts';
 
 /**
@@ -87,8 +88,14 @@ export interface HostDriverConfig {
   readonly runDir: string;
   /** Serial logs. */
   readonly logDir: string;
-  /** How QEMU reaches Ceph; null when this host has none. The key file is a keyring or holds just the key. */
-  readonly rbd: { readonly monitors: readonly string[]; readonly user: string; readonly keyFile: string } | null;
+  /** How QEMU reaches Ceph; null when this host has none. */
+  readonly rbd: {
+    readonly monitors: readonly string[];
+    /** For starts that bring no key of their own. The file is a keyring or holds just the key. */
+    readonly shared: { readonly user: string; readonly keyFile: string } | null;
+  } | null;
+  /** Each QEMU runs as a user of these that nobody else has. [as qemu.conf says] */
+  readonly uidPool?: UidPool | null;
   /** The shared directory that disks in files are in; undefined in tests, which put them anywhere. */
   readonly dir?: string;
   /** What the inventory shows instead of the host's own CPUs and NUMA nodes (labs). [its own] */

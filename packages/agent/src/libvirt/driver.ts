@@ -7,11 +7,9 @@ import type { Metrics } from '@busbar/core/metrics';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
 import { readLog } from '../console/log-file.ts';
 import { SerialLines } from '../console/serial-line.ts';
-import { buildDomain } from '../domain/build.ts';
 import { targetOf } from '../domain/disks.ts';
 import { METADATA_URI, parseMetadata } from '../domain/metadata.ts';
 import { nicsToChange } from '../domain/nics.ts';
-import { buildSeed } from '../domain/seed.ts';
 import { find, parseXml, serialize, textOf } from '../domain/xml.ts';
 import {
   type ConsoleLink,
@@ -32,10 +30,10 @@ import {
 import { readShownInventory } from '../inventory/read.ts';
 import { Ends } from './ends.ts';
 import { inOurWords } from './errors.ts';
-import { readFacts } from './facts.ts';
 import type { ListedDomain } from './ffi/methods.ts';
 import { LibvirtLink, type LinkCall } from './link.ts';
 import { ObservedPlacements } from './observed.ts';
+import { type PreparedStart, startPreparer } from './prepare.ts';
 import { whyFailed } from './qemu-log.ts';
 import { QemuProcesses } from './qemu-process.ts';
 import { cephSecretXml, readCephKey } from './secret.ts';
@@ -50,6 +48,8 @@ export interface LibvirtDriverDeps {
   readonly metrics?: Metrics | undefined;
   /** Where libvirtd writes QEMU's logs [/var/log/libvirt/qemu]. */
   readonly qemuLogDir?: string;
+  /** Where libvirtd keeps a directory for each QEMU [/var/lib/libvirt/qemu]. */
+  readonly qemuStateDir?: string;
   /** The network namespace that this host's QEMUs are in [ours]. */
   readonly netNamespace?: string;
   /** Root of /sys, /proc and /etc for the inventory [/]. */
@@ -82,6 +82,7 @@ export class LibvirtHostDriver implements HostDriver {
   readonly #link: LibvirtLink;
   readonly #files: VmFiles;
   readonly #dir: SharedDir;
+  readonly #prepareStart: (request: StartRequest) => Promise<PreparedStart>;
   readonly #lines: SerialLines;
   readonly #processes: QemuProcesses;
   readonly #ends = new Ends();
@@ -120,6 +121,8 @@ export class LibvirtHostDriver implements HostDriver {
         this.#hint();
       },
     });
+    const own = { files: this.#files, dir: this.#dir, call: this.#link.call.bind(this.#link) };
+    this.#prepareStart = startPreparer(config, deps, own);
   }
 
   start(): void {
@@ -256,7 +259,7 @@ export class LibvirtHostDriver implements HostDriver {
     const unavailable = (why: string) => consoleUnavailable(vmId, why);
     const either = AbortSignal.any([signal, this.#closed.signal]);
     try {
-      const line = await this.#lines.open(this.#files.paths(vmId).consoleSocket, either, unavailable);
+      const line = await this.#lines.open(await this.#files.consoleOf(vmId), either, unavailable);
       return { output: line.reader.output, write: (input) => line.write(input), close: () => line.reader.close() };
     } catch (error) {
       if (error instanceof BusbarError) throw error;
@@ -287,20 +290,29 @@ export class LibvirtHostDriver implements HostDriver {
 
   async #prepare(call: LinkCall): Promise<void> {
     const { rbd } = this.#config;
-    if (rbd === null) return;
-    await call('setSecret', { xml: cephSecretXml(), value: await readCephKey(rbd.keyFile) }, SHORT);
+    await this.#files.closeFormerConsoles();
+    if (!rbd?.shared) return;
+    await call('setSecret', { xml: cephSecretXml(), value: await readCephKey(rbd.shared.keyFile) }, SHORT);
   }
 
   async #start(request: StartRequest): Promise<void> {
     const { vmId, name } = request;
-    const deadlineMs = this.#deps.startDeadlineMs ?? START_DEADLINE_MS;
-    let xml: string;
+    let prepared: PreparedStart;
     try {
-      xml = await this.#prepareStart(request);
+      prepared = await this.#prepareStart(request);
     } catch (error) {
       // Its whole chain is in the words already.
       throw domainStartFailed(name, errorChain(error));
     }
+    try {
+      await this.#create({ vmId, name, xml: prepared.xml });
+    } finally {
+      await prepared.done();
+    }
+  }
+
+  async #create({ vmId, name, xml }: { vmId: VmId; name: string; xml: string }): Promise<void> {
+    const deadlineMs = this.#deps.startDeadlineMs ?? START_DEADLINE_MS;
     const long = { lane: 'long', deadlineMs: deadlineMs + START_UNDO_MS } as const;
     const limits = { name, deadlineMs, undoDeadlineMs: UNDO_DEADLINE_MS };
     try {
@@ -324,18 +336,6 @@ export class LibvirtHostDriver implements HostDriver {
       await this.#files.removeSeed(vmId);
       throw domainStartFailed(name, await whyFailed(this.#deps.qemuLogDir, name, error), error);
     }
-  }
-
-  async #prepareStart(request: StartRequest): Promise<string> {
-    const paths = this.#files.paths(request.vmId);
-    const facts = await readFacts(this.#deps.fsRoot ?? '/', this.#config, paths);
-    // First, so that a spec that cannot be built leaves nothing behind.
-    const xml = serialize(buildDomain(request, facts));
-    await this.#dir.require(request.domain.disks);
-    await this.#files.makeDirectories();
-    const { cloudInit } = request.domain;
-    if (cloudInit !== undefined) await buildSeed(cloudInit, paths.seedIso);
-    return xml;
   }
 
   /** Ends a start that takes too long, e.g. because QEMU waits for storage; `create` then returns. */

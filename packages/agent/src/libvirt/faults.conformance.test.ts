@@ -24,7 +24,7 @@ const open: LibvirtHostDriver[] = [];
 
 function newDriver(deps: Partial<LibvirtDriverDeps> = {}): LibvirtHostDriver {
   const { dir, uri, qemuLogDir, netNamespace } = libvirtd;
-  const rbd = { monitors: ['127.0.0.1:1'], user: 'busbar', keyFile: join(dir, 'keyring') };
+  const rbd = { monitors: ['127.0.0.1:1'], shared: { user: 'busbar', keyFile: join(dir, 'keyring') } };
   const made = new LibvirtHostDriver(
     { uri, stateDir: join(dir, 'state'), runDir: join(dir, 'r'), logDir: join(dir, 'serial'), rbd },
     { clock: systemClock, logger: silentLogger, qemuLogDir, netNamespace, ...deps },

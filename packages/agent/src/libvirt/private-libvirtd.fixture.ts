@@ -216,6 +216,8 @@ function libvirtdConf(socketDir: string): string {
   return [
     `unix_sock_dir = "${socketDir}"`,
     'auth_unix_rw = "none"',
+    'unix_sock_rw_perms = "0700"',
+    'unix_sock_ro_perms = "0700"',
     // The machine has none that libvirt could read, and two libvirtds must not share one.
     `host_uuid = "${crypto.randomUUID()}"`,
     '',

@@ -34,12 +34,12 @@ const AGENT_METRICS_PORT = 7803;
 const ETCD_PORT = 2379;
 const STORAGE_OF_AGENT = `
 # What is missing: where the disks of VMs are. One of
-# storage: {driver: rbd, pool: POOL, monitors: [ADDRESS], user: USER, keyFile: /etc/busbar/ceph/USER.key}
+# storage: {driver: rbd, pool: POOL, monitors: [ADDRESS]}
 # storage: {driver: dir, path: /srv/busbar}
 `;
 const STORAGE_OF_CONTROLLER = `
 # What is missing: where the disks of VMs are. One of
-# storage: {driver: rbd, pool: POOL, cephConf: /etc/ceph/ceph.conf, user: USER, keyring: /etc/busbar/ceph/USER.keyring}
+# storage: {driver: rbd, pool: POOL, cephConf: /etc/ceph/ceph.conf, user: USER, keyring: /etc/busbar/ceph/USER.keyring, identities: vm}
 # storage: {driver: dir, path: /srv/busbar}
 `;
 

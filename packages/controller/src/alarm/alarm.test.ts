@@ -32,8 +32,8 @@ beforeEach(async () => {
 afterEach(() => rig.stop());
 
 function newAlarms(): Alarms {
-  const { view, sessions, clock } = rig.api;
-  return createAlarms({ cluster: 'test', host: 'host1', view, sessions, audit: rig.room, clock }, [
+  const { view, sessions, storage, clock } = rig.api;
+  return createAlarms({ cluster: 'test', host: 'host1', view, sessions, audit: rig.room, storage, clock }, [
     () => holds,
     () => holds,
   ]);

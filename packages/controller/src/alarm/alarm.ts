@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
 import { type Alarm, AlarmSeverity } from '@busbar/proto/gen/busbar/v1/alarm';
+import type { StorageDriver } from '@busbar/storage/driver';
 import { cut } from '../api/validation.ts';
 import type { AuditRoom } from '../audit/room.ts';
 import { type Fill, UNKNOWN_FILL } from '../budget/fill.ts';
@@ -32,6 +33,7 @@ export interface AlarmWorld {
   readonly view: ClusterView;
   readonly sessions: SessionRegistry;
   readonly audit: Pick<AuditRoom, 'fill'>;
+  readonly storage: Pick<StorageDriver, 'diskKeys'>;
   readonly nowMs: number;
   readonly wallTime: Date;
   /** How full the store and the spool's disk are. */

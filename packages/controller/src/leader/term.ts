@@ -25,6 +25,7 @@ import type { Saga } from '../operation/saga.ts';
 import type { SessionRegistry } from '../session/registry.ts';
 import type { ClusterStore } from '../store/cluster-store.ts';
 import { type ClusterView, PULSE_KEY } from '../view/view.ts';
+import { VmAccess } from '../vm/access.ts';
 import { type CloudInitOpened, cloudInitReader } from '../vm/cloud-init.ts';
 import { desiredFor } from '../vm/desired.ts';
 import { VmReconciler } from '../vm/reconcile.ts';
@@ -103,6 +104,7 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
     bell.pending = true;
     bell.ring();
   };
+  const access = new VmAccess(deps, leader.signal, wake);
   using _events = publishEvents(deps);
   using _changes = view.changes.onFlush(wake);
   using _reports = sessions.onChange(wake);
@@ -126,7 +128,8 @@ export async function lead(deps: TermDeps, leader: Leader): Promise<void> {
           await meter.time('store', () => guard.look());
           await meter.time('hosts', () => hosts.reconcile());
           await meter.time('vms', () => vms.reconcile());
-          await meter.time('publish', () => publish(deps, guard, cloudInitOf));
+          await meter.time('publish', () => publish(deps, guard, cloudInitOf, access));
+          if (guard.held === '') access.takeBack();
           await meter.time('sagas', () => runner.tick(wake, mayRun));
           await meter.time('alarms', () => alarms.reconcile());
         });
@@ -170,11 +173,12 @@ async function announce(deps: TermDeps, leader: Leader): Promise<boolean> {
 }
 
 /** Tells each connected host what it shall run, when that changed or the host has not been told in this term. */
-function publish(deps: TermDeps, guard: StoreGuard, cloudInitOf: CloudInitOpened): void {
+function publish(deps: TermDeps, guard: StoreGuard, cloudInitOf: CloudInitOpened, access: VmAccess): void {
   const { view, sessions, storage } = deps;
   const position = guard.position();
   for (const host of sessions.hosts()) {
-    const desired = desiredFor(host, position, view, sessions.observed(host), storage, cloudInitOf, guard.held);
+    const seen = sessions.observed(host);
+    const desired = desiredFor(host, position, view, seen, storage, cloudInitOf, access.of, guard.held);
     const former = sessions.published(host);
     if (former !== null && contentOf(former) === contentOf(desired)) continue;
     sessions.publish(host, desired);

@@ -16,6 +16,8 @@ const CALLS = [
   'deleteImage',
   'statImage',
   'listImages',
+  'grantAccess',
+  'revokeAccess',
 ] as const;
 
 export function measuredStorage(driver: StorageDriver, metrics: Metrics, clock: Clock): StorageDriver {

@@ -101,6 +101,7 @@ export class Rig {
       random,
       logger,
     });
+    const storage = simDriver(this.pool, { clock, random });
     this.api = {
       clusterName: 'test',
       host: 'host1',
@@ -108,7 +109,7 @@ export class Rig {
       version: '0.0.0',
       view: this.view,
       store,
-      storage: simDriver(this.pool, { clock, random }),
+      storage,
       sessions,
       policy: DEFAULT_POLICY,
       audit: this.room,
@@ -126,7 +127,16 @@ export class Rig {
       forVoters: { sealKey, etcdEndpoints: ['https://10.0.0.1:2379'] },
       leadership: { leader: () => ({ host: 'host1' }) },
       alarms: createAlarms(
-        { cluster: 'test', host: 'host1', view: this.view, sessions, audit: this.room, clock, fill: () => this.fill },
+        {
+          cluster: 'test',
+          host: 'host1',
+          view: this.view,
+          sessions,
+          audit: this.room,
+          storage,
+          clock,
+          fill: () => this.fill,
+        },
         ALARM_SOURCES,
       ),
     };

@@ -7,6 +7,7 @@ import { describe, expect, it } from 'vitest';
 import type { Boot } from '../lease/granter.ts';
 import { Rig } from '../testing/rig.ts';
 import type { ClusterView } from '../view/view.ts';
+import type { AccessOf } from './access.ts';
 import type { CloudInitOpened } from './cloud-init.ts';
 import { desiredFor } from './desired.ts';
 import { ON_HOST } from './state.ts';
@@ -37,6 +38,7 @@ const told = (
   report: HostReport | null = null,
   cloudInitOf: CloudInitOpened = () => undefined,
   beside: readonly Boot[] = [],
+  accessOf: AccessOf = () => undefined,
 ) =>
   desiredFor(
     host,
@@ -45,12 +47,31 @@ const told = (
     { boot: { bootId: 'b1', address: '10.0.0.1' }, beside, report },
     storage,
     cloudInitOf,
+    accessOf,
   );
 
 describe('desired state', () => {
   it('names the boot that it is for, and for each VM the boot that its epoch was given to', () => {
     const view = viewOf(running, { ...here, bootId: 'b0' });
     expect(told(view)).toMatchObject({ bootId: 'b1', noStart: '', vms: [{ bootId: 'b0' }] });
+  });
+
+  it('gives a start the key of its disks, names no start that has none yet, and its end all the same', () => {
+    const starting = { ...here, phase: VmPhase.STARTING };
+    const key = { user: 'busbar-vm.v.5', key: Buffer.from('key') };
+    const withAccess = (vm: typeof running | typeof stopped, access: ReturnType<AccessOf>) =>
+      told(
+        viewOf(vm, starting),
+        'host1',
+        null,
+        () => undefined,
+        [],
+        () => access,
+      ).vms;
+    expect(withAccess(running, key)).toMatchObject([{ domain: { diskAccess: key } }]);
+    expect(withAccess(running, undefined)).toMatchObject([{ domain: { diskAccess: undefined } }]);
+    expect(withAccess(running, null)).toEqual([]);
+    expect(withAccess(stopped, null)).toMatchObject([{ run: DesiredRun.SHUTDOWN }]);
   });
 
   it('forbids starts while two machines say that they are the host, and leaves what runs', () => {
@@ -144,7 +165,16 @@ describe('desired state', () => {
 describe('desired state while the store is behind', () => {
   const boot = { bootId: 'b1', address: '10.0.0.1' };
   const held = (view: ClusterView, report: HostReport | null, host = 'host1') =>
-    desiredFor(host, position, view, { boot, beside: [], report }, storage, () => undefined, 'STORE_BEHIND: wait');
+    desiredFor(
+      host,
+      position,
+      view,
+      { boot, beside: [], report },
+      storage,
+      () => undefined,
+      () => undefined,
+      'STORE_BEHIND: wait',
+    );
 
   it('confirms what the host itself reports, and neither stops nor destroys it', () => {
     const says = (state: DomainState) => HostReport.fromPartial({ domains: [{ vmId: 'v', epoch: 5n, state }] });

@@ -8,6 +8,7 @@ import type { StorageDriver } from '@busbar/storage/driver';
 import { besideText } from '../host/alarms.ts';
 import type { HostObservation } from '../session/registry.ts';
 import type { ClusterView } from '../view/view.ts';
+import type { AccessOf } from './access.ts';
 import type { CloudInitOpened } from './cloud-init.ts';
 import { domainOf } from './domain.ts';
 import { isOnHost, newestEpoch, shallRun, shallStop } from './plan.ts';
@@ -27,6 +28,7 @@ export function desiredFor(
   seen: Pick<HostObservation, 'boot' | 'beside' | 'report'> | null,
   storage: Pick<StorageDriver, 'diskSource'>,
   cloudInitOf: CloudInitOpened,
+  accessOf: AccessOf,
   held = '',
 ): DesiredState {
   const report = seen?.report ?? null;
@@ -38,13 +40,26 @@ export function desiredFor(
     const cloudInit = cloudInitOf(entry.record);
     // A guest that comes up without its data is configured wrongly for good. Once it runs, only its end is still asked for.
     if (cloudInit === null && status.phase === VmPhase.STARTING) continue;
-    const domain = domainOf(entry.record, entry.modRevision, view, storage, cloudInit ?? undefined, status.placement);
+    const access = accessOf(entry.id, entry.record, status);
+    const run = held === '' ? runOf(entry.record, status) : DesiredRun.RUNNING;
+    // Its disks do not open without a key: told to the agent now, the start would fail. To end it, none is needed.
+    if (access === null && run === DesiredRun.RUNNING) continue;
+    const { placement } = status;
+    const domain = domainOf(
+      entry.record,
+      entry.modRevision,
+      view,
+      storage,
+      cloudInit ?? undefined,
+      placement,
+      access ?? undefined,
+    );
     if (domain === null) continue;
     vms.push({
       vmId: entry.id,
       name: entry.record.meta?.name ?? '',
       epoch: status.epoch,
-      run: held === '' ? runOf(entry.record, status) : DesiredRun.RUNNING,
+      run,
       shutdownTimeoutMs: entry.record.stopTimeoutMs || entry.record.spec?.shutdownTimeoutMs || 0,
       domain,
       bootId: status.bootId,

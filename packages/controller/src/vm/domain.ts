@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import type { VolumeId } from '@busbar/core/ids';
-import type { DomainDisk, DomainNic, DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
+import type { DiskAccess, DomainDisk, DomainNic, DomainSpec } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { VmRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import {
@@ -26,6 +26,7 @@ export function domainOf(
   storage: Pick<StorageDriver, 'diskSource'>,
   cloudInit: CloudInit | undefined,
   placement: Placement | undefined,
+  diskAccess: DiskAccess | undefined,
 ): DomainSpec | null {
   const { spec, meta } = vm;
   if (spec?.cpu === undefined || meta === undefined) return null;
@@ -91,6 +92,7 @@ export function domainOf(
     // What control depends on must not wait for a disk.
     memoryLocked: spec.memoryLocked || isRealtime,
     guestNuma: numa === NumaTopology.AUTOMATIC || numa === NumaTopology.EXPLICIT,
+    diskAccess,
   };
 }
 

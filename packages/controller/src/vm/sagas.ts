@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { assert } from '@busbar/core/assert';
 import { BusbarError } from '@busbar/core/errors';
-import type { ImageId, VolumeId } from '@busbar/core/ids';
+import type { ImageId, VmId, VolumeId } from '@busbar/core/ids';
 import { move } from '@busbar/core/state-table';
 import type { VolumeRecord } from '@busbar/proto/gen/busbar/store/v1/store';
 import { RunPolicy, VmPhase } from '@busbar/proto/gen/busbar/v1/vm';
@@ -22,6 +22,7 @@ import { deleteRecord, nameKey, putRecord } from '../records/kinds.ts';
 import type { Compare, Write } from '../store/cluster-store.ts';
 import { type Entry, unchanged } from '../view/table.ts';
 import { deleteWhenClosed } from '../volume/delete.ts';
+import { lastEpochs } from './access.ts';
 import { isOnHost } from './plan.ts';
 import { type LiveVmPhase, phaseWord, VM_PHASES } from './state.ts';
 
@@ -88,6 +89,9 @@ async function createVolumes(context: PoolContext): Promise<StepOutcome> {
 
 /** Null when all are gone, else what it waits for. */
 async function deleteVolumes(context: PoolContext): Promise<string | null> {
+  const vmId = targetId(context) as VmId;
+  const epoch = context.view.tables['vm-status'].get(vmId)?.record.epoch ?? 0n;
+  await context.storage.revokeAccess(vmId, lastEpochs(epoch));
   for (const { id } of ownedVolumes(context)) {
     const waitsFor = await deleteWhenClosed(context, id);
     if (waitsFor !== null) return waitsFor;

@@ -86,8 +86,9 @@ describe('a volume', () => {
   it('is told to its host with the size that is wanted, and only while it is', async () => {
     await withVm();
     const told = () => {
-      const none = { storage: rig.api.storage, cloudInit: () => undefined };
-      const state = desiredFor('host1', { term: 1n, generation: 1n }, rig.view, null, none.storage, none.cloudInit);
+      const none = () => undefined;
+      const position = { term: 1n, generation: 1n };
+      const state = desiredFor('host1', position, rig.view, null, rig.api.storage, none, none);
       return state.vms.flatMap((vm) => vm.domain?.disks.map((disk) => disk.growToBytes));
     };
     expect(told()).toEqual([0n]);

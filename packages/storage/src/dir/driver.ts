@@ -231,6 +231,7 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
 
   return {
     kind: 'dir',
+    diskKeys: 'none',
     capacity: () => call('capacity', callMs, capacity),
     createVolume: ({ volumeId, sizeBytes }) =>
       call(`creating volume ${volumeId}`, callMs, async () => {
@@ -323,6 +324,9 @@ export function dirDriver(config: DirConfig, deps: DirDeps): StorageDriver {
         ].sort((a, b) => (a.imageId < b.imageId ? -1 : 1));
       }),
     spool: () => spoolRoom.state(),
+    // Opened without a key.
+    grantAccess: async () => null,
+    revokeAccess: async () => {},
     diskSource: (volumeId): DiskSource => ({ kind: 'file', path: volumePath(volumeId, 'raw'), format: 'raw' }),
     async close() {
       closing.abort(storageError('storageUnavailable', 'the storage driver was closed'));

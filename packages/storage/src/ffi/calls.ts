@@ -51,6 +51,8 @@ export interface ConnectArgs {
 export type Metadata = Readonly<Record<string, string>>;
 
 export interface ImageInfo {
+  /** Ceph's own id of the image, which is in the names of all its objects; kept by a rename. */
+  readonly id: string;
   readonly sizeBytes: bigint;
   readonly parent: { readonly pool: string; readonly image: string; readonly snapshot: string } | null;
   readonly snapshots: readonly { readonly name: string; readonly isProtected: boolean }[];

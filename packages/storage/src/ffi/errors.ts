@@ -28,7 +28,8 @@ interface Meaning {
   readonly hint?: string;
 }
 
-const caps = 'check that the keyring holds the key of this Ceph user, and its caps: mon, osd and mgr "profile rbd"';
+const caps =
+  'check that the keyring holds the key of this Ceph user, and its caps (docs/operations.md, "Ceph"): mon, osd and mgr "profile rbd", and with identities: vm those for making identities';
 const full = { kind: 'exhausted', reason: STORAGE_REASONS.poolFull, words: 'no space left' } as const;
 const denied = { kind: 'unavailable', reason: STORAGE_REASONS.storageUnavailable, words: 'denied by Ceph' } as const;
 

@@ -154,11 +154,21 @@ async function inspect(ceph: Ceph, image: Image): Promise<ImageInfo> {
     snapshots.push({ name, isProtected: isProtected[0] === 1 });
   }
   return {
+    id: await idOf(ceph, image),
     sizeBytes: await sizeOf(ceph, image),
     parent: await parentOf(ceph, image),
     snapshots,
     metadata: await metadataOf(ceph, image),
   };
+}
+
+/** librbd's are of 24 characters at most (RBD_MAX_BLOCK_NAME_SIZE). */
+const IMAGE_ID_BYTES = 64;
+
+async function idOf(ceph: Ceph, image: Image): Promise<string> {
+  const id = Buffer.alloc(IMAGE_ID_BYTES);
+  check('rbd_get_id', await ceph.imageId(image, id, id.length));
+  return id.toString('latin1', 0, id.indexOf(0));
 }
 
 async function sizeOf(ceph: Ceph, image: Image): Promise<bigint> {

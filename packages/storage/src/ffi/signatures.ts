@@ -114,6 +114,7 @@ export function loadLibraries() {
       'int rbd_open_read_only(void *io, const char *name, _Out_ void **image, const char *snap)',
     ),
     close: pooled<[Image], number>(rbd, 'int rbd_close(void *image)'),
+    imageId: pooled<[Image, Text, number], number>(rbd, 'int rbd_get_id(void *image, void *id, size_t id_len)'),
     size: pooled<[Image, Out<number | bigint>], number>(rbd, 'int rbd_get_size(void *image, _Out_ uint64_t *size)'),
     resize: pooled<[Image, bigint], number>(rbd, 'int rbd_resize(void *image, uint64_t size)'),
     parent: pooled<[Image, Buffer, Buffer], number>(

@@ -31,6 +31,7 @@ import { fileSpool } from '../image/spool.ts';
 import * as names from '../names.ts';
 import { type CephApi, CephClient } from './client.ts';
 import { diffTarget } from './diff-target.ts';
+import { grantAccess, revokeAccess } from './grant.ts';
 import { asideName, removeHalfMade, removeNeverUsed, sweepAside } from './half-made.ts';
 import * as meta from './metadata.ts';
 import { poolCapacity } from './monitors.ts';
@@ -254,6 +255,7 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
 
   return {
     kind: 'rbd',
+    diskKeys: config.identities,
     childPid: () => client.childPid,
     capacity,
     async createVolume({ volumeId, sizeBytes }) {
@@ -317,6 +319,11 @@ export function rbdDriver(config: RbdConfig, deps: RbdDeps): RbdDriver {
       );
     },
     spool: () => spoolRoom.state(),
+    grantAccess: async (request) =>
+      config.identities === 'vm' ? await grantAccess(client, config.pool, request) : null,
+    revokeAccess: async (vmId, epochs) => {
+      if (config.identities === 'vm') await revokeAccess(client, vmId, epochs);
+    },
     diskSource: (volumeId): DiskSource => ({ kind: 'rbd', pool: config.pool, image: names.volumeName(volumeId) }),
     async close() {
       closing.abort(storageError('storageUnavailable', 'the storage driver was closed'));

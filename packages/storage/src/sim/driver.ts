@@ -5,9 +5,10 @@
  */
 import type { Clock } from '@busbar/core/clock/clock';
 import { sleep, withDeadline } from '@busbar/core/clock/clock';
-import type { ImageId, VolumeId } from '@busbar/core/ids';
+import type { Epoch, ImageId, VmId, VolumeId } from '@busbar/core/ids';
 import type { Random } from '@busbar/core/random';
 import type {
+  AccessGrant,
   DiskSource,
   ImageStat,
   ImportRequest,
@@ -22,7 +23,7 @@ import { importStream } from '../image/import.ts';
 import { memorySpool } from '../image/spool.ts';
 import * as names from '../names.ts';
 
-export type SimCall = Exclude<keyof StorageDriver, 'kind' | 'diskSource' | 'close'>;
+export type SimCall = Exclude<keyof StorageDriver, 'kind' | 'diskKeys' | 'diskSource' | 'close'>;
 
 export interface SimFault {
   /** Default: any call. */
@@ -51,6 +52,8 @@ export interface SimPool {
   readonly open: Set<VolumeId>;
   /** Volumes that an orphan of a killed controller has open, or whose ghost watch does not end. */
   readonly orphaned: Set<VolumeId>;
+  /** Starts of VMs that may open their volumes. */
+  readonly granted: Map<VmId, Set<Epoch>>;
 }
 
 export interface SimVolume {
@@ -84,6 +87,7 @@ export function newSimPool(
     images: new Map(),
     open: new Set(),
     orphaned: new Set(),
+    granted: new Map(),
   };
 }
 
@@ -184,6 +188,7 @@ export function simDriver(pool: SimPool, deps: SimDeps): StorageDriver {
 
   return {
     kind: 'sim',
+    diskKeys: 'vm',
     capacity: () =>
       call('capacity', (): PoolCapacity => {
         const available = pool.totalBytes - used();
@@ -262,6 +267,18 @@ export function simDriver(pool: SimPool, deps: SimDeps): StorageDriver {
           .sort((a, b) => (a.imageId < b.imageId ? -1 : 1)),
       ),
     spool: async () => pool.spool,
+    grantAccess: ({ vmId, epoch, disks }) =>
+      call('grantAccess', (): AccessGrant => {
+        for (const { volumeId } of disks) if (!pool.volumes.has(volumeId)) throw names.volumeNotFound(volumeId);
+        pool.granted.set(vmId, (pool.granted.get(vmId) ?? new Set()).add(epoch));
+        return { user: `${vmId}.${epoch}`, key: Buffer.from(`key of ${vmId}.${epoch}`) };
+      }),
+    revokeAccess: (vmId, epochs) =>
+      call('revokeAccess', () => {
+        const granted = pool.granted.get(vmId);
+        for (const epoch of epochs) granted?.delete(epoch);
+        if (granted?.size === 0) pool.granted.delete(vmId);
+      }),
     diskSource: (volumeId): DiskSource => ({ kind: 'rbd', pool: 'sim', image: names.volumeName(volumeId) }),
     async close() {
       closing.abort(storageError('storageUnavailable', 'the storage driver was closed'));

@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { controllerMonCaps } from '../rbd/access.ts';
 
 const run = promisify(execFile);
 const PROGRAMS = ['ceph-mon', 'ceph-mgr', 'ceph-osd', 'ceph', 'rbd', 'ceph-authtool', 'monmaptool', 'setpriv'];
@@ -166,7 +167,9 @@ osd class update on start = false
 `,
     );
     const admin = entry('client.admin', keys.admin, ['mon = "allow *"', 'osd = "allow *"', 'mgr = "allow *"']);
-    const rbdCaps = ['mon = "profile rbd"', `osd = "profile rbd pool=${pool}"`, `mgr = "profile rbd pool=${pool}"`];
+    // A keyring takes backslashes before quotes.
+    const monCaps = controllerMonCaps(pool).replaceAll('"', '\\"');
+    const rbdCaps = [`mon = "${monCaps}"`, `osd = "profile rbd pool=${pool}"`, `mgr = "profile rbd pool=${pool}"`];
     await writeFile(adminKeyring, admin, { mode: 0o600 });
     await writeFile(keyring, entry(`client.${user}`, keys.user, []), { mode: 0o600 });
     await writeFile(at('mgr', 'keyring'), entry('mgr.x', keys.mgr, []), { mode: 0o600 });

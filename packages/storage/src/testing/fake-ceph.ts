@@ -39,7 +39,7 @@ export class FakeCeph {
   }
 
   put(name: string, metadata: Record<string, string>, more: Partial<FakeImage> = {}): FakeImage {
-    const info = { sizeBytes: 4096n, parent: null, snapshots: [], metadata };
+    const info = { id: 'f00d', sizeBytes: 4096n, parent: null, snapshots: [], metadata };
     const image = { info, data: '', watchers: [], ...more };
     this.images.set(name, image);
     return image;
@@ -66,6 +66,7 @@ export class FakeCeph {
       case 'create':
         if (image !== undefined) throw cephError('EEXIST');
         this.put(name, metadata).info = {
+          id: 'f00d',
           sizeBytes: args.sizeBytes as bigint,
           parent: null,
           snapshots: [],

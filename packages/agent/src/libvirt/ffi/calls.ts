@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+import { statSync } from 'node:fs';
+import type { MethodArgs } from '@busbar/native/protocol';
+import { aclOfMode, decodeAcl, deviceAccess, encodeAcl, withUsers } from './acl.ts';
 import { LibvirtError, VIR_ERR } from './errors.ts';
 import type { ConnectPtr, DomainArrayPtr, DomainPtr } from './handles.ts';
 import type { LibvirtMethods, ListedDomain } from './methods.ts';
@@ -17,6 +20,7 @@ export const FLAGS = {
 export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
   readonly #libvirt: Libvirt;
   readonly #session: () => Session;
+  readonly #deviceAccess = deviceAccess();
   /** By UUID and libvirt's id, which is new with every start; nothing changes metadata in between. */
   #metadata = new Map<string, string | null>();
 
@@ -47,6 +51,34 @@ export class LibvirtCalls implements Omit<LibvirtMethods, 'connect'> {
       }
       return null;
     });
+  }
+
+  dropSecret({ untilNs, uuid }: { untilNs: bigint; uuid: string }): Promise<null> {
+    const session = this.#session();
+    return session.run('short', untilNs, 'forget the secret', async (conn) => {
+      const secret = await this.#libvirt.virSecretLookupByUUIDString(conn, uuid);
+      if (secret === null) {
+        const error = session.failure(conn, 'finding the secret');
+        if (error.code === VIR_ERR.noSecret) return null;
+        throw error;
+      }
+      try {
+        const undefined_ = await this.#libvirt.virSecretUndefine(secret);
+        if (undefined_ < 0) throw session.failure(conn, 'forgetting the secret');
+      } finally {
+        this.#libvirt.virSecretFree(secret);
+      }
+      return null;
+    });
+  }
+
+  async admitToDevice(args: MethodArgs<LibvirtMethods, 'admitToDevice'>): Promise<null> {
+    const { path, users, range } = args;
+    const acl = this.#deviceAccess.read(path);
+    const before = acl === null ? aclOfMode(statSync(path).mode) : decodeAcl(acl);
+    const after = withUsers(before, users, (uid) => uid >= range.first && uid < range.first + range.count);
+    this.#deviceAccess.write(path, encodeAcl(after));
+    return null;
   }
 
   list({ untilNs, metadataUri }: { untilNs: bigint; metadataUri: string }): Promise<ListedDomain[]> {

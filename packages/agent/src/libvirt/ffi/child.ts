@@ -51,6 +51,8 @@ serveNative<LibvirtMethods, LibvirtEvent>((context) => {
     },
     capabilities: async (args) => await calls.capabilities(args),
     setSecret: async (args) => await calls.setSecret(args),
+    dropSecret: async (args) => await calls.dropSecret(args),
+    admitToDevice: async (args) => await calls.admitToDevice(args),
     list: async (args) => await calls.list(args),
     create: async (args) => await calls.create(args),
     destroy: async (args) => await calls.destroy(args),

@@ -7,6 +7,7 @@ export const VIR_ERR = {
   domExist: 28,
   noDomain: 42,
   operationInvalid: 55,
+  noSecret: 66,
   noDomainMetadata: 80,
 } as const;
 

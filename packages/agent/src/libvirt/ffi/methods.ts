@@ -46,6 +46,16 @@ export interface LibvirtMethods {
   capabilities(args: Until): Promise<string>;
   /** Defines a secret and gives it its value. */
   setSecret(args: Until & { readonly xml: string; readonly value: Uint8Array }): Promise<null>;
+  /** Forgets a secret; one that is not there is success. */
+  dropSecret(args: Until & { readonly uuid: string }): Promise<null>;
+  /** Who of a range of users may read and write a device file: these and no others. */
+  admitToDevice(
+    args: Until & {
+      readonly path: string;
+      readonly users: readonly number[];
+      readonly range: { readonly first: number; readonly count: number };
+    },
+  ): Promise<null>;
   list(args: Until & { readonly metadataUri: string }): Promise<ListedDomain[]>;
   create(args: Until & { readonly xml: string }): Promise<null>;
   /** False when there is no such domain. */

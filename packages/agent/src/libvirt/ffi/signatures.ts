@@ -42,6 +42,8 @@ interface Blocking {
   virDomainGetBlockInfo(domain: DomainPtr, disk: string, info: [BlockInfo], flags: number): number;
   virDomainBlockResize(domain: DomainPtr, disk: string, size: bigint, flags: number): number;
   virSecretDefineXML(conn: ConnectPtr, xml: string, flags: number): SecretPtr | null;
+  virSecretLookupByUUIDString(conn: ConnectPtr, uuid: string): SecretPtr | null;
+  virSecretUndefine(secret: SecretPtr): number;
   virSecretSetValue(secret: SecretPtr, value: Uint8Array, size: number, flags: number): number;
   virEventRunDefaultImpl(): number;
 }
@@ -91,6 +93,8 @@ const BLOCKING: Readonly<Record<keyof Blocking, string>> = {
   virDomainGetBlockInfo: `int virDomainGetBlockInfo(${POINTER}, str, _Out_ BusbarBlockInfo *, uint)`,
   virDomainBlockResize: `int virDomainBlockResize(${POINTER}, str, uint64_t, uint)`,
   virSecretDefineXML: `${POINTER} virSecretDefineXML(${POINTER}, str, uint)`,
+  virSecretLookupByUUIDString: `${POINTER} virSecretLookupByUUIDString(${POINTER}, str)`,
+  virSecretUndefine: `int virSecretUndefine(${POINTER})`,
   virSecretSetValue: `int virSecretSetValue(${POINTER}, uint8_t *, size_t, uint)`,
   virEventRunDefaultImpl: 'int virEventRunDefaultImpl()',
 };

@@ -641,6 +641,16 @@ export interface DomainSpec {
   memoryLocked: boolean;
   /** The guest sees the cells of the placement as NUMA nodes. */
   guestNuma: boolean;
+  /** As whom its disks in Ceph are opened; only while the VM is being started. Unset: as the agent's own configuration says. */
+  diskAccess: DiskAccess | undefined;
+}
+
+/** A Ceph identity of one start of one VM. */
+export interface DiskAccess {
+  /** Without `client.`. */
+  user: string;
+  /** The key's bytes. Kept nowhere: not in records, files or logs. */
+  key: Buffer;
 }
 
 /** A disk to attach. */
@@ -670,7 +680,7 @@ export interface DomainDisk {
   growToBytes: bigint;
 }
 
-/** A disk in Ceph RBD. Monitors, user and key come from the agent's own configuration. */
+/** A disk in Ceph RBD. Monitors come from the agent's own configuration, user and key from DomainSpec.disk_access. */
 export interface RbdSource {
   /** Pool. */
   pool: string;
@@ -2649,6 +2659,7 @@ function createBaseDomainSpec(): DomainSpec {
     hugepages: Hugepages.HUGEPAGES_UNSPECIFIED,
     memoryLocked: false,
     guestNuma: false,
+    diskAccess: undefined,
   };
 }
 
@@ -2719,6 +2730,9 @@ export const DomainSpec: MessageFns<DomainSpec> = {
     }
     if (message.guestNuma !== false) {
       writer.uint32(160).bool(message.guestNuma);
+    }
+    if (message.diskAccess !== undefined) {
+      DiskAccess.encode(message.diskAccess, writer.uint32(170).fork()).join();
     }
     return writer;
   },
@@ -2896,6 +2910,14 @@ export const DomainSpec: MessageFns<DomainSpec> = {
             message.guestNuma = reader.bool();
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.diskAccess = DiskAccess.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2978,6 +3000,11 @@ export const DomainSpec: MessageFns<DomainSpec> = {
         : isSet(object.guest_numa)
         ? globalThis.Boolean(object.guest_numa)
         : false,
+      diskAccess: isSet(object.diskAccess)
+        ? DiskAccess.fromJSON(object.diskAccess)
+        : isSet(object.disk_access)
+        ? DiskAccess.fromJSON(object.disk_access)
+        : undefined,
     };
   },
 
@@ -3043,6 +3070,9 @@ export const DomainSpec: MessageFns<DomainSpec> = {
     if (message.guestNuma !== false) {
       obj.guestNuma = message.guestNuma;
     }
+    if (message.diskAccess !== undefined) {
+      obj.diskAccess = DiskAccess.toJSON(message.diskAccess);
+    }
     return obj;
   },
 
@@ -3081,6 +3111,94 @@ export const DomainSpec: MessageFns<DomainSpec> = {
     message.hugepages = object.hugepages ?? Hugepages.HUGEPAGES_UNSPECIFIED;
     message.memoryLocked = object.memoryLocked ?? false;
     message.guestNuma = object.guestNuma ?? false;
+    message.diskAccess = (object.diskAccess !== undefined && object.diskAccess !== null)
+      ? DiskAccess.fromPartial(object.diskAccess)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseDiskAccess(): DiskAccess {
+  return { user: "", key: Buffer.alloc(0) };
+}
+
+export const DiskAccess: MessageFns<DiskAccess> = {
+  encode(message: DiskAccess, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.user !== "") {
+      writer.uint32(10).string(message.user);
+    }
+    if (message.key.length !== 0) {
+      writer.uint32(18).bytes(message.key);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DiskAccess {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDiskAccess();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.user = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DiskAccess {
+    return {
+      user: isSet(object.user) ? globalThis.String(object.user) : "",
+      key: isSet(object.key) ? Buffer.from(bytesFromBase64(object.key)) : Buffer.alloc(0),
+    };
+  },
+
+  toJSON(message: DiskAccess): unknown {
+    const obj: any = {};
+    if (message.user !== "") {
+      obj.user = message.user;
+    }
+    if (message.key.length !== 0) {
+      obj.key = base64FromBytes(message.key);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DiskAccess>): DiskAccess {
+    return DiskAccess.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DiskAccess>): DiskAccess {
+    const message = createBaseDiskAccess();
+    message.user = object.user ?? "";
+    message.key = object.key ?? Buffer.alloc(0);
     return message;
   },
 };
