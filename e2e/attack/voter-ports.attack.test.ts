@@ -67,6 +67,12 @@ const LISTENERS: readonly Listener[] = [
     refuses: async (knock) => /^HTTP\/1\.1 40[13] /.test(await say(knock, knock.pair, GET('/metrics'))),
   },
   {
+    program: NODE,
+    ports: [7804, 7804],
+    may: 'have its own heartbeats answered; what else is said ends the connection',
+    refuses: async (knock) => (await say(knock, knock.pair, GET('/'))) === '',
+  },
+  {
     program: /^nats-server$/,
     ports: [4222, 4222],
     may: 'nothing: its certificates are no subscriber and no controller',

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Agent, createAgent } from '@busbar/agent/agent';
 import { InMemoryStore } from '@busbar/agent/reconcile/memory';
-import type { ControllerDialer } from '@busbar/agent/session/link';
+import type { ControllerDialer, SessionDialer } from '@busbar/agent/session/link';
 import { SimHostDriver } from '@busbar/agent/sim/driver';
 import { SimMachine } from '@busbar/agent/sim/machine';
 import { type SimTopology, simInventory } from '@busbar/agent/sim/topology';
@@ -9,6 +9,10 @@ import type { Caller } from '@busbar/controller/api/call';
 import { pipeline } from '@busbar/controller/api/pipeline';
 import { type Controller, createController } from '@busbar/controller/controller';
 import { memoryBus } from '@busbar/controller/event/bus';
+import { Conversation } from '@busbar/controller/heartbeats/conversation';
+import { DEFAULT_LEASE } from '@busbar/controller/lease/granter';
+import { localGranting } from '@busbar/controller/lease/granting';
+import { welcomeOf } from '@busbar/controller/session/registry';
 import { type MemoryStore, MemoryStoreServer } from '@busbar/controller/store/memory';
 import type { MemorySnapshot } from '@busbar/controller/store/memory-truth';
 import { testCaller } from '@busbar/controller/testing/callers';
@@ -19,6 +23,7 @@ import type { Logger } from '@busbar/core/log';
 import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import { type Random, seededRandom } from '@busbar/core/random';
 import { openSeal, SEAL_KEY_BYTES } from '@busbar/pki/seal';
+import type { SessionRequest, SessionResponse } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import { BridgeKind } from '@busbar/proto/gen/busbar/v1/host';
 import type { StorageDriver } from '@busbar/storage/driver';
 import { newSimPool, type SimPool, simDriver } from '@busbar/storage/sim/driver';
@@ -34,6 +39,7 @@ interface SimController {
   readonly host: string;
   readonly store: MemoryStore;
   readonly controller: Controller;
+  readonly granting: ReturnType<typeof localGranting>;
   readonly stop: AbortController;
   /** Aborts every link of this incarnation. */
   readonly power: AbortController;
@@ -102,6 +108,7 @@ export class World {
     const random = seededRandom(Math.floor(this.random.next() * 2 ** 32));
     const store = this.truth.client({ clock: this.clock, random, latencyMs: [0.3, 3] });
     const power = new AbortController();
+    const granting = localGranting({ clock: this.clock, leaseTtlMs: DEFAULT_LEASE.leaseTtlMs });
     const entry: { dead: boolean } = { dead: false };
     const controller = createController({
       seal: openSeal(Buffer.alloc(SEAL_KEY_BYTES)),
@@ -117,11 +124,12 @@ export class World {
       clock: this.clock,
       random,
       logger: this.#logger(`controller ${name}`, entry),
+      granting,
       metrics: this.#metricsOf(`controller ${name}`),
       ...this.#quota,
     });
     const stop = new AbortController();
-    const made: SimController = Object.assign(entry, { host: name, store, controller, stop, power });
+    const made: SimController = Object.assign(entry, { host: name, store, controller, granting, stop, power });
     this.#controllers.set(name, made);
     void controller.run(stop.signal);
   }
@@ -204,7 +212,7 @@ export class World {
       random: seededRandom(Math.floor(this.random.next() * 2 ** 32)),
       logger: this.#logger(`agent ${host.name}`, { dead: false }),
       metrics: this.#metricsOf(`agent ${host.name}`),
-      dialer: this.#dialer(host, host.power.signal),
+      ...this.#dialers(host, host.power.signal),
       driver: host.driver,
       store: host.memory,
       bootId,
@@ -281,12 +289,15 @@ export class World {
     return { name, address, machine, memory, agent: null, driver: null, power: new AbortController() };
   }
 
-  #dialer(host: SimHost, hostPower: AbortSignal): ControllerDialer {
+  #dialers(
+    host: SimHost,
+    hostPower: AbortSignal,
+  ): { readonly dialer: ControllerDialer; readonly heartbeatDialer: SessionDialer } {
     const connect = <Up, Down>(
       address: string,
       outgoing: AsyncIterable<Up>,
       signal: AbortSignal,
-      serve: (controller: Controller, incoming: AsyncIterable<Up>, ended: AbortSignal) => AsyncIterable<Down>,
+      serve: (target: SimController, incoming: AsyncIterable<Up>, ended: AbortSignal) => AsyncIterable<Down>,
     ): AsyncIterable<Down> => {
       const target = this.#controllers.get(address);
       if (target === undefined || this.#cutOff.has(host)) return refused();
@@ -297,17 +308,28 @@ export class World {
         up: () => !target.dead && !this.#cutOff.has(host),
         signal: ended,
       };
-      return delayed(serve(target.controller, delayed(outgoing, link), ended), link);
+      return delayed(serve(target, delayed(outgoing, link), ended), link);
     };
-    return {
+    const dialer: ControllerDialer = {
       session: (address, outgoing, signal) =>
-        connect(address, outgoing, signal, (controller, incoming, ended) =>
+        connect(address, outgoing, signal, ({ controller }, incoming, ended) =>
           controller.sessions.session(host.name, host.address, incoming, ended),
         ),
       attach: (address, outgoing, signal) =>
-        connect(address, outgoing, signal, (controller, incoming) => controller.sessions.attached(host.name, incoming)),
+        connect(address, outgoing, signal, ({ controller }, incoming) =>
+          controller.sessions.attached(host.name, incoming),
+        ),
       close: async () => {},
     };
+    const heartbeatDialer: SessionDialer = {
+      session: (address, outgoing, signal) =>
+        connect(address, outgoing, signal, (target, incoming) => {
+          const welcome = welcomeOf({ controller: address, controllers: this.#names });
+          const { hear } = target.granting;
+          return converse(new Conversation({ host: host.name, address: host.address, welcome, hear }), incoming);
+        }),
+    };
+    return { dialer, heartbeatDialer };
   }
 
   #live(name: string): SimController {
@@ -326,6 +348,16 @@ export class World {
       if (level !== 'debug') this.note(`${who} ${level} ${message} ${text}`);
     };
     return { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };
+  }
+}
+
+async function* converse(
+  conversation: Conversation,
+  incoming: AsyncIterable<SessionRequest>,
+): AsyncIterable<SessionResponse> {
+  for await (const message of incoming) {
+    const answer = conversation.take(message);
+    if (answer !== null) yield answer;
   }
 }
 

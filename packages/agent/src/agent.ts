@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from '@busbar/core/clock/clock';
 import type { BootId } from '@busbar/core/ids';
-import type { Logger } from '@busbar/core/log';
+import { type Logger, withFields } from '@busbar/core/log';
 import { type Metrics, noMetrics } from '@busbar/core/metrics';
 import { Pulse } from '@busbar/core/pulse';
 import type { Random } from '@busbar/core/random';
@@ -17,7 +17,7 @@ import type { MemoryStore } from './reconcile/memory.ts';
 import { type Picture, Reconciler } from './reconcile/reconciler.ts';
 import { ControllerSession } from './session/controller-session.ts';
 import { InventoryWatch } from './session/inventory-watch.ts';
-import type { ControllerDialer } from './session/link.ts';
+import type { ControllerDialer, SessionDialer } from './session/link.ts';
 import { measuredDriver, measuredMemory } from './telemetry/drivers.ts';
 import { agentHealth } from './telemetry/health.ts';
 import { AGENT_METRICS as M } from './telemetry/metrics.ts';
@@ -40,6 +40,8 @@ export interface AgentDeps {
   readonly random: Random;
   readonly logger: Logger;
   readonly dialer: ControllerDialer;
+  /** Connections for heartbeats alone. Undefined: they go through the sessions, as with controllers of an older version. */
+  readonly heartbeatDialer?: SessionDialer;
   /** Undefined on a witness. The agent starts it; whoever made it closes it. */
   readonly driver: HostDriver | undefined;
   /** Where a witness has its inventory from; a hypervisor's comes from its driver. */
@@ -144,6 +146,32 @@ export function createAgent(deps: AgentDeps): Agent {
       }),
   );
 
+  // Heartbeats go both ways, and either counts: through the session with a controller, and to a thread of that controller
+  // which answers while the rest of it is busy.
+  const { heartbeatDialer } = deps;
+  const beats =
+    heartbeatDialer === undefined
+      ? []
+      : config.controllers.map(
+          (controller) =>
+            new ControllerSession({
+              clock,
+              random,
+              dialer: heartbeatDialer,
+              logger: withFields(logger, { connection: 'heartbeats' }),
+              controller,
+              controllers,
+              lease,
+              sources: { hello: sources.hello, inventory: () => undefined, report: () => undefined },
+              pulse,
+              metrics,
+              onAcknowledged: () => leaseWatch.check(),
+              onDesired: () => {},
+              onAttach: () => {},
+              onStoreMark: () => {},
+            }),
+        );
+
   function markReport(): void {
     for (const session of sessions) session.mark('report');
   }
@@ -179,7 +207,8 @@ export function createAgent(deps: AgentDeps): Agent {
     };
   }
 
-  const acknowledging = () => sessions.filter((session) => session.problem === '').length;
+  const acknowledging = () =>
+    sessions.filter((session, index) => session.problem === '' || beats[index]?.problem === '').length;
   const leaseRemainingMs = () => leaseWatch.remainingMs();
   observe(metrics, {
     version: deps.version,
@@ -205,14 +234,14 @@ export function createAgent(deps: AgentDeps): Agent {
       driver?.start();
       reconciler?.start();
       inventory.start();
-      for (const session of sessions) session.start();
+      for (const session of [...sessions, ...beats]) session.start();
       reportRegularly();
     },
     async stop() {
       reportTimer?.[Symbol.dispose]();
       leaseWatch.stop();
       inventory.stop();
-      for (const session of sessions) session.stop();
+      for (const session of [...sessions, ...beats]) session.stop();
       await Promise.all([attach.stop(), reconciler?.stop()]);
     },
     leaseRemainingMs,

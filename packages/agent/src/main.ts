@@ -22,6 +22,7 @@ import { openHost } from './config/host.ts';
 import { readBootId } from './inventory/read.ts';
 import { MemoryFile } from './reconcile/memory-file.ts';
 import { GrpcDialer } from './session/grpc-dialer.ts';
+import { heartbeatDialer } from './session/heartbeat-dialer.ts';
 import { agentListener } from './telemetry/listener.ts';
 
 const HELP = `busbar-agent: runs the VMs of one host of a Busbar cluster
@@ -59,7 +60,8 @@ async function run(file: AgentFile, logger: Logger): Promise<void> {
   const source = await openTlsSource({ files: tls, clock: systemClock, logger });
   const ending = new AbortController();
   void source.run(ending.signal);
-  const dialer = new GrpcDialer({ cluster, controllers, loadTls: () => source.current() });
+  const dialing = { cluster, controllers, loadTls: () => source.current() };
+  const dialer = new GrpcDialer(dialing);
   const renewer = {
     renew: (csrPem: string, signal: AbortSignal) => dialer.renewCertificate(CertificatePurpose.AGENT, csrPem, signal),
     async prove(csrPem: string, signal: AbortSignal) {
@@ -74,6 +76,7 @@ async function run(file: AgentFile, logger: Logger): Promise<void> {
     random: systemRandom,
     logger,
     dialer,
+    heartbeatDialer: heartbeatDialer(dialing),
     ...host,
     store: new MemoryFile(join(stateDir, 'agent-memory.json')),
     bootId: await readBootId(),

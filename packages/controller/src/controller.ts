@@ -30,7 +30,7 @@ import { leaderFor } from './leader/leader.ts';
 import { lead } from './leader/term.ts';
 import { Leadership } from './leadership/leadership.ts';
 import { DEFAULT_LEASE, type LeaseTimings } from './lease/granter.ts';
-import { localGranting } from './lease/granting.ts';
+import { type Granting, localGranting } from './lease/granting.ts';
 import { SessionRegistry } from './session/registry.ts';
 import type { ClusterStore } from './store/cluster-store.ts';
 import { groupCommit } from './store/group-commit.ts';
@@ -67,6 +67,8 @@ export interface ControllerDeps {
   readonly leaseTimings?: LeaseTimings;
   /** Default: etcd's own default. */
   readonly quotaBytes?: number;
+  /** [in this thread, through sessions alone] */
+  readonly granting?: Granting;
   /** Default: nothing is counted. */
   readonly metrics?: Metrics;
 }
@@ -98,7 +100,7 @@ export function createController(deps: ControllerDeps): Controller {
     controller: deps.host,
     controllers: deps.controllers.map((member) => member.host),
     timings,
-    granting: localGranting({ clock, leaseTtlMs: timings.leaseTtlMs }),
+    granting: deps.granting ?? localGranting({ clock, leaseTtlMs: timings.leaseTtlMs }),
     clock,
     random,
     logger,

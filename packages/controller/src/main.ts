@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { systemClock } from '@busbar/core/clock/clock';
 import { BusbarError, errorChain } from '@busbar/core/errors';
+import { leaseAddressOf } from '@busbar/core/lease-port';
 import { systemRandom } from '@busbar/core/random';
 import { replaceFile } from '@busbar/pki/files';
 import { openSeal } from '@busbar/pki/seal';
@@ -22,6 +23,9 @@ import { createController } from './controller.ts';
 import { edgeServer } from './edge/server.ts';
 import { NO_BUS } from './event/bus.ts';
 import { natsBus } from './event/nats.ts';
+import { tellCertificates } from './heartbeats/certificates.ts';
+import { threadGranting } from './heartbeats/thread-granting.ts';
+import { welcomeOf } from './session/registry.ts';
 import { EtcdStore } from './store/etcd.ts';
 import { controllerListener } from './telemetry/listener.ts';
 import { ownRenewer } from './tls/renewer.ts';
@@ -36,6 +40,7 @@ Logs JSON lines on stdout. SIGTERM ends it cleanly: it gives leadership up first
 
 /** A clean end takes milliseconds; a frozen store must not hold up a reboot. */
 const SHUTDOWN_LIMIT_MS = 5_000;
+const EXIT_BUG = 70;
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
@@ -48,7 +53,7 @@ async function main(): Promise<void> {
   const config = parseControllerFile(readFileSync(values.config, 'utf8'), values.config);
   const base = { service: 'busbar-controller', controller: config.host };
   const logger = createLogger({ base, level: config.log?.level ?? 'info' });
-  endOnBug(logger, 70);
+  endOnBug(logger, EXIT_BUG);
   const metrics = metricsRegistry();
   mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
   const open = (files: TlsFiles) => openTlsSource({ files, clock: systemClock, logger });
@@ -80,6 +85,21 @@ async function main(): Promise<void> {
   const sealKey = readFileSync(config.sealKeyFile);
   const seal = openSeal(sealKey);
   const authorities = readAuthorities(config.authoritiesFile);
+  const members = config.controllers.map((member) => member.host);
+  const welcome = welcomeOf({ controller: config.host, controllers: members });
+  const granting = threadGranting({
+    cluster: config.cluster,
+    welcome,
+    address: leaseAddressOf(config.listen),
+    tls,
+    clock: systemClock,
+    logger,
+    // Sessions without a granter would be of use to nobody; the next controller begins as one that was just started.
+    onDeath: (why) => {
+      logger.error({ err: why }, 'heartbeats are not answered any more: the controller ends');
+      process.exit(EXIT_BUG);
+    },
+  });
   const controller = createController({
     cluster: config.cluster,
     host: config.host,
@@ -95,6 +115,7 @@ async function main(): Promise<void> {
     seal,
     policy: placementPolicy(config),
     audit: auditPolicy(config),
+    granting,
     forVoters: { sealKey, etcdEndpoints: config.etcd.endpoints },
     ...(authorities === undefined ? {} : { authorities }),
     ...(config.etcd.quotaBytes === undefined ? {} : { quotaBytes: config.etcd.quotaBytes }),
@@ -145,6 +166,7 @@ async function main(): Promise<void> {
     );
     void renewInPlace({ source, files, renewer, clock: systemClock, logger }, stop.signal);
   }
+  using _certificates = tellCertificates(controller.view, (news) => granting.tell(news));
   const running = controller.run(stop.signal);
   if (revocationsFile !== undefined) {
     const write = (list: Uint8Array) => replaceFile(revocationsFile, list);
@@ -152,17 +174,18 @@ async function main(): Promise<void> {
     void keepEtcdRevocations(deps, stop.signal);
   }
   if (config.metrics !== undefined) listener.serve(config.metrics.listen);
+  const heartbeats = await granting.listening;
   await server.listen(config.listen);
   if (config.edge !== undefined) await edge?.listen(config.edge.listen);
   logger.info(
-    { version: VERSION, listen: config.listen, edge: config.edge?.listen, cluster: config.cluster },
+    { version: VERSION, listen: config.listen, heartbeats, edge: config.edge?.listen, cluster: config.cluster },
     'controller started',
   );
   await running;
   listener.close();
   server.close();
   edge?.close();
-  await Promise.all([bus.close(), storage.close(), store.close()]);
+  await Promise.all([granting.close(), bus.close(), storage.close(), store.close()]);
   logger.info({}, 'controller stopped');
 }
 

@@ -27,8 +27,6 @@ function open(pipe: AsyncIterable<SessionResponse>) {
         seen.signal = signal;
         return pipe;
       },
-      attach: () => new Pipe(),
-      close: async () => {},
     },
     controller: { host: 'h1', address: 'h1' },
     controllers,

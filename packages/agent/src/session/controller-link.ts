@@ -5,7 +5,7 @@ import { errorChain } from '@busbar/core/errors';
 import type { Pulse } from '@busbar/core/pulse';
 import type { AttachOrder, DesiredState, SessionResponse, Welcome } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { LeaseSession } from '../lease/lease.ts';
-import type { ControllerDialer } from './link.ts';
+import type { SessionDialer } from './link.ts';
 import { Outbox, type OutboxSources } from './outbox.ts';
 import { unlessAborted } from './unless-aborted.ts';
 import { type Terms, verifyWelcome } from './welcome.ts';
@@ -40,7 +40,7 @@ export interface LinkEvents {
 
 export interface LinkOptions {
   readonly clock: Clock;
-  readonly dialer: ControllerDialer;
+  readonly dialer: SessionDialer;
   readonly controller: { readonly host: string; readonly address: string };
   readonly controllers: readonly string[];
   readonly sources: Omit<OutboxSources, 'nextHeartbeat'>;

@@ -8,7 +8,7 @@ import type { AttachOrder, DesiredState } from '@busbar/proto/gen/busbar/agent/v
 import type { Lease } from '../lease/lease.ts';
 import { AGENT_METRICS } from '../telemetry/metrics.ts';
 import { ControllerLink, NO_ANSWER } from './controller-link.ts';
-import type { ControllerDialer } from './link.ts';
+import type { SessionDialer } from './link.ts';
 import type { OutboxSources } from './outbox.ts';
 
 /**
@@ -20,7 +20,7 @@ const REDIAL_MS = { first: 100, max: 1000, floor: 20 } as const;
 export interface SessionOptions {
   readonly clock: Clock;
   readonly random: Random;
-  readonly dialer: ControllerDialer;
+  readonly dialer: SessionDialer;
   readonly logger: Logger;
   readonly controller: { readonly host: string; readonly address: string };
   readonly controllers: readonly string[];

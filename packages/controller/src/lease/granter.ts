@@ -62,7 +62,7 @@ export const GONE_AFTER_MS = 60_000;
 const BESIDE_MS = 2_500;
 
 /** Who listened this long has heard all who are there: agents dial at least each second, and are slow for some when busy. */
-const LISTENED_MS = 10_000;
+export const LISTENED_MS = 10_000;
 
 /** Boots of one host that are told apart; of more than this the oldest is forgotten. */
 const BOOTS_MAX = 8;
@@ -134,6 +134,10 @@ export class Granter {
   hasListened(nowMs: number): boolean {
     return nowMs - this.#startedAtMs >= LISTENED_MS;
   }
+}
+
+export function describeBoot({ bootId, address }: Boot): string {
+  return `boot ${bootId} at ${address}`;
 }
 
 export function sameBoot(a: Boot, b: Boot): boolean {

@@ -29,12 +29,14 @@ export function localGranting(deps: {
   readonly leaseTtlMs: number;
   /** [now] */
   readonly startedAtMs?: number;
-}): Granting {
+}): Granting & { readonly hear: (host: string, boot: Boot) => Verdict } {
   const { clock, leaseTtlMs } = deps;
   const granter = new Granter({ startedAtMs: deps.startedAtMs ?? clock.nowMs(), leaseTtlMs });
+  const hear = (host: string, boot: Boot) => granter.hear(host, boot, clock.nowMs());
   return {
-    claim: (host, boot) => Promise.resolve(granter.hear(host, boot, clock.nowMs())),
-    beat: (host, boot, answer) => answer(granter.hear(host, boot, clock.nowMs())),
+    hear,
+    claim: (host, boot) => Promise.resolve(hear(host, boot)),
+    beat: (host, boot, answer) => answer(hear(host, boot)),
     seen: (host) => ({
       admitted: granter.admitted(host),
       heardMs: granter.heardMs(host),

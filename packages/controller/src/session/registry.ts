@@ -13,9 +13,10 @@ import type {
   SessionRequest,
   SessionResponse,
   StatePosition,
+  Welcome,
 } from '@busbar/proto/gen/busbar/agent/v1/agent';
 import type { HostInventory } from '@busbar/proto/gen/busbar/v1/host';
-import { type Boot, DEFAULT_LEASE, type LeaseTimings, sameBoot, type Verdict } from '../lease/granter.ts';
+import { type Boot, DEFAULT_LEASE, describeBoot, type LeaseTimings, sameBoot, type Verdict } from '../lease/granter.ts';
 import type { Granting } from '../lease/granting.ts';
 import { Attachments, type AttachWish } from './attachments.ts';
 import { Bell } from './bell.ts';
@@ -74,9 +75,7 @@ interface Session {
 }
 
 export class SessionRegistry {
-  readonly #controller: string;
-  readonly #controllers: readonly string[];
-  readonly #timings: LeaseTimings;
+  readonly #welcome: Welcome;
   readonly #granting: Granting;
   readonly #clock: Clock;
   readonly #lines: BoundedLog;
@@ -96,9 +95,7 @@ export class SessionRegistry {
     /** For lines that an agent causes. Default: one of its own. */
     readonly lines?: BoundedLog;
   }) {
-    this.#controller = deps.controller;
-    this.#controllers = deps.controllers;
-    this.#timings = deps.timings ?? DEFAULT_LEASE;
+    this.#welcome = welcomeOf(deps);
     this.#granting = deps.granting;
     this.#clock = deps.clock;
     this.#bell = new Bell(deps.clock);
@@ -112,11 +109,17 @@ export class SessionRegistry {
     const told = this.#desired.get(host);
     const published =
       told?.desired.position === undefined ? null : { position: told.desired.position, sinceMs: told.sinceMs };
-    const { admitted, beside, hasListened } = this.#granting.seen(host);
+    const { admitted, beside, hasListened, ...granted } = this.#granting.seen(host);
     const holdsLease = (session.report?.leaseRemainingMs ?? 0) > 0;
     const isAdmitted = admitted !== null && sameBoot(admitted, session.boot);
+    // Heartbeats that did not come through the session count as well, and are heard while this thread stands still.
+    const heardMs = isAdmitted ? Math.max(session.heardMs, granted.heardMs) : session.heardMs;
     const isAlone = isAdmitted && holdsLease && hasListened && beside.length === 0;
-    return { ...session, beside, isAlone, connected: session.outbox !== null, published };
+    const heardWall =
+      heardMs === session.heardMs
+        ? session.heardWall
+        : new Date(this.#clock.wallTime().getTime() - (this.#clock.nowMs() - heardMs));
+    return { ...session, heardMs, heardWall, beside, isAlone, connected: session.outbox !== null, published };
   }
 
   hosts(): readonly string[] {
@@ -171,12 +174,7 @@ export class SessionRegistry {
     const boot: Boot = { bootId: hello.value.bootId, address };
     const verdict = await this.#granting.claim(host, boot);
     if (verdict.kind === 'refused') throw this.#anotherBoot(host, boot, verdict);
-    const outbox = new Outbox({
-      message: {
-        $case: 'welcome',
-        value: { controller: this.#controller, controllers: [...this.#controllers], ...this.#timings },
-      },
-    });
+    const outbox = new Outbox({ message: { $case: 'welcome', value: this.#welcome } });
     const session = this.#open(host, hello.value, boot, outbox);
     const desired = this.#desired.get(host)?.desired;
     if (desired !== undefined && ['', boot.bootId].includes(desired.bootId)) outbox.desire(desired);
@@ -321,6 +319,11 @@ function linesOf(host: string): LineSource {
   return { kind: 'session', name: host, fields: { host } };
 }
 
-export function describeBoot({ bootId, address }: Boot): string {
-  return `boot ${bootId} at ${address}`;
+/** What a controller says to an agent first; the same wherever heartbeats come in. */
+export function welcomeOf(of: {
+  readonly controller: string;
+  readonly controllers: readonly string[];
+  readonly timings?: LeaseTimings;
+}): Welcome {
+  return { controller: of.controller, controllers: [...of.controllers], ...(of.timings ?? DEFAULT_LEASE) };
 }
