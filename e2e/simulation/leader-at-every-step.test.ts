@@ -53,6 +53,7 @@ const PASSED_OVER: ReadonlySet<string> = new Set([
   'start-vm RUNNING prepare',
   'restart-vm RUNNING request',
   'create-volume RUNNING accept',
+  'resize-volume RUNNING order',
   'delete-volume RUNNING close',
   'delete-image RUNNING close',
 ]);
