@@ -128,6 +128,7 @@ export const STORIES: Readonly<Record<string, Story>> = {
         revision: 0n,
         ...flags,
       }),
+    spoiler: { call: 'resizeVolume', what: 'storageFailed' },
   },
   'delete-volume': {
     prepare: withVolume,
