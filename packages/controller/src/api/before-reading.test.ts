@@ -113,6 +113,12 @@ describe('whose request is still on its way', () => {
     });
   });
 
+  it('takes no place of those who join when it is too long to be read', async () => {
+    const path = '/busbar.v1.JoinService/Join';
+    const long = Array.from({ length: 8 }, () => said(half(path, 65_537), null));
+    expect(new Set(await Promise.all(long))).toEqual(new Set(['413 REQUEST_TOO_LARGE']));
+  });
+
   it('holds a place of those who join, of which an address has two', async () => {
     const path = '/busbar.v1.JoinService/Join';
     const slow = Array.from({ length: 2 }, () => {

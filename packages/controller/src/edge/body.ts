@@ -12,17 +12,17 @@ import { scanJson } from '../bounds/scan-json.ts';
 import { bodyTooLarge, requestTooSlow } from './refusals.ts';
 import { checkRequest } from './request-json.ts';
 
-/**
- * The whole body, through the intake. What is announced as too large is not read at all; what turns out to be is not
- * read on.
- */
+export function announcesMoreThan({ headers }: IncomingMessage, bytesMax: number): boolean {
+  return Number(headers['content-length'] ?? 0) > bytesMax;
+}
+
+/** The whole body, through the intake. What turns out to be too large is not read on. */
 export function readBody(
   request: IncomingMessage,
   intake: Intake,
   onBegin: () => void,
   bytesMax: number,
 ): Promise<Result<Buffer, ErrorAnswer>> {
-  if (Number(request.headers['content-length'] ?? 0) > bytesMax) return Promise.resolve(refuse(bodyTooLarge(bytesMax)));
   return new Promise((resolve) => {
     const chunks: Buffer[] = [];
     let bytes = 0;

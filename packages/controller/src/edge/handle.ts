@@ -11,10 +11,11 @@ import type { CallGuard } from '../api/service.ts';
 import { type ErrorAnswer, errorAnswerOf } from '../api/status.ts';
 import { invalid, show } from '../api/validation.ts';
 import type { Admission } from '../certificate/admission.ts';
-import { readBody, requestOf } from './body.ts';
+import { announcesMoreThan, readBody, requestOf } from './body.ts';
 import { fail, sendEvents } from './events.ts';
 import { type Peer, peerOf } from './peer.ts';
 import {
+  bodyTooLarge,
   grpcOnly,
   noSuchPath,
   otherHost,
@@ -98,7 +99,9 @@ async function answer(
   } catch (error) {
     throw peer.refusal ?? error;
   }
-  const { guard = unguarded } = served;
+  const { guard = unguarded, limits } = served;
+  // Before the guard: a request that is not read at all takes nobody's place.
+  if (announcesMoreThan(request, limits.jsonBytesMax)) throw new Refusal(bodyTooLarge(limits.jsonBytesMax));
   await guard(request.socket.remoteAddress ?? '', async () => {
     const message = request.method === 'GET' ? watchOf(served, url) : await messageOf(deps, served, request, onBegin);
     if (served.kind === 'unary') await unary(deps, served, message, peer, response, timeoutMs, hungUp);
