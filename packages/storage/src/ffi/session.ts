@@ -11,9 +11,21 @@ export interface Session {
   readonly ceph: Ceph;
   readonly cluster: Cluster;
   readonly io: Ioctx;
+  /**
+   * Sends commands to the monitors and nothing else. Ceph's log tells the address and nonce of whoever does, to every client
+   * that asks; a VM's key may fence a single instance that it knows; and a fenced client still speaks to monitors.
+   */
+  readonly commands: Cluster;
 }
 
 export async function openSession(ceph: Ceph, args: ConnectArgs): Promise<Session> {
+  const [cluster, commands] = await Promise.all([connect(ceph, args), connect(ceph, args)]);
+  const io: Out<Ioctx> = [null];
+  check(`opening the pool ${args.pool}`, await ceph.createIoctx(cluster, args.pool, io));
+  return { ceph, cluster, io: filled(io), commands };
+}
+
+async function connect(ceph: Ceph, args: ConnectArgs): Promise<Cluster> {
   const cluster: Out<Cluster> = [null];
   check('rados_create2', ceph.create(cluster, 'ceph', `client.${args.user}`, 0));
   const handle = filled(cluster);
@@ -34,15 +46,13 @@ export async function openSession(ceph: Ceph, args: ConnectArgs): Promise<Sessio
     check(`setting ${option}`, ceph.setConf(handle, option, value));
   }
   check(`connecting as client.${args.user}`, await ceph.connect(handle));
-  const io: Out<Ioctx> = [null];
-  check(`opening the pool ${args.pool}`, await ceph.createIoctx(handle, args.pool, io));
-  return { ceph, cluster: handle, io: filled(io) };
+  return handle;
 }
 
 /** In this order, after the last call has ended: a use after it is a crash. */
 export async function closeSession(session: Session): Promise<void> {
   await session.ceph.destroyIoctx(session.io);
-  await session.ceph.shutdown(session.cluster);
+  await Promise.all([session.ceph.shutdown(session.cluster), session.ceph.shutdown(session.commands)]);
 }
 
 /**
@@ -69,13 +79,13 @@ export async function withImage<T>(
 }
 
 export async function monCommand(session: Session, command: Readonly<Record<string, unknown>>): Promise<string> {
-  const { ceph, cluster } = session;
+  const { ceph, commands } = session;
   const body: Out<bigint> = [null];
   const bodyLength: Out<number> = [0];
   const status: Out<bigint> = [null];
   const statusLength: Out<number> = [0];
   const text = JSON.stringify({ format: 'json', ...command });
-  const code = await ceph.monCommand(cluster, [text], 1, '', 0, body, bodyLength, status, statusLength);
+  const code = await ceph.monCommand(commands, [text], 1, '', 0, body, bodyLength, status, statusLength);
   const answer = take(ceph, body, bodyLength);
   const why = take(ceph, status, statusLength);
   check(`monitor command "${String(command.prefix)}"${why === '' ? '' : ` (${why})`}`, code);

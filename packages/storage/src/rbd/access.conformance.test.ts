@@ -204,6 +204,26 @@ describe('the Ceph identity of a VM', () => {
     expect(await guest.command({ prefix: 'osd dump' })).toBe(0); // so it does ask
   });
 
+  test('finds the clients of controllers in the log of the monitors, and stops none by fencing them', async () => {
+    const vm = await newVm(false);
+    const guest = await Guest.of(await driver.grantAccess(request(vm)));
+    const said = await guest.as('ceph', 'log', 'last', '1000', 'debug', 'audit');
+    const ofControllers = said.split('\n').filter((line) => line.includes(`entity='client.${ceph.user}'`));
+    const instances = new Set(
+      ofControllers.flatMap((line) => /from='\S+ (?:v\d:)?(\S+:0\/\d+)'/.exec(line)?.[1] ?? []),
+    );
+    expect(instances.size).toBeGreaterThan(0);
+    for (const addr of instances) {
+      expect(await guest.command({ prefix: 'osd blocklist', blocklistop: 'add', addr, expire: 600.5 })).toBe(0);
+    }
+    // With the same child: nothing had to be connected anew.
+    const pid = driver.childPid();
+    const another = await newVm(true);
+    await driver.grantAccess(request(another, { imageId: image }));
+    await driver.deleteVolume(another.volumeId);
+    expect(driver.childPid()).toBe(pid);
+  });
+
   test('takes the lock over from a start that was killed, with the identity of the next', async () => {
     const vm = await newVm(false);
     const first = await Guest.of(await driver.grantAccess(request(vm)));
