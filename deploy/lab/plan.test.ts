@@ -28,7 +28,7 @@ describe('plan of a lab', () => {
       ['bb4t', undefined],
     ]);
     expect(plan.hosts.map((host) => host.osd)).toEqual([0, 1, 2, undefined, undefined]);
-    expect(plan.hosts.filter((host) => host.mgr).map((host) => host.name)).toEqual(['host1', 'host2']);
+    expect(plan.hosts.filter((host) => host.mgr).map((host) => host.name)).toEqual(['witness1', 'witness2']);
   });
 
   it('never gives two labs or hosts the same link, address or card', () => {

@@ -147,8 +147,8 @@ function planHost(spec: LabSpec, role: Role, number: number, voting: ReadonlySet
       trunk: mac(spec.index, role, number, 'trunk'),
     },
     voter: voting.has(name),
-    // Two managers, so that a lab that loses host1 still has one.
-    mgr: spec.ceph && hypervisor && number <= 2,
+    // Two managers, so that a lab that loses one still has one. A manager's key may make any other key of Ceph: it is a voter's.
+    mgr: spec.ceph && [...voting].slice(0, 2).includes(name),
     osd: spec.ceph && hypervisor ? number - 1 : undefined,
   };
 }

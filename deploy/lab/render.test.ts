@@ -130,7 +130,7 @@ describe('services', () => {
       'libvirtd',
       'agent',
     ]); // no voter: the witness is one
-    expect(names('witness1')).toEqual(['nats', 'etcd', 'ceph-mon', 'controller', 'agent']);
+    expect(names('witness1')).toEqual(['nats', 'etcd', 'ceph-mon', 'ceph-mgr', 'controller', 'agent']);
   });
 
   it('are left out while there is nothing to start', () => {
