@@ -16,6 +16,12 @@ export const pageFields = {
 };
 
 /**
+ * A page of large items ends early. To show and to encode them holds up everybody: a thousand VMs with 60 KB of user data each
+ * took 400 ms, 4 Mi characters take some 20 ms.
+ */
+const PAGE_LENGTH_MAX = 4 * 1024 ** 2;
+
+/**
  * A page of an ordered list. The token names the last key given out, so that a list that changes meanwhile
  * neither repeats nor skips what was there all the time.
  */
@@ -32,10 +38,20 @@ export function page<T>(
     start = items.findIndex((item) => (descending ? keyOf(item) < after : keyOf(item) > after));
     if (start < 0) start = items.length;
   }
-  const slice = items.slice(start, start + size);
+  const slice = withinLength(items.slice(start, start + size));
   const last = slice.at(-1);
-  const more = start + size < items.length && last !== undefined;
+  const more = start + slice.length < items.length && last !== undefined;
   return { items: slice, nextPageToken: more ? encodeToken(keyOf(last)) : '' };
+}
+
+/** As many as there is room for; one at least, or a list would have no next page. */
+function withinLength<T>(items: readonly T[]): readonly T[] {
+  let length = 0;
+  const end = items.findIndex((item) => {
+    length += (item as { readonly storedLength?: number }).storedLength ?? 0;
+    return length > PAGE_LENGTH_MAX;
+  });
+  return end < 0 ? items : items.slice(0, Math.max(1, end));
 }
 
 /** Records read between two turns of the event loop: some 3 ms of work. */

@@ -9,6 +9,8 @@ export interface Entry<T> {
   readonly record: T;
   readonly createRevision: Revision;
   readonly modRevision: Revision;
+  /** Characters of its text in the store: how much work it is to show. Unset for what was not read from there. */
+  readonly storedLength?: number;
 }
 
 interface MaybeNamed {
@@ -176,7 +178,8 @@ export class Table<K extends Kind> {
   #decode(id: string, text: string, place: Pick<KeyValue, 'createRevision' | 'modRevision'>) {
     try {
       const { createRevision, modRevision } = place;
-      const entry: Entry<RecordOf<K>> = { id, record: decodeRecord(this.kind, text), createRevision, modRevision };
+      const record = decodeRecord(this.kind, text);
+      const entry: Entry<RecordOf<K>> = { id, record, createRevision, modRevision, storedLength: text.length };
       return entry;
     } catch (error) {
       // A record that this version cannot read must not stop the rest of the cluster.

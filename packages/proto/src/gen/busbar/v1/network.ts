@@ -102,7 +102,7 @@ export interface GetNetworkResponse {
 
 /** Asks for a page of networks. */
 export interface ListNetworksRequest {
-  /** 1 to 1000; 0 means 100. */
+  /** 1 to 1000; 0 means 100. A page of large items ends early: `next_page_token` says whether there are more. */
   pageSize: number;
   /** `next_page_token` of the former page; empty for the first. */
   pageToken: string;
