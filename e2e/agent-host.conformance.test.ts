@@ -229,7 +229,7 @@ describe('the disk of the host is full', () => {
 
   beforeAll(async () => {
     await host.killAgent();
-    for (const dir of [host.stateDir, host.logDir]) await exec(`mount -t tmpfs -o size=2m tmpfs ${dir}`);
+    for (const dir of [host.stateDir, host.logDir]) await exec(`mount -t tmpfs -o size=2m,mode=0755 tmpfs ${dir}`);
     host.startAgent();
     // The guests of the test before go: the machine's CPUs are few.
     host.desire(

@@ -21,6 +21,15 @@ describe('the caps of a VM', () => {
     expect(grants.every((grant) => / pool=busbar object_prefix rbd_/.test(grant))).toBe(true);
   });
 
+  it('open nothing of a volume that the pool does not have: QEMU is told that it is not there', () => {
+    const [, , , osd] = accessCaps('busbar', [{ ...DISK, id: null }]);
+    const grants = osd?.split(', ') ?? [];
+    expect(grants.filter((grant) => grant.includes('volume.a'))).toEqual([
+      'allow r class-read pool=busbar object_prefix rbd_id.volume.a',
+    ]);
+    expect(grants.filter((grant) => /rwx|rbd_(header|data|object_map)/.test(grant))).toEqual([]);
+  });
+
   it.each([
     ['a pool', 'b pool=c', DISK],
     ['an image', 'busbar', { ...DISK, name: 'volume.a, allow *' }],

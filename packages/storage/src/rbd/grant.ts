@@ -43,7 +43,9 @@ export async function revokeAccess(client: CephApi, vmId: VmId, epochs: readonly
 async function imageOf(client: CephApi, disk: AccessRequest['disks'][number]): Promise<AccessDisk> {
   const name = names.volumeName(disk.volumeId);
   const volume = await client.call('inspect', { name });
-  if (volume === null || !meta.isCompleteVolume(volume)) throw names.volumeNotFound(disk.volumeId);
+  // A volume that the pool has lost, or holds half made, opens nothing: QEMU says so, and the start ends with its words
+  // instead of waiting for ever.
+  if (volume === null || !meta.isCompleteVolume(volume)) return { name, id: null, parentId: null };
   const parent = disk.imageId === null ? null : await client.call('inspect', { name: names.imageName(disk.imageId) });
   // The parent that the volume names is not asked: its guest could have written any other image there.
   if (disk.imageId !== null && (parent === null || !meta.isCompleteImage(parent)))
