@@ -66,7 +66,7 @@ export interface StorageDriver {
   /**
    * Lets one start of a VM open exactly these volumes, and read the images that they are made from; answers as whom. The
    * same request again gives the same answer. Null where volumes are opened without a key (dir), or with the one that the
-   * hosts have (rbd with `identities: shared`).
+   * hosts have (rbd with `identities: shared`). A volume that is not there is not granted: QEMU says so when it starts.
    */
   grantAccess(request: AccessRequest): Promise<AccessGrant | null>;
   /** Ends what was granted to starts of the VM that are over. Nothing granted: success. */

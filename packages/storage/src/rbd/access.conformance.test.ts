@@ -267,6 +267,13 @@ describe('the Ceph identity of a VM', () => {
     expect(await (await Guest.of(after)).io(vm.name, 'write 0 4k')).toMatch(/^wrote/);
   });
 
+  test('does not keep a start waiting whose disk is gone: QEMU tells what it misses', async () => {
+    const vm = await newVm(false);
+    await driver.deleteVolume(vm.volumeId);
+    const guest = await Guest.of(await driver.grantAccess(request(vm)));
+    expect(await guest.io(vm.name, 'read 0 4k')).toMatch(/No such file or directory/);
+  });
+
   test('costs a start some tens of milliseconds', async () => {
     const vm = await newVm(true);
     const startedAtMs = performance.now();

@@ -36,7 +36,7 @@ const MDS = 'allow r path=/busbar-none';
 export interface AccessDisk {
   /** Name of its image, in full: ids of volumes have one length, so none is the beginning of another. */
   readonly name: string;
-  /** Ceph's id of its image; null when the pool has none of that name. */
+  /** Ceph's id of its image; null when there is none: QEMU may ask for it, and hears that. */
   readonly id: string | null;
   /** Ceph's id of the image that it is a clone of. */
   readonly parentId: string | null;
@@ -58,13 +58,17 @@ export function accessCaps(pool: string, disks: readonly AccessDisk[]): readonly
   for (const { name, id, parentId } of disks) {
     assert(SAFE_NAME.test(name), `${JSON.stringify(name)} is no image for a cap`);
     grants.add(allow('r class-read', `rbd_id.${name}`));
-    if (id === null) continue;
-    assert(SAFE_ID.test(id), `image id ${JSON.stringify(id)} is no id for a cap`);
+    for (const each of [id, parentId])
+      assert(each === null || SAFE_ID.test(each), `image id ${JSON.stringify(each)} is no id for a cap`);
+    if (id === null) {
+      // Where librbd looks next, for an image of the first format: what it must not look at it calls forbidden, not missing.
+      grants.add(allow('r', `${name}.rbd`));
+      continue;
+    }
     // Writing, also where the VM's disk is read-only: QEMU 7.2 opens it for writing all the same, and watches it.
     for (const prefix of [`rbd_header.${id}`, `rbd_object_map.${id}`, `rbd_data.${id}.`])
       grants.add(allow('rwx', prefix));
     if (parentId === null) continue;
-    assert(SAFE_ID.test(parentId), `image id ${JSON.stringify(parentId)} is no id for a cap`);
     for (const prefix of [`rbd_header.${parentId}`, `rbd_object_map.${parentId}`])
       grants.add(allow('r class-read', prefix));
     grants.add(allow('r', `rbd_data.${parentId}.`));
@@ -78,7 +82,7 @@ export function accessCaps(pool: string, disks: readonly AccessDisk[]): readonly
  */
 export function controllerMonCaps(pool: string): string {
   assert(SAFE_POOL.test(pool), `pool ${JSON.stringify(pool)} is no name for a cap`);
-  const objects = `"^(allow [a-z_ -]+ pool=${pool.replaceAll('.', '[.]')} object_prefix rbd_[0-9a-z_.-]+(, |$))+$"`;
+  const objects = `"^(allow [a-z_ -]+ pool=${pool.replaceAll('.', '[.]')} object_prefix (rbd_|volume[.])[0-9a-z_.-]+(, |$))+$"`;
   const entity = `entity prefix ${ENTITY_PREFIX}`;
   const exactly = `${entity} caps_mon='${MON}' caps_mgr='${MGR}' caps_mds='${MDS}' caps_osd regex ${objects}`;
   return [

@@ -40,17 +40,14 @@ export async function revokeAccess(client: CephApi, vmId: VmId, epochs: readonly
   }
 }
 
+/** What is not there, or is not whole, is not granted; the start goes on, and QEMU's words tell the user what it misses. */
 async function imageOf(client: CephApi, disk: AccessRequest['disks'][number]): Promise<AccessDisk> {
   const name = names.volumeName(disk.volumeId);
   const volume = await client.call('inspect', { name });
-  // A volume that the pool has lost, or holds half made, opens nothing: QEMU says so, and the start ends with its words
-  // instead of waiting for ever.
-  if (volume === null || !meta.isCompleteVolume(volume)) return { name, id: null, parentId: null };
-  const parent = disk.imageId === null ? null : await client.call('inspect', { name: names.imageName(disk.imageId) });
+  const id = volume !== null && meta.isCompleteVolume(volume) ? volume.id : null;
   // The parent that the volume names is not asked: its guest could have written any other image there.
-  if (disk.imageId !== null && (parent === null || !meta.isCompleteImage(parent)))
-    throw names.imageNotFound(disk.imageId);
-  return { name, id: volume.id, parentId: parent?.id ?? null };
+  const parent = disk.imageId === null ? null : await client.call('inspect', { name: names.imageName(disk.imageId) });
+  return { name, id, parentId: parent !== null && meta.isCompleteImage(parent) ? parent.id : null };
 }
 
 function parsed(json: string): unknown {
