@@ -109,6 +109,8 @@ describe('events', () => {
     });
     expect(calls.map(({ method, changed, reason }) => [method.split('/')[1], changed ?? reason ?? false])).toEqual([
       ['CreateVm', 'VM_NAME_TAKEN'],
+      // Its end, and its beginning.
+      ['OpenConsole', false],
       ['OpenConsole', false],
       ['StartVm', true],
       ['StopVm', true],

@@ -89,8 +89,10 @@ describe('the metrics of real daemons', () => {
     }
     expect(total(after, 'busbar_native_call_seconds_count', { library: 'librados', outcome: 'ok' })).toBeGreaterThan(0);
     for (const host of HOSTS) {
+      // A controller that another file's test restarted grants nothing for its first seconds.
+      const acknowledging = async () => (await scrape('agent', host)).sum('busbar_controllers_acknowledging');
+      await expect.poll(acknowledging, { timeout: 15_000 }).toBe(3);
       const agent = await scrape('agent', host);
-      expect(agent.sum('busbar_controllers_acknowledging')).toBe(3);
       expect(agent.sum('busbar_lease_remaining_seconds')).toBeGreaterThan(0);
       expect(agent.sum('busbar_native_call_seconds_count', { library: 'libvirt', method: 'list' })).toBeGreaterThan(0);
       expect(agent.sum('busbar_native_child_starts_total', { library: 'libvirt' })).toBeGreaterThan(0);
