@@ -184,7 +184,7 @@ const NETWORKS = new Map([
   ['tagged', network(BridgeKind.OPEN_VSWITCH, 'br_ovs.1', 4094)],
   ['switched', network(BridgeKind.OPEN_VSWITCH, 'ABCDEFGHIJKLMNO', 0)],
 ]);
-const view = { tables: { network: NETWORKS } } as unknown as ClusterView;
+const view = { tables: { network: NETWORKS, volume: new Map() } } as unknown as ClusterView;
 const VM = '6695eb01-f6a4-4304-89aa-000000000001' as VmId;
 
 function xmlOf(given: VmSpec, name: string, kvmUsable: boolean, rbd: boolean): string {
