@@ -32,8 +32,9 @@ afterEach(() => {
 });
 const onEnd = (end: () => void) => void disposables.push({ [Symbol.dispose]: end });
 
-const order = (lifeMs: number, uri = 'spiffe://lab/controller/host1') => ({
-  uris: [uri],
+const CLIENT = ['spiffe://lab/client/test', 'spiffe://lab/role/viewer'];
+const order = (lifeMs: number, uris = ['spiffe://lab/controller/host1']) => ({
+  uris,
   ips: ['127.0.0.1'],
   notBefore: new Date(Date.now() - 60_000),
   notAfter: new Date(Date.now() + lifeMs),
@@ -63,7 +64,7 @@ async function serve(source: TlsSource): Promise<number> {
 }
 
 async function clientOf(port: number): Promise<Channel> {
-  const { certificatePem, keyPem } = await authority.issue(order(3_600_000, 'spiffe://lab/client/test'));
+  const { certificatePem, keyPem } = await authority.issue(order(3_600_000, CLIENT));
   const pair = { certificate: Buffer.from(certificatePem), key: Buffer.from(keyPem) };
   const feed = fixedTls({ ca: Buffer.from(authority.certificatePem), ...pair });
   const channel = createChannel(`localhost:${port}`, channelCredentials(feed), { 'grpc.use_local_subchannel_pool': 1 });
@@ -73,7 +74,7 @@ async function clientOf(port: number): Promise<Channel> {
 
 /** Serial number that a new connection is shown; null when the certificate is refused. */
 async function serialSeen(port: number): Promise<string | null> {
-  const client = await authority.issue(order(3_600_000, 'spiffe://lab/client/test'));
+  const client = await authority.issue(order(3_600_000, CLIENT));
   return new Promise((resolve) => {
     const socket = connect({
       port,
