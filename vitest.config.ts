@@ -21,6 +21,7 @@ export default defineConfig({
           name: 'unit',
           // Properties are tried hundreds of times; on a busy machine the default of 5 s is no sign of a hang.
           testTimeout: 30_000,
+          hookTimeout: 30_000,
           // One module graph per worker instead of one per file: a third of the time went into loading the same modules
           // again. Tests take their clocks, stores and random numbers as arguments and leave nothing behind in modules.
           isolate: false,
